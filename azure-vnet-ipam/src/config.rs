@@ -1,0 +1,205 @@
+//! The `ipam` section of the configuration: as sent, and as meant.
+//!
+//! | key | meaning |
+//! |---|---|
+//! | `environment` | where the addresses come from: `azure` (default), the wireserver |
+//! | `subnet` | only addresses of this subnet |
+//! | `ipAddress` | only this address, with or without prefix length |
+//! | `queryInterval` | seconds for which the source's last answer is good, as a string or a number; default 60 |
+//! | `wireserver` | base URL to ask instead of `http://168.63.129.16` |
+//! | `stateDir` | where the state is kept instead of `/run/azure-vnet` |
+//!
+//! The last two exist for tests and simulators. They are configuration keys and not environment variables,
+//! because a plugin inherits the runtime's whole environment while the configuration is the operator's alone.
+//! Other keys (`addressSpace`, `master`, …) are left alone.
+
+use std::{
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use azure_vnet_cni::{CniError, NetConf, keys};
+use ipnet::Ipv4Net;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::{pool::Wanted, source::Source};
+
+const STATE_DIR: &str = "/run/azure-vnet";
+
+/// The pool of a NIC changes when an operator changes it, and exhaustion asks at once in any case.
+const QUERY_INTERVAL: Duration = Duration::from_mins(1);
+
+/// Host of the wireserver; it answers on every Azure VM, and only from the VM itself.
+const WIRESERVER: &str = "http://168.63.129.16";
+
+/// What an ADD is to do.
+#[derive(Debug)]
+pub struct Config {
+    pub source: Source,
+    pub wanted: Wanted,
+    /// How long the source's last answer is good.
+    pub query_interval: Duration,
+    pub state_dir: PathBuf,
+}
+
+#[derive(Deserialize)]
+struct Sent {
+    #[serde(default)]
+    ipam: Ipam,
+}
+
+/// Every address is text here, so that an error can name the key and repeat the value.
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct Ipam {
+    environment: String,
+    subnet: String,
+    ip_address: String,
+    query_interval: Option<Value>,
+    wireserver: String,
+    state_dir: String,
+}
+
+impl Config {
+    /// Reads and checks the `ipam` section.
+    ///
+    /// # Errors
+    /// Code 7, with key and value.
+    pub fn read(conf: &NetConf) -> Result<Config, CniError> {
+        let Sent { ipam } = conf.parse()?;
+        let wanted = Wanted {
+            subnet: given(&ipam.subnet).map(subnet).transpose()?,
+            address: given(&ipam.ip_address).map(address).transpose()?,
+        };
+        Ok(Config {
+            source: source(&ipam)?,
+            wanted,
+            query_interval: ipam
+                .query_interval
+                .as_ref()
+                .map_or(Ok(QUERY_INTERVAL), seconds)?,
+            state_dir: given(&ipam.state_dir).unwrap_or(STATE_DIR).into(),
+        })
+    }
+}
+
+/// The state's directory alone: all that DEL needs, and to be had from a configuration that is wrong otherwise.
+pub fn state_dir(conf: &NetConf) -> PathBuf {
+    let ipam = conf.get("ipam").and_then(Value::as_object);
+    let text = ipam.and_then(|ipam| keys::get(ipam, "stateDir")?.as_str());
+    Path::new(text.and_then(given).unwrap_or(STATE_DIR)).into()
+}
+
+fn source(ipam: &Ipam) -> Result<Source, CniError> {
+    match given(&ipam.environment).unwrap_or("azure") {
+        "azure" => {
+            let base = given(&ipam.wireserver).unwrap_or(WIRESERVER);
+            if !base.starts_with("http://") {
+                return Err(wrong("wireserver", base, "must begin with http://"));
+            }
+            Ok(Source::Wireserver {
+                base: base.trim_end_matches('/').into(),
+            })
+        }
+        other => Err(wrong("environment", other, "must be \"azure\"")),
+    }
+}
+
+fn subnet(text: &str) -> Result<Ipv4Net, CniError> {
+    text.parse::<Ipv4Net>()
+        .map(|net| net.trunc())
+        .map_err(|_| wrong("subnet", text, "must be an IPv4 subnet such as 10.0.0.0/20"))
+}
+
+fn address(text: &str) -> Result<Ipv4Addr, CniError> {
+    let bare = text.parse::<Ipv4Addr>().ok();
+    bare.or_else(|| Some(text.parse::<Ipv4Net>().ok()?.addr()))
+        .ok_or_else(|| wrong("ipAddress", text, "must be an IPv4 address"))
+}
+
+/// Upstream's key is a string of seconds; a number is what everybody tries first.
+fn seconds(value: &Value) -> Result<Duration, CniError> {
+    let seconds = match value {
+        Value::String(text) if text.is_empty() => return Ok(QUERY_INTERVAL),
+        Value::String(text) => text.parse().ok(),
+        other => other.as_u64(),
+    };
+    let what = "must be a whole number of seconds";
+    seconds
+        .map(Duration::from_secs)
+        .ok_or_else(|| wrong("queryInterval", value.clone(), what))
+}
+
+/// The empty string is Go's "not given".
+fn given(text: &str) -> Option<&str> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+fn wrong(key: &str, value: impl Into<Value>, what: &str) -> CniError {
+    let value: Value = value.into();
+    CniError::invalid_config(format!("ipam.{key} {value} {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+    use serde_json::json;
+
+    fn conf(ipam: &Value) -> NetConf {
+        let conf = json!({"cniVersion": "0.3.0", "name": "azure", "ipam": ipam});
+        conf.to_string().parse().unwrap()
+    }
+
+    #[test]
+    fn the_shipped_section_is_enough() {
+        let config = Config::read(&conf(&json!({"type": "azure-vnet-ipam"}))).unwrap();
+        let base = "http://168.63.129.16".into();
+        assert_eq!(config.source, Source::Wireserver { base });
+        assert_eq!(config.wanted, Wanted::default());
+        assert_eq!(config.query_interval, Duration::from_mins(1));
+        assert_eq!(config.state_dir, Path::new("/run/azure-vnet"));
+    }
+
+    #[test]
+    fn every_key_in_any_case() {
+        let ipam = json!({
+            "ENVIRONMENT": "azure", "Subnet": "10.1.2.3/20", "ipaddress": "10.1.2.9/20", "QueryInterval": "7",
+            "WireServer": "http://127.0.0.1:1/", "statedir": "/run/x", "addressSpace": "local",
+        });
+        let config = Config::read(&conf(&ipam)).unwrap();
+        assert_eq!(config.wanted.subnet, Some("10.1.0.0/20".parse().unwrap()));
+        assert_eq!(config.wanted.address, Some([10, 1, 2, 9].into()));
+        assert_eq!(config.query_interval, Duration::from_secs(7));
+        assert_eq!(config.state_dir, Path::new("/run/x"));
+        let base = "http://127.0.0.1:1".into();
+        assert_eq!(config.source, Source::Wireserver { base });
+        assert_eq!(state_dir(&conf(&ipam)), Path::new("/run/x"));
+    }
+
+    #[test]
+    fn wrong_values_are_named() {
+        for (key, value) in [
+            ("environment", json!("mas")),
+            ("subnet", json!("10.0.0.0")),
+            ("ipAddress", json!("fd00::1")),
+            ("queryInterval", json!("soon")),
+            ("queryInterval", json!(-1)),
+            ("queryInterval", json!([])),
+            ("wireserver", json!("https://168.63.129.16")),
+            ("stateDir", json!(7)),
+        ] {
+            let error = Config::read(&conf(&json!({ key: value }))).unwrap_err();
+            assert_eq!(error.code, 7, "{key}");
+            assert!(error.msg.contains(key), "{key}: {error}");
+            let value = value.to_string();
+            assert!(
+                error.msg.contains(value.trim_matches('"')),
+                "{key}: {error}"
+            );
+        }
+        assert_eq!(state_dir(&conf(&json!([]))), Path::new(STATE_DIR));
+    }
+}

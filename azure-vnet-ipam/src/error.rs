@@ -1,0 +1,44 @@
+//! Every error of the plugin, and its CNI code.
+
+use azure_vnet_cni::{CniError, code};
+
+use crate::{pool, source, store};
+
+/// No address is free.
+const EXHAUSTED: u32 = code::PLUGIN;
+/// The requested address or subnet cannot be had.
+const UNAVAILABLE: u32 = code::PLUGIN + 1;
+/// The record of the addresses in use cannot be read or written.
+const STATE: u32 = code::PLUGIN + 2;
+
+/// Why a verb failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Config(#[from] CniError),
+    #[error(transparent)]
+    Source(#[from] source::Error),
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    #[error(transparent)]
+    Pool(#[from] pool::Error),
+}
+
+impl From<Error> for CniError {
+    fn from(error: Error) -> Self {
+        let code = match &error {
+            Error::Config(own) => return own.clone(),
+            // The wireserver restarts with the host's agent; a lock is held for milliseconds.
+            Error::Source(_) | Error::Store(store::Error::Busy { .. }) => code::TRY_AGAIN,
+            Error::Store(store::Error::Io { .. } | store::Error::Unreadable { .. }) => STATE,
+            Error::Pool(pool::Error::Empty | pool::Error::Exhausted { .. }) => EXHAUSTED,
+            Error::Pool(
+                pool::Error::UnknownSubnet { .. }
+                | pool::Error::UnknownAddress { .. }
+                | pool::Error::Taken { .. }
+                | pool::Error::HoldsAnother { .. },
+            ) => UNAVAILABLE,
+        };
+        CniError::from_error(code, &error)
+    }
+}

@@ -1,0 +1,226 @@
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use super::*;
+
+fn ip(text: &str) -> Ipv4Addr {
+    text.parse().unwrap()
+}
+
+fn net(text: &str) -> Ipv4Net {
+    text.parse().unwrap()
+}
+
+fn subnet(prefix: &str, primary: bool, hosts: impl IntoIterator<Item = u8>) -> Subnet {
+    let prefix = net(prefix);
+    let [a, b, c, _] = prefix.network().octets();
+    let addresses = hosts.into_iter().map(|d| Ipv4Addr::new(a, b, c, d));
+    Subnet {
+        prefix,
+        primary,
+        addresses: addresses.collect(),
+    }
+}
+
+fn pool(subnets: Vec<Subnet>) -> Pool {
+    let mut pool = Pool::default();
+    pool.refresh(subnets);
+    pool
+}
+
+fn key(container: usize) -> Key {
+    Key::new("azure", &format!("c{container}"), "eth0")
+}
+
+fn any() -> Wanted {
+    Wanted::default()
+}
+
+fn wanted_address(address: &str) -> Wanted {
+    Wanted {
+        address: Some(ip(address)),
+        ..any()
+    }
+}
+
+#[test]
+fn each_attachment_has_its_own_address() {
+    let mut pool = pool(vec![subnet("10.0.0.0/24", true, 5..=7)]);
+    let keys = [
+        Key::new("azure", "c1", "eth0"),
+        Key::new("azure", "c1", "eth1"),
+        Key::new("other", "c1", "eth0"),
+    ];
+    let addresses: BTreeSet<_> = keys
+        .iter()
+        .map(|key| pool.lease(key, &any()).unwrap().address)
+        .collect();
+    assert_eq!(addresses.len(), 3);
+    assert!(pool.release(&keys[0]));
+    assert!(pool.held(&keys[1], &any()).unwrap().is_some());
+    assert!(pool.held(&keys[2], &any()).unwrap().is_some());
+}
+
+#[test]
+fn a_repeated_add_gets_the_same_address() {
+    let mut pool = pool(vec![subnet("10.0.0.0/24", true, 5..=7)]);
+    let first = pool.lease(&key(1), &any()).unwrap();
+    assert_eq!(pool.lease(&key(1), &any()), Ok(first.clone()));
+    let same = Wanted {
+        address: Some(first.address),
+        subnet: Some(first.subnet),
+    };
+    assert_eq!(pool.lease(&key(1), &same), Ok(first));
+    assert!(matches!(
+        pool.lease(&key(1), &wanted_address("10.0.0.7")),
+        Err(Error::HoldsAnother { .. })
+    ));
+}
+
+#[test]
+fn the_address_free_for_longest_is_next() {
+    let mut pool = pool(vec![subnet("10.0.0.0/24", true, 5..=8)]);
+    for container in 0..3 {
+        pool.lease(&key(container), &any()).unwrap();
+    }
+    for container in [1, 0, 2] {
+        assert!(pool.release(&key(container)));
+    }
+    let order: Vec<_> = (10..14)
+        .map(|container| pool.lease(&key(container), &any()).unwrap().address)
+        .collect();
+    // .8 was never used; then in the order of their release.
+    assert_eq!(
+        order,
+        ["10.0.0.8", "10.0.0.6", "10.0.0.5", "10.0.0.7"].map(ip)
+    );
+}
+
+#[test]
+fn releasing_the_unknown_is_nothing() {
+    let mut pool = pool(vec![subnet("10.0.0.0/24", true, 5..=5)]);
+    let before = pool.clone();
+    assert!(!pool.release(&key(1)));
+    assert_eq!(pool, before);
+}
+
+#[test]
+fn the_primary_nic_goes_first_then_the_fullest_pool() {
+    let mut pool = pool(vec![
+        subnet("10.1.0.0/24", false, 10..=11),
+        subnet("10.2.0.0/24", false, 10..=12),
+        subnet("10.0.0.0/24", true, 10..=10),
+    ]);
+    let order: Vec<_> = (0..6)
+        .map(|container| pool.lease(&key(container), &any()).unwrap().subnet)
+        .collect();
+    assert_eq!(order[..2], [net("10.0.0.0/24"), net("10.2.0.0/24")]);
+    assert_eq!(
+        pool.lease(&key(9), &any()),
+        Err(Error::Exhausted {
+            total: 6,
+            in_use: 6
+        })
+    );
+}
+
+#[test]
+fn a_wanted_subnet_is_the_only_one_used() {
+    let mut pool = pool(vec![
+        subnet("10.0.0.0/24", true, 10..=10),
+        subnet("10.1.0.0/24", false, 10..=10),
+    ]);
+    let wanted = Wanted {
+        subnet: Some(net("10.1.0.0/24")),
+        ..any()
+    };
+    let lease = pool.lease(&key(1), &wanted).unwrap();
+    assert_eq!(lease.address, ip("10.1.0.10"));
+    assert!(matches!(
+        pool.lease(&key(2), &wanted),
+        Err(Error::Exhausted { total: 1, .. })
+    ));
+    let unknown = Wanted {
+        subnet: Some(net("10.9.0.0/24")),
+        ..any()
+    };
+    let error = pool.lease(&key(2), &unknown).unwrap_err().to_string();
+    assert!(error.contains("10.9.0.0/24") && error.contains("10.0.0.0/24, 10.1.0.0/24"));
+}
+
+#[test]
+fn a_wanted_address_or_a_clear_error() {
+    let mut pool = pool(vec![subnet("10.0.0.0/24", true, 5..=7)]);
+    let lease = pool.lease(&key(1), &wanted_address("10.0.0.6")).unwrap();
+    assert_eq!(lease.address_in_subnet(), net("10.0.0.6/24"));
+    let error = pool.lease(&key(2), &wanted_address("10.0.0.6"));
+    let error = error.unwrap_err().to_string();
+    assert!(
+        error.contains("10.0.0.6") && error.contains("c1"),
+        "{error}"
+    );
+    assert_eq!(
+        pool.lease(&key(2), &wanted_address("10.0.0.9")),
+        Err(Error::UnknownAddress {
+            wanted: ip("10.0.0.9")
+        })
+    );
+}
+
+#[test]
+fn an_address_that_left_the_nic_stays_with_its_pod_and_is_not_reused() {
+    let mut pool = pool(vec![subnet("10.0.0.0/24", true, 5..=6)]);
+    let lease = pool.lease(&key(1), &any()).unwrap();
+    assert_eq!(lease.address, ip("10.0.0.5"));
+    pool.refresh(vec![subnet("10.0.0.0/24", true, 6..=7)]);
+    assert_eq!(pool.held(&key(1), &any()), Ok(Some(lease)));
+    assert!(pool.release(&key(1)));
+    let addresses: Vec<_> = (2..4)
+        .map(|container| pool.lease(&key(container), &any()).unwrap().address)
+        .collect();
+    assert_eq!(addresses, [ip("10.0.0.6"), ip("10.0.0.7")]);
+}
+
+#[test]
+fn without_addresses_the_error_says_what_to_do() {
+    for subnets in [vec![], vec![subnet("10.0.0.0/24", true, [])]] {
+        let error = pool(subnets).lease(&key(1), &any()).unwrap_err();
+        assert_eq!(error, Error::Empty);
+        assert!(error.to_string().contains("ipconfigs"));
+    }
+}
+
+#[test]
+fn what_azure_reserves() {
+    let subnet = net("10.0.0.128/29");
+    let reserved: Vec<u8> = (128..=135)
+        .filter(|host| is_reserved(Ipv4Addr::new(10, 0, 0, *host), subnet))
+        .collect();
+    assert_eq!(reserved, [128, 129, 130, 131, 135]);
+    assert_eq!(gateway(subnet), ip("10.0.0.129"));
+    assert!(!is_reserved(ip("10.0.1.0"), net("10.0.0.0/22")));
+}
+
+/// Any sequence of ADD and DEL: no address twice, none lost.
+#[test]
+fn random_histories_keep_the_books() {
+    let mut pool = pool(vec![
+        subnet("10.0.0.0/24", true, 4..=20),
+        subnet("10.1.0.0/24", false, 4..=20),
+    ]);
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    for _ in 0..5_000 {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let key = key(usize::from(random.to_le_bytes()[0]) % 50);
+        if random & 0x100 == 0 {
+            let free = 34 - pool.leases.len();
+            let held = pool.held(&key, &any()).unwrap().is_some();
+            assert_eq!(pool.lease(&key, &any()).is_ok(), held || free > 0);
+        } else {
+            pool.release(&key);
+        }
+        let distinct: BTreeSet<_> = pool.leases.iter().map(|lease| lease.address).collect();
+        assert_eq!(distinct.len(), pool.leases.len());
+    }
+}

@@ -1,0 +1,160 @@
+//! The CNI protocol, shared by `azure-vnet` and `azure-vnet-ipam`: no netlink, no state.
+//!
+//! [`main`] is everything around a plugin's verbs; a plugin is a function from [`Request`] to [`Outcome`].
+//! Specification: <https://github.com/containernetworking/cni/blob/main/SPEC.md>.
+
+use std::{
+    io::{self, Write},
+    os::fd::{AsFd, BorrowedFd},
+    panic::{self, AssertUnwindSafe},
+    process::ExitCode,
+    time::Duration,
+};
+
+use serde_json::Value;
+
+mod args;
+pub mod delegate;
+mod environment;
+mod error;
+mod input;
+pub mod keys;
+mod netconf;
+mod panicking;
+pub mod reply;
+mod request;
+mod version;
+
+pub use args::Args;
+pub use environment::Environment;
+pub use error::{CniError, code};
+pub use netconf::NetConf;
+pub use request::{Add, Del, Request};
+pub use version::{SUPPORTED, Version};
+
+use environment::Call;
+use input::Input;
+use netconf::Rejected;
+use reply::Success;
+use request::Invocation;
+
+/// How long a runtime may take to write a configuration and close the pipe.
+const CONFIGURATION_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long to wait for input that is nice to have: kubelet asks for VERSION every 5 s, and some callers
+/// never close the pipe.
+const VERSION_LIMIT: Duration = Duration::from_millis(100);
+
+/// What a plugin's verb ends in when it did not fail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// An ADD: the result is printed in the caller's version.
+    Added(Success),
+    /// Any other verb: nothing is printed.
+    Done,
+}
+
+/// Runs one call of the plugin `name` from the process's environment and standard streams.
+///
+/// `plugin` is called only with a valid request. Its result, its error or its panic becomes the one document
+/// on standard output that the specification asks for, and the exit code.
+pub fn main(
+    name: &str,
+    plugin_version: &str,
+    plugin: impl FnOnce(Request) -> Result<Outcome, CniError>,
+) -> ExitCode {
+    panicking::report_to_runtime();
+    let environment = Environment::of_process();
+    let Some(call) = Call::from_environment(&environment) else {
+        about(name, plugin_version);
+        return ExitCode::SUCCESS;
+    };
+    let reply = answer(call, io::stdin().as_fd(), plugin);
+    finish(&reply, &mut io::stdout())
+}
+
+/// What goes to standard output, and whether the call succeeded.
+#[derive(Debug, PartialEq)]
+struct Reply {
+    document: Option<Value>,
+    success: bool,
+}
+
+impl Reply {
+    fn error(error: &CniError, version: Version) -> Self {
+        Reply {
+            document: Some(error.to_json(version)),
+            success: false,
+        }
+    }
+}
+
+fn answer(
+    call: Result<Call, CniError>,
+    stdin: BorrowedFd<'_>,
+    plugin: impl FnOnce(Request) -> Result<Outcome, CniError>,
+) -> Reply {
+    let limit = match call {
+        Ok(Call::Version) | Err(_) => VERSION_LIMIT,
+        Ok(Call::Add(_) | Call::Del(_) | Call::Newer(_)) => CONFIGURATION_LIMIT,
+    };
+    match Invocation::new(call, Input::read(stdin, limit)) {
+        Ok(Invocation::Version(requested)) => Reply {
+            document: Some(reply::version_reply(requested)),
+            success: true,
+        },
+        Ok(Invocation::Plugin(request)) => serve(request, plugin),
+        Err(Rejected { version, error }) => Reply::error(&error, version),
+    }
+}
+
+fn serve(request: Request, plugin: impl FnOnce(Request) -> Result<Outcome, CniError>) -> Reply {
+    let version = request.version();
+    panicking::reply_in(version);
+    // Whatever the closure held is dropped by the unwinding, so nothing broken can be seen afterwards.
+    let outcome = panic::catch_unwind(AssertUnwindSafe(|| plugin(request)))
+        .unwrap_or_else(|_| Err(panicking::error()));
+    let document = outcome.and_then(|outcome| match outcome {
+        Outcome::Done => Ok(None),
+        Outcome::Added(success) => success
+            .to_json(version)
+            .map(Some)
+            .map_err(|cause| CniError::from_error(code::INTERNAL, &cause)),
+    });
+    match document {
+        Ok(document) => Reply {
+            document,
+            success: true,
+        },
+        Err(error) => Reply::error(&error, version),
+    }
+}
+
+/// The only writer of standard output. `print!` would panic when the runtime has gone away.
+fn finish(reply: &Reply, stdout: &mut impl Write) -> ExitCode {
+    let written = match &reply.document {
+        None => Ok(()),
+        Some(document) => writeln!(stdout, "{document}").and_then(|()| stdout.flush()),
+    };
+    if let Err(cause) = &written {
+        // Standard error may be gone too; then only the exit code is left.
+        let _ = writeln!(io::stderr(), "cannot write the reply: {cause}");
+    }
+    if reply.success && written.is_ok() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// For a person who runs the binary by hand; the reference plugins say the same.
+fn about(name: &str, plugin_version: &str) {
+    let _ = writeln!(
+        io::stderr(),
+        "CNI {name} plugin {plugin_version}\nCNI protocol versions supported: {}",
+        version::supported_list()
+    );
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,152 @@
+//! ADD: a pod gets an address of the virtual network.
+//!
+//! Every step that changes something returns a guard; leaving early takes all of them back.
+
+use azure_vnet_cni::Add;
+use azure_vnet_cni::reply::{Interface, Ip, Success};
+
+use crate::apply::{self, Applied};
+use crate::config::Config;
+use crate::datapath::{Datapath, Pod, Uplink};
+use crate::error::Error;
+use crate::lease::Lease;
+use crate::names;
+use crate::netlink::{MacAddress, Netlink};
+use crate::netns::NetNs;
+use crate::node::{self, Node, NodeWanted};
+use crate::plan::{self, Plan, PodAddress, PodRoute};
+use crate::ports;
+use crate::state::{self, Attachment};
+
+/// Attaches the container and says what it was given.
+pub async fn add(request: &Add) -> Result<Success, Error> {
+    let config = Config::read(&request.conf)?;
+    let previous = request.conf.prev_result()?;
+    let netns = NetNs::open(&request.netns)?;
+    let host = Netlink::current()?;
+    let pod = Netlink::in_netns(&netns)?;
+    apply::refuse_existing(&netns, &pod, &request.ifname).await?;
+
+    let lease = Lease::request(&config.ipam, &request.path, &request.conf)?;
+    let node = node::ensure(&host, &wanted(&config, &lease)).await?;
+    let datapath = Datapath::ensure(config.masquerade.datapath, uplink(&config, &lease, &node)?)?;
+
+    let host_veth = names::host_veth(request.conf.name(), &request.container_id, &request.ifname);
+    let plan = plan(&host_veth, &request.ifname, &lease, &node)?;
+    let remembered = state::remember(attachment(request, &plan, &lease))?;
+    let applied = apply::apply(&host, &pod, &netns, &plan).await?;
+    let served = datapath.add_pod(&pod_of(&applied, &plan, &lease))?;
+
+    served.commit();
+    applied.commit();
+    remembered.commit();
+    Ok(success(
+        &config,
+        request,
+        &node,
+        &plan,
+        previous,
+        lease.commit(),
+    ))
+}
+
+fn wanted(config: &Config, lease: &Lease<'_>) -> NodeWanted {
+    NodeWanted {
+        bridge: config.bridge.clone(),
+        master: config.master.clone(),
+        subnet: lease.address.trunc(),
+    }
+}
+
+fn uplink(config: &Config, lease: &Lease<'_>, node: &Node) -> Result<Uplink, Error> {
+    Ok(Uplink {
+        bridge: node.bridge.name.clone(),
+        name: node.master.name.clone(),
+        address: node.primary,
+        mac: node.mac,
+        ports: config.masquerade.ports.choose(&ports::local_range())?,
+        policy: config.masquerade.policy(lease.address.trunc()),
+    })
+}
+
+fn plan(host_veth: &str, ifname: &str, lease: &Lease<'_>, node: &Node) -> Result<Plan, Error> {
+    let result = &lease.result;
+    let addresses: Vec<PodAddress> = result
+        .ips
+        .iter()
+        .map(|ip| PodAddress {
+            address: ip.address,
+            gateway: ip.gateway,
+        })
+        .collect();
+    let routes: Vec<PodRoute> = result
+        .routes
+        .iter()
+        .map(|route| PodRoute {
+            to: route.dst,
+            via: route.gw,
+        })
+        .collect();
+    let attachment = plan::Attachment {
+        host_veth,
+        ifname,
+        addresses: &addresses,
+        routes: &routes,
+    };
+    Ok(Plan::new(&attachment, node)?)
+}
+
+fn attachment(request: &Add, plan: &Plan, lease: &Lease<'_>) -> Attachment {
+    Attachment {
+        network: request.conf.name().to_owned(),
+        container_id: request.container_id.clone(),
+        ifname: request.ifname.clone(),
+        netns: request.netns.clone(),
+        host_veth: plan.veth.host_name.clone(),
+        bridge: plan.veth.bridge_name.clone(),
+        address: lease.address.addr(),
+        mac: plan.veth.pod_mac,
+    }
+}
+
+fn pod_of(applied: &Applied<'_>, plan: &Plan, lease: &Lease<'_>) -> Pod {
+    Pod {
+        host_veth: plan.veth.host_name.clone(),
+        ifindex: applied.host.index,
+        address: lease.address.addr(),
+        mac: plan.veth.pod_mac,
+    }
+}
+
+/// The result: what plugins before this one reported, then the bridge, the host's end and the
+/// pod's end of the veth, and the addresses on the latter.
+fn success(
+    config: &Config,
+    request: &Add,
+    node: &Node,
+    plan: &Plan,
+    previous: Option<Success>,
+    mut leased: Success,
+) -> Success {
+    let mut success = previous.unwrap_or_default();
+    let interface = |name: &str, mac: MacAddress, sandbox: Option<&str>| Interface {
+        name: name.to_owned(),
+        mac: mac.to_string(),
+        sandbox: sandbox.map(str::to_owned),
+        ..Interface::default()
+    };
+    let veth = &plan.veth;
+    success.interfaces.extend([
+        interface(&veth.bridge_name, node.mac, None),
+        interface(&veth.host_name, veth.host_mac, None),
+        interface(&veth.pod_name, veth.pod_mac, Some(&request.netns)),
+    ]);
+    let in_pod = success.interfaces.len() - 1;
+    success.ips.extend(leased.ips.drain(..).map(|ip| Ip {
+        interface: Some(in_pod),
+        ..ip
+    }));
+    success.routes.append(&mut leased.routes);
+    success.dns = config.dns.clone().unwrap_or(leased.dns);
+    success
+}

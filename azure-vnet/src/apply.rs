@@ -1,0 +1,289 @@
+//! Carries out a [`Plan`]: the veth pair, what is in the pod, what the bridge has to know. Until
+//! [`Applied::commit`], everything is taken back when the guard is dropped.
+
+use std::net::IpAddr;
+
+use crate::netlink::link::{self, LOOPBACK, Link, NewVeth};
+use crate::netlink::route::NewRoute;
+use crate::netlink::{Netlink, NetlinkError, address, gone_is_fine, neighbour, route};
+use crate::netns::{NetNs, NetNsError};
+use crate::plan::{Plan, Veth};
+use crate::sysctl::SysctlError;
+
+/// Metric of a route that another interface of the pod has already: the pod keeps the one it had
+/// and gets ours as a spare (SPEC 0.4.0: a plugin "should be prepared to skip over its default
+/// route"). The interface index is added, which makes it unique.
+const SPARE_METRIC: u32 = 1024;
+
+/// Why a pod could not be attached. Nothing of it is left.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ApplyError {
+    /// The pod has an interface of that name; it was not touched.
+    #[error("the interface {ifname} exists already in {}", netns.display())]
+    InterfaceExists {
+        /// Name from `CNI_IFNAME`.
+        ifname: String,
+        /// Path of the pod's namespace.
+        netns: std::path::PathBuf,
+    },
+    /// The veth vanished while it was configured: the namespace was deleted.
+    #[error("the link {name} vanished while it was configured")]
+    Vanished {
+        /// Name of the veth end on the node.
+        name: String,
+    },
+    /// The kernel refused a change.
+    #[error("cannot configure the pod's network")]
+    Netlink(#[from] NetlinkError),
+    /// The pod's namespace cannot be used.
+    #[error("cannot configure the pod's network")]
+    NetNs(#[from] NetNsError),
+    /// A setting in the pod could not be changed.
+    #[error("cannot configure the pod's network")]
+    Sysctl(#[from] SysctlError),
+}
+
+/// An attachment that stands but is not final.
+#[derive(Debug)]
+#[must_use = "dropping it removes the pod's network"]
+pub struct Applied<'a> {
+    plan: &'a Plan,
+    /// The veth end on the node, a port of the bridge.
+    pub host: Link,
+    /// Index of the interface in the pod.
+    pub pod_index: u32,
+    armed: bool,
+}
+
+/// Fails if the pod has an interface called `ifname`. Asked before IPAM, so that a repeated ADD
+/// cannot cost the first one its address.
+pub async fn refuse_existing(netns: &NetNs, pod: &Netlink, ifname: &str) -> Result<(), ApplyError> {
+    match pod.link(ifname).await? {
+        Some(_) => Err(ApplyError::InterfaceExists {
+            ifname: ifname.to_owned(),
+            netns: netns.path().to_owned(),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Makes everything of the plan. `host` speaks to the node's namespace, `pod` to that of `netns`.
+pub async fn apply<'a>(
+    host: &Netlink,
+    pod: &Netlink,
+    netns: &NetNs,
+    plan: &'a Plan,
+) -> Result<Applied<'a>, ApplyError> {
+    create_veth(host, pod, netns, &plan.veth).await?;
+    let applied = Applied::armed(host, plan).await?;
+    netns.run_in(|| {
+        plan.sysctls
+            .iter()
+            .try_for_each(|setting| setting.set().map(drop))
+    })??;
+    introduce(host, &applied).await?;
+    configure(pod, &applied).await?;
+    Ok(applied)
+}
+
+impl<'a> Applied<'a> {
+    /// The guard over a veth pair that was just made.
+    async fn armed(host: &Netlink, plan: &'a Plan) -> Result<Self, ApplyError> {
+        let name = &plan.veth.host_name;
+        match host.link(name).await {
+            Ok(Some(link)) if link.peer.is_some() => Ok(Self {
+                plan,
+                pod_index: link.peer.unwrap_or_default(),
+                host: link,
+                armed: true,
+            }),
+            outcome => {
+                gone_is_fine(host.run(link::delete(name)).await)?;
+                outcome?;
+                Err(ApplyError::Vanished { name: name.clone() })
+            }
+        }
+    }
+
+    /// Keeps the attachment.
+    pub fn commit(mut self) -> Link {
+        self.armed = false;
+        self.host.clone()
+    }
+
+    /// Takes the attachment back and says whether that went well.
+    pub async fn undo(mut self, host: &Netlink) -> Vec<NetlinkError> {
+        self.armed = false;
+        remove(host, &Removal::from(self.plan)).await
+    }
+}
+
+impl Drop for Applied<'_> {
+    fn drop(&mut self) {
+        if !self.armed {
+            return;
+        }
+        let name = &self.plan.veth.host_name;
+        let removal = Removal::from(self.plan);
+        // A runtime cannot be waited for from inside itself; a new thread is in our namespace too.
+        let removed =
+            std::thread::scope(|scope| scope.spawn(|| remove_on_own_runtime(&removal)).join());
+        match removed {
+            Ok(Ok(problems)) => {
+                for problem in problems {
+                    tracing::warn!("undoing the attachment of {name}: {problem}");
+                }
+            }
+            Ok(Err(error)) => tracing::error!("cannot undo the attachment of {name}: {error}"),
+            Err(_) => tracing::error!("cannot undo the attachment of {name}"),
+        }
+    }
+}
+
+/// What DEL needs to know to remove an attachment from the node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Removal {
+    /// Name of the veth end on the node ([`crate::names::host_veth`]).
+    pub host_veth: String,
+    /// Name of the bridge; none when it is not known any more.
+    pub bridge: Option<String>,
+    /// The pod's addresses, as far as they are known and not given back to IPAM yet: afterwards
+    /// they may be another pod's.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl From<&Plan> for Removal {
+    fn from(plan: &Plan) -> Self {
+        Self {
+            host_veth: plan.veth.host_name.clone(),
+            bridge: Some(plan.veth.bridge_name.clone()),
+            addresses: plan.neighbours.iter().map(|(ip, _)| *ip).collect(),
+        }
+    }
+}
+
+/// Removes an attachment from the node: the veth, and with it the interface in the pod, its
+/// addresses and routes and the bridge's forwarding entry, whether the pod's namespace still
+/// exists or not; then the neighbours. What is missing already is fine. Returns what failed.
+pub async fn remove(host: &Netlink, removal: &Removal) -> Vec<NetlinkError> {
+    let deleted = host.run(link::delete(&removal.host_veth)).await;
+    let mut problems: Vec<_> = gone_is_fine(deleted).err().into_iter().collect();
+    if removal.addresses.is_empty() {
+        return problems;
+    }
+    let bridge = match &removal.bridge {
+        Some(name) => host.link(name).await,
+        None => Ok(None),
+    };
+    match bridge {
+        Ok(Some(bridge)) => problems.extend(forget(host, &bridge, &removal.addresses).await),
+        Ok(None) => {}
+        Err(error) => problems.push(error),
+    }
+    problems
+}
+
+async fn forget(host: &Netlink, bridge: &Link, addresses: &[IpAddr]) -> Vec<NetlinkError> {
+    let requests = addresses
+        .iter()
+        .map(|ip| neighbour::delete(bridge.index, &bridge.name, *ip));
+    let outcomes = host.run_each(requests).await;
+    outcomes
+        .into_iter()
+        .filter_map(|outcome| gone_is_fine(outcome).err())
+        .collect()
+}
+
+/// [`remove`] from where no runtime can be waited for.
+fn remove_on_own_runtime(removal: &Removal) -> std::io::Result<Vec<NetlinkError>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    Ok(runtime.block_on(async {
+        match Netlink::current() {
+            Ok(host) => remove(&host, removal).await,
+            Err(error) => vec![error],
+        }
+    }))
+}
+
+/// Makes the pair. A host end that is there while the pod has no such interface is what a call
+/// for this same attachment left when it was killed: it goes.
+async fn create_veth(
+    host: &Netlink,
+    pod: &Netlink,
+    netns: &NetNs,
+    veth: &Veth,
+) -> Result<(), ApplyError> {
+    let request = link::create_veth(&NewVeth {
+        host_name: &veth.host_name,
+        host_mac: veth.host_mac,
+        bridge: veth.bridge,
+        pod_name: &veth.pod_name,
+        pod_mac: veth.pod_mac,
+        pod_netns: netns,
+        mtu: veth.mtu,
+    });
+    match host.run(request.clone()).await {
+        Err(error) if error.is_exists() => {
+            refuse_existing(netns, pod, &veth.pod_name).await?;
+            tracing::warn!(
+                "removing {}, left by an ADD that did not end",
+                veth.host_name
+            );
+            gone_is_fine(host.run(link::delete(&veth.host_name)).await)?;
+            Ok(host.run(request).await?)
+        }
+        outcome => Ok(outcome?),
+    }
+}
+
+/// Tells the bridge of the pod: hairpin, neighbours, forwarding entry.
+async fn introduce(host: &Netlink, applied: &Applied<'_>) -> Result<(), ApplyError> {
+    let Veth {
+        host_name,
+        pod_mac,
+        bridge,
+        bridge_name,
+        ..
+    } = &applied.plan.veth;
+    let port = applied.host.index;
+    let mut requests = vec![
+        link::set_hairpin(port, host_name, true),
+        neighbour::set_forwarding(port, host_name, *pod_mac),
+    ];
+    for (ip, mac) in &applied.plan.neighbours {
+        requests.push(neighbour::set_permanent(*bridge, bridge_name, *ip, *mac));
+    }
+    Ok(host.run_all(requests).await?)
+}
+
+/// Configures the pod's side: loopback, addresses, link, and then the routes that need them.
+async fn configure(pod: &Netlink, applied: &Applied<'_>) -> Result<(), ApplyError> {
+    let (index, name) = (applied.pod_index, &applied.plan.veth.pod_name);
+    let routes = &applied.plan.routes;
+    let mut requests = vec![link::set_up(LOOPBACK, "lo")];
+    for address in &applied.plan.addresses {
+        requests.push(address::add(index, name, *address));
+    }
+    requests.push(link::set_up(index, name));
+    let before = requests.len();
+    requests.extend(routes.iter().map(|entry| route::add(index, name, entry)));
+
+    let mut outcomes = pod.run_each(requests).await.into_iter();
+    outcomes.by_ref().take(before).collect::<Result<(), _>>()?;
+    for (outcome, entry) in outcomes.zip(routes) {
+        match outcome {
+            Err(error) if error.is_exists() => {
+                let spare = NewRoute {
+                    metric: SPARE_METRIC.saturating_add(index),
+                    ..entry.clone()
+                };
+                pod.run(route::add(index, name, &spare)).await?;
+            }
+            outcome => outcome?,
+        }
+    }
+    Ok(())
+}

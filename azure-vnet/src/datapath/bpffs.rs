@@ -1,0 +1,77 @@
+//! The BPF file system and our place in it.
+//!
+//! ```text
+//! /sys/fs/bpf/azure-vnet/v<ABI>/<bridge>/maps/<map>
+//!                                       /programs/<build>/<program>
+//!                                       /links/{to_uplink,from_uplink,<host veth>}     (TCX only)
+//! ```
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use azure_vnet_abi::ABI_VERSION;
+use rustix::mount::{MountFlags, mount};
+
+const MOUNT_POINT: &str = "/sys/fs/bpf";
+/// `BPF_FS_MAGIC` of linux/magic.h.
+const MAGIC: u32 = 0xcafe_4a11;
+
+/// The pins of one bridge.
+#[derive(Clone, Debug)]
+pub struct Pins {
+    root: PathBuf,
+}
+
+impl Pins {
+    pub fn of(bridge: &str) -> Self {
+        Self {
+            root: Path::new(MOUNT_POINT)
+                .join("azure-vnet")
+                .join(format!("v{ABI_VERSION}"))
+                .join(bridge),
+        }
+    }
+
+    pub fn map(&self, name: &str) -> PathBuf {
+        self.root.join("maps").join(name)
+    }
+
+    pub fn programs(&self, build: &str) -> PathBuf {
+        self.root.join("programs").join(build)
+    }
+
+    pub fn link(&self, name: &str) -> PathBuf {
+        self.root.join("links").join(name)
+    }
+
+    /// Makes the directories, and mounts the BPF file system where nobody has (no systemd).
+    pub fn create(&self, build: &str) -> io::Result<()> {
+        if !is_bpffs()? {
+            mount("bpf", MOUNT_POINT, "bpf", MountFlags::empty(), None)?;
+        }
+        for directory in ["maps", "links"].map(|name| self.root.join(name)) {
+            std::fs::create_dir_all(directory)?;
+        }
+        std::fs::create_dir_all(self.programs(build))
+    }
+
+    /// Removes the programs of every build but this one.
+    pub fn forget_other_builds(&self, build: &str) {
+        let Ok(builds) = std::fs::read_dir(self.root.join("programs")) else {
+            return;
+        };
+        for other in builds.flatten().filter(|entry| entry.file_name() != build) {
+            let _ = std::fs::remove_dir_all(other.path());
+        }
+    }
+
+    /// Removes all pins of the bridge, and the bridge's place.
+    pub fn remove(&self) {
+        let _ = std::fs::remove_dir_all(&self.root);
+    }
+}
+
+fn is_bpffs() -> io::Result<bool> {
+    let info = rustix::fs::statfs(MOUNT_POINT)?;
+    Ok(u32::try_from(info.f_type) == Ok(MAGIC))
+}

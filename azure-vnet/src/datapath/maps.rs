@@ -1,0 +1,186 @@
+//! Typed access to the pinned maps.
+
+use std::io;
+use std::net::Ipv4Addr;
+
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, MapInfo, PerCpuArray};
+use azure_vnet_abi::{
+    Action as KernelAction, Be32, Flow, FlowKey, Mac, Pod as PodEntry, PolicyKey, Port, Reason,
+    Timeouts, Uplink as UplinkEntry, maps,
+};
+
+use super::bpffs::Pins;
+use super::ebpf::EbpfError;
+use super::{Pod, Uplink};
+use crate::masquerade::Action;
+
+/// Packets by [`Reason`], summed over the CPUs.
+pub type Counters = Vec<(Reason, u64)>;
+
+/// Tells the programs about the NIC and what is masqueraded.
+pub fn configure(pins: &Pins, uplink: &Uplink) -> Result<(), EbpfError> {
+    let wanted = uplink_entry(uplink);
+    let mut map: Array<MapData, UplinkEntry> = open(pins, maps::UPLINK)?;
+    if map
+        .get(&0, 0)
+        .map_err(|source| EbpfError::map(maps::UPLINK, source))?
+        != wanted
+    {
+        map.set(0, wanted, 0)
+            .map_err(|source| EbpfError::map(maps::UPLINK, source))?;
+    }
+    configure_policy(pins, uplink)
+}
+
+/// New prefixes first, then those that are not wanted any more: at no moment is a destination
+/// judged by less than the old or the new policy.
+fn configure_policy(pins: &Pins, uplink: &Uplink) -> Result<(), EbpfError> {
+    let failed = |source| EbpfError::map(maps::POLICY, source);
+    let mut map: LpmTrie<MapData, PolicyKey, u32> = open(pins, maps::POLICY)?;
+    let present: Vec<(Key<PolicyKey>, u32)> =
+        map.iter().collect::<Result<_, _>>().map_err(failed)?;
+    let wanted: Vec<(Key<PolicyKey>, u32)> = uplink
+        .policy
+        .prefixes()
+        .map(|(prefix, action)| {
+            let key = Key::new(u32::from(prefix.prefix_len()), Be32::from(prefix.network()));
+            (key, kernel_action(action))
+        })
+        .collect();
+    let same = |a: &Key<PolicyKey>, b: &Key<PolicyKey>| {
+        a.prefix_len() == b.prefix_len() && a.data() == b.data()
+    };
+    for (key, action) in &wanted {
+        if !present
+            .iter()
+            .any(|(other, value)| same(key, other) && value == action)
+        {
+            map.insert(key, action, 0).map_err(failed)?;
+        }
+    }
+    for (key, _) in &present {
+        if !wanted.iter().any(|(other, _)| same(key, other)) {
+            map.remove(key).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes a pod known by its address and its port.
+pub fn add_pod(pins: &Pins, pod: &Pod) -> Result<(), EbpfError> {
+    let mac = Mac(pod.mac.0);
+    let address = Be32::from(pod.address);
+    let mut pods: HashMap<MapData, Be32, PodEntry> = open(pins, maps::PODS)?;
+    pods.insert(address, PodEntry::new(pod.ifindex, mac), 0)
+        .map_err(|source| EbpfError::map(maps::PODS, source))?;
+    let mut ports: HashMap<MapData, u32, Port> = open(pins, maps::PORTS)?;
+    ports
+        .insert(pod.ifindex, Port::new(address, mac), 0)
+        .map_err(|source| EbpfError::map(maps::PORTS, source))
+}
+
+/// Forgets the pod with this address, and its port.
+pub fn remove_pod(pins: &Pins, address: Ipv4Addr) -> Result<(), EbpfError> {
+    let address = Be32::from(address);
+    let mut pods: HashMap<MapData, Be32, PodEntry> = open(pins, maps::PODS)?;
+    let Some(pod) =
+        found(pods.get(&address, 0)).map_err(|source| EbpfError::map(maps::PODS, source))?
+    else {
+        return Ok(());
+    };
+    let mut ports: HashMap<MapData, u32, Port> = open(pins, maps::PORTS)?;
+    found(ports.remove(&pod.ifindex)).map_err(|source| EbpfError::map(maps::PORTS, source))?;
+    found(pods.remove(&address)).map_err(|source| EbpfError::map(maps::PODS, source))?;
+    Ok(())
+}
+
+/// Reads the counters.
+pub fn counters(pins: &Pins) -> Result<Counters, EbpfError> {
+    let map: PerCpuArray<MapData, u64> = open(pins, maps::COUNTERS)?;
+    Reason::ALL
+        .into_iter()
+        .filter(|reason| *reason != Reason::NotOurs)
+        .map(|reason| {
+            let values = map
+                .get(&(reason as u32), 0)
+                .map_err(|source| EbpfError::map(maps::COUNTERS, source))?;
+            Ok((reason, values.iter().sum()))
+        })
+        .collect()
+}
+
+/// A map that is pinned already must be the one that the programs expect: aya 0.14 takes over any.
+pub fn check_pinned(pins: &Pins, name: &'static str) -> Result<(), EbpfError> {
+    let path = pins.map(name);
+    if !path.try_exists().unwrap_or(false) {
+        return Ok(());
+    }
+    let info = MapInfo::from_pin(&path).map_err(|source| EbpfError::map(name, source))?;
+    if (info.key_size(), info.value_size()) == sizes(name) {
+        return Ok(());
+    }
+    Err(EbpfError::Incompatible { path })
+}
+
+fn sizes(name: &str) -> (u32, u32) {
+    fn of<K, V>() -> (u32, u32) {
+        let size = |bytes| u32::try_from(bytes).unwrap_or(u32::MAX);
+        (size(size_of::<K>()), size(size_of::<V>()))
+    }
+    match name {
+        maps::UPLINK => of::<u32, UplinkEntry>(),
+        maps::PODS => of::<Be32, PodEntry>(),
+        maps::PORTS => of::<u32, Port>(),
+        maps::POLICY => of::<Key<PolicyKey>, u32>(),
+        maps::FLOWS => of::<FlowKey, Flow>(),
+        _ => of::<u32, u64>(),
+    }
+}
+
+fn open<T>(pins: &Pins, name: &'static str) -> Result<T, EbpfError>
+where
+    T: TryFrom<Map, Error = MapError>,
+{
+    let data = MapData::from_pin(pins.map(name)).map_err(|source| EbpfError::map(name, source))?;
+    Map::from_map_data(data)
+        .and_then(T::try_from)
+        .map_err(|source| EbpfError::map(name, source))
+}
+
+/// An element that is not there is an answer, not an error.
+fn found<T>(result: Result<T, MapError>) -> Result<Option<T>, MapError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(MapError::KeyNotFound) => Ok(None),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn uplink_entry(uplink: &Uplink) -> UplinkEntry {
+    UplinkEntry::new(
+        Be32::from(uplink.address),
+        Mac(uplink.mac.0),
+        uplink.ports.0..=uplink.ports.1,
+        jiffies_per_second(),
+        Timeouts::DEFAULT,
+    )
+}
+
+fn kernel_action(action: Action) -> u32 {
+    match action {
+        Action::Masquerade => KernelAction::MASQUERADE,
+        Action::InRange => KernelAction::IN_RANGE,
+        Action::Exempt => KernelAction::EXEMPT,
+        Action::Drop => KernelAction::DROP,
+    }
+}
+
+/// `CONFIG_HZ`: the coarse clock advances once a jiffy, so its resolution is one.
+fn jiffies_per_second() -> u32 {
+    let tick = rustix::time::clock_getres(rustix::time::ClockId::MonotonicCoarse);
+    u32::try_from(1_000_000_000 / tick.tv_nsec.max(1)).unwrap_or(1000)
+}

@@ -1,0 +1,69 @@
+//! Which tier a bridge has and why: written when it is chosen, read by every later call.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::Tier;
+use crate::state;
+
+/// The choice.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// What is in place.
+    pub tier: Tier,
+    /// Why it is not eBPF, if that was tried.
+    pub why: Option<String>,
+}
+
+/// The choice could not be written down.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write {}", path.display())]
+pub struct Error {
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl Record {
+    /// A choice that was just made.
+    pub fn new(tier: Tier, why: Option<String>) -> Self {
+        Self { tier, why }
+    }
+
+    /// The choice of an earlier call since boot. A file that cannot be read counts as none: the
+    /// choice is made again, and making it again loses nothing.
+    pub fn read(bridge: &str) -> Option<Self> {
+        let text = std::fs::read(path(bridge)).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    /// The bridges that have a datapath.
+    pub fn all() -> Vec<(String, Self)> {
+        let Ok(entries) = std::fs::read_dir(state::DIRECTORY) else {
+            return Vec::new();
+        };
+        let mut found: Vec<_> = entries
+            .flatten()
+            .filter_map(|entry| {
+                let name = entry.file_name().into_string().ok()?;
+                let bridge = name.strip_prefix("datapath-")?.strip_suffix(".json")?;
+                Some((bridge.to_owned(), Self::read(bridge)?))
+            })
+            .collect();
+        found.sort_by(|(a, _), (b, _)| a.cmp(b));
+        found
+    }
+
+    pub(super) fn write(&self, bridge: &str) -> Result<(), Error> {
+        if Self::read(bridge).as_ref() == Some(self) {
+            return Ok(());
+        }
+        let path = path(bridge);
+        state::write_json(&path, self).map_err(|source| Error { path, source })
+    }
+}
+
+fn path(bridge: &str) -> PathBuf {
+    Path::new(state::DIRECTORY).join(format!("datapath-{bridge}.json"))
+}

@@ -1,0 +1,95 @@
+//! The address that IPAM lends to an attachment, and the promise to give it back.
+
+use std::net::Ipv4Addr;
+
+use azure_vnet_cni::{
+    CniError, NetConf, code,
+    delegate::{DEFAULT_LIMIT, Delegate},
+    reply::Success,
+};
+use ipnet::{IpNet, Ipv4Net};
+
+/// An address on loan. Dropping it gives the address back; [`Lease::commit`] keeps it.
+pub struct Lease<'a> {
+    delegate: Delegate<'a>,
+    /// Everything IPAM answered: addresses, routes, DNS.
+    pub result: Success,
+    /// The pod's address with the subnet's prefix.
+    pub address: Ipv4Net,
+    /// Where the pod's default route goes.
+    pub gateway: Ipv4Addr,
+    kept: bool,
+}
+
+impl<'a> Lease<'a> {
+    /// Asks the IPAM plugin `ipam` for an address. A failed request is followed by DEL: the plugin
+    /// may have died between taking an address and saying so (SPEC 1.0.0, section 4).
+    pub fn request(ipam: &str, path: &str, conf: &'a NetConf) -> Result<Self, CniError> {
+        let delegate = Delegate::find(ipam, path, conf, DEFAULT_LIMIT)?;
+        let answer = delegate.add().and_then(|result| {
+            usable(&result).map(|(address, gateway)| (result, address, gateway))
+        });
+        match answer {
+            Ok((result, address, gateway)) => Ok(Self {
+                delegate,
+                result,
+                address,
+                gateway,
+                kept: false,
+            }),
+            Err(error) => {
+                give_back(&delegate);
+                Err(error)
+            }
+        }
+    }
+
+    /// The attachment stands: its DEL gives the address back.
+    pub fn commit(mut self) -> Success {
+        self.kept = true;
+        std::mem::take(&mut self.result)
+    }
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        if !self.kept {
+            give_back(&self.delegate);
+        }
+    }
+}
+
+/// DEL's half: gives back what the attachment of this call holds.
+pub fn release(ipam: &str, path: &str, conf: &NetConf) -> Result<(), CniError> {
+    Delegate::find(ipam, path, conf, DEFAULT_LIMIT)?.del()
+}
+
+fn give_back(delegate: &Delegate<'_>) {
+    if let Err(error) = delegate.del() {
+        tracing::warn!(
+            "an address may stay reserved until the runtime's DEL: {}",
+            error.msg
+        );
+    }
+}
+
+fn usable(result: &Success) -> Result<(Ipv4Net, Ipv4Addr), CniError> {
+    let lacks = |what: &str| {
+        CniError::new(
+            code::DELEGATE,
+            format!("the IPAM plugin's answer has no {what}"),
+        )
+    };
+    let (address, gateway) = result
+        .ips
+        .iter()
+        .find_map(|ip| match ip.address {
+            IpNet::V4(address) => Some((address, ip.gateway)),
+            IpNet::V6(_) => None,
+        })
+        .ok_or_else(|| lacks("IPv4 address"))?;
+    match gateway {
+        Some(std::net::IpAddr::V4(gateway)) => Ok((address, gateway)),
+        _ => Err(lacks("IPv4 gateway")),
+    }
+}

@@ -1,0 +1,22 @@
+//! The network plugin. An ADD is one walk down: `main` → [`add`] → [`config`] → [`lease`] →
+//! [`node`] → [`plan`] → [`apply`] → [`datapath`] → [`state`]; a DEL is [`del`], which goes the other way.
+
+pub mod add;
+pub mod apply;
+pub mod cli;
+pub mod config;
+pub mod datapath;
+pub mod del;
+pub mod error;
+pub mod lease;
+pub mod lock;
+pub mod log;
+pub mod masquerade;
+pub mod names;
+pub mod netlink;
+pub mod netns;
+pub mod node;
+pub mod plan;
+pub mod ports;
+pub mod state;
+pub mod sysctl;

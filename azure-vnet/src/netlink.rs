@@ -1,0 +1,262 @@
+//! rtnetlink as this plugin uses it: one [`Netlink`] handle per network namespace, typed requests
+//! that say what they do and to what, a limit on every wait, and errors that keep the errno.
+//!
+//! A change is a value ([`Request`]) made by the module of its kind (`link`, `address`, `route`,
+//! `neighbour`) and sent with [`Netlink::run`], or several at once with [`Netlink::run_all`].
+
+pub mod address;
+mod error;
+pub mod link;
+mod mac;
+pub mod neighbour;
+pub mod route;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use rtnetlink::packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+};
+use rtnetlink::packet_route::RouteNetlinkMessage;
+
+pub use error::{NetlinkError, gone_is_fine};
+pub use mac::MacAddress;
+
+use crate::netns::{NetNs, NetNsError};
+
+/// How long one request may take. The kernel answers in microseconds unless another process holds
+/// the RTNL lock (a namespace being torn down may hold it for seconds).
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// How often a dump is asked again when the table changed under it (`NLM_F_DUMP_INTR`).
+const DUMP_TRIES: usize = 20;
+
+/// A connection to the rtnetlink of one network namespace.
+///
+/// Needs a running tokio runtime; the connection's task lives as long as the last clone.
+#[derive(Clone, Debug)]
+pub struct Netlink {
+    handle: rtnetlink::Handle,
+    requests: Arc<AtomicU64>,
+}
+
+/// One change to the kernel's network configuration, not yet sent.
+#[derive(Debug, Clone)]
+pub struct Request {
+    message: RouteNetlinkMessage,
+    flags: u16,
+    label: Label,
+}
+
+/// What a request does, and to what: the first half of every error message.
+#[derive(Debug, Clone)]
+struct Label {
+    operation: &'static str,
+    subject: String,
+}
+
+impl Request {
+    fn new(
+        operation: &'static str,
+        subject: impl Into<String>,
+        message: RouteNetlinkMessage,
+    ) -> Self {
+        Self {
+            message,
+            flags: 0,
+            label: Label {
+                operation,
+                subject: subject.into(),
+            },
+        }
+    }
+
+    /// Adds `NLM_F_*` flags to the ones every request has (`REQUEST`, `ACK`).
+    fn flags(mut self, flags: u16) -> Self {
+        self.flags |= flags;
+        self
+    }
+}
+
+impl Netlink {
+    /// Opens a connection to the namespace of the calling thread.
+    pub fn current() -> Result<Self, NetlinkError> {
+        let (mut connection, handle, _unsolicited) =
+            rtnetlink::new_connection().map_err(NetlinkError::Open)?;
+        // Explicit acknowledgements: without them a closed connection looks like success.
+        connection.set_forward_ack(true);
+        connection.set_forward_done(true);
+        let socket = connection.socket_mut();
+        explain_refusals(socket).map_err(NetlinkError::Open)?;
+        tokio::spawn(connection);
+        Ok(Self {
+            handle,
+            requests: Arc::default(),
+        })
+    }
+
+    /// Opens a connection to `netns`. The namespace is entered once, by a short-lived thread; a
+    /// netlink socket stays in the namespace it was opened in.
+    pub fn in_netns(netns: &NetNs) -> Result<Self, NetNsError> {
+        let runtime = tokio::runtime::Handle::current();
+        let opened = netns.run_in(move || {
+            let _guard = runtime.enter();
+            Self::current()
+        })?;
+        opened.map_err(|source| NetNsError::Netlink {
+            path: netns.path().to_owned(),
+            source,
+        })
+    }
+
+    /// How many requests this connection has carried: the cost of an ADD, for logs and tests.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Sends one change and waits for the kernel's acknowledgement.
+    pub async fn run(&self, request: Request) -> Result<(), NetlinkError> {
+        let Request {
+            message,
+            flags,
+            label,
+        } = request;
+        let answer = self.send(message, NLM_F_ACK | flags, &label)?;
+        acknowledged(answer, &label).await
+    }
+
+    /// Sends several changes without waiting between them; the kernel carries them out in order.
+    /// All are attempted; the first failure is the one returned.
+    pub async fn run_all(
+        &self,
+        requests: impl IntoIterator<Item = Request>,
+    ) -> Result<(), NetlinkError> {
+        self.run_each(requests).await.into_iter().collect()
+    }
+
+    /// Like [`Self::run_all`], with the outcome of each.
+    pub async fn run_each(
+        &self,
+        requests: impl IntoIterator<Item = Request>,
+    ) -> Vec<Result<(), NetlinkError>> {
+        let sent: Vec<_> = requests
+            .into_iter()
+            .map(|request| {
+                let flags = NLM_F_ACK | request.flags;
+                let answer = self.send(request.message, flags, &request.label);
+                (answer, request.label)
+            })
+            .collect();
+        let mut outcomes = Vec::with_capacity(sent.len());
+        for (answer, label) in sent {
+            outcomes.push(match answer {
+                Ok(answer) => acknowledged(answer, &label).await,
+                Err(error) => Err(error),
+            });
+        }
+        outcomes
+    }
+
+    /// Asks for one object; `None` when the kernel says that it does not exist.
+    async fn get(
+        &self,
+        message: RouteNetlinkMessage,
+        label: Label,
+    ) -> Result<Option<RouteNetlinkMessage>, NetlinkError> {
+        let answer = self.send(message, 0, &label)?;
+        match within_limit(first(answer), &label).await? {
+            Some(NetlinkPayload::InnerMessage(found)) => Ok(Some(found)),
+            Some(NetlinkPayload::Error(refusal)) => match NetlinkError::refused(&label, &refusal) {
+                error if error.is_gone() => Ok(None),
+                error => Err(error),
+            },
+            _ => Err(NetlinkError::closed(&label)),
+        }
+    }
+
+    /// Asks for a whole table, again and again until it did not change while it was read.
+    async fn dump(
+        &self,
+        message: RouteNetlinkMessage,
+        label: Label,
+    ) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+        for _ in 0..DUMP_TRIES {
+            let answer = self.send(message.clone(), NLM_F_DUMP, &label)?;
+            if let Some(entries) = within_limit(collect(answer, &label), &label).await?? {
+                return Ok(entries);
+            }
+        }
+        Err(NetlinkError::interrupted(&label))
+    }
+
+    fn send(
+        &self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+        label: &Label,
+    ) -> Result<BoxStream<'static, NetlinkMessage<RouteNetlinkMessage>>, NetlinkError> {
+        let mut packet = NetlinkMessage::from(message);
+        packet.header.flags = NLM_F_REQUEST | flags;
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let answer = self
+            .handle
+            .clone()
+            .request(packet)
+            .map_err(|_| NetlinkError::closed(label))?;
+        Ok(answer.boxed())
+    }
+}
+
+type Answer = BoxStream<'static, NetlinkMessage<RouteNetlinkMessage>>;
+
+/// Asks the kernel to say in words why it refuses (`NETLINK_EXT_ACK`, kernel 4.12).
+fn explain_refusals(socket: &mut impl rtnetlink::sys::AsyncSocket) -> io::Result<()> {
+    socket.socket_mut().set_ext_ack(true)?;
+    // Only the header of our request comes back, so that the words are at a known place.
+    socket.socket_mut().set_cap_ack(true)
+}
+
+async fn within_limit<T>(
+    answer: impl Future<Output = T>,
+    label: &Label,
+) -> Result<T, NetlinkError> {
+    tokio::time::timeout(LIMIT, answer)
+        .await
+        .map_err(|_| NetlinkError::timed_out(label, LIMIT))
+}
+
+async fn first(mut answer: Answer) -> Option<NetlinkPayload<RouteNetlinkMessage>> {
+    answer.next().await.map(|message| message.payload)
+}
+
+async fn acknowledged(answer: Answer, label: &Label) -> Result<(), NetlinkError> {
+    match within_limit(first(answer), label).await? {
+        Some(NetlinkPayload::Error(ack)) if ack.code.is_none() => Ok(()),
+        Some(NetlinkPayload::Error(refusal)) => Err(NetlinkError::refused(label, &refusal)),
+        _ => Err(NetlinkError::closed(label)),
+    }
+}
+
+/// Reads a dump to its end; `None` when it was interrupted and has to be asked again.
+async fn collect(
+    mut answer: Answer,
+    label: &Label,
+) -> Result<Option<Vec<RouteNetlinkMessage>>, NetlinkError> {
+    let mut entries = Vec::new();
+    let mut consistent = true;
+    while let Some(message) = answer.next().await {
+        consistent &= message.header.flags & NLM_F_DUMP_INTR == 0;
+        match message.payload {
+            NetlinkPayload::InnerMessage(entry) => entries.push(entry),
+            NetlinkPayload::Done(_) => return Ok(consistent.then_some(entries)),
+            NetlinkPayload::Overrun(_) => return Ok(None),
+            NetlinkPayload::Error(refusal) => return Err(NetlinkError::refused(label, &refusal)),
+            _ => {}
+        }
+    }
+    Err(NetlinkError::closed(label))
+}

@@ -1,0 +1,217 @@
+//! Addresses of links. They are handled as the kernel's whole messages, so that a copy on another
+//! link keeps scope, label, broadcast, metric, protocol, flags and lifetimes.
+
+use std::net::IpAddr;
+
+use ipnet::{IpNet, Ipv4Net};
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use rtnetlink::packet_route::address::{
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope,
+};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::link::Link;
+use super::{Label, Netlink, NetlinkError, Request};
+
+/// The longest label the kernel keeps (`IFNAMSIZ` less the final zero).
+const LABEL_BYTES: usize = 15;
+
+impl Netlink {
+    /// All addresses of the namespace; of IPv4 alone, or of both families.
+    pub async fn addresses(
+        &self,
+        family: AddressFamily,
+    ) -> Result<Vec<AddressMessage>, NetlinkError> {
+        let label = Label {
+            operation: "list",
+            subject: "the addresses".to_owned(),
+        };
+        let mut wanted = AddressMessage::default();
+        wanted.header.family = family;
+        let entries = self
+            .dump(RouteNetlinkMessage::GetAddress(wanted), label)
+            .await?;
+        Ok(entries
+            .into_iter()
+            .filter_map(|entry| match entry {
+                RouteNetlinkMessage::NewAddress(address) => Some(address),
+                _ => None,
+            })
+            .collect())
+    }
+}
+
+/// Adds an address to a link that does not have it yet (`EEXIST` otherwise).
+pub fn add(link: u32, name: &str, address: IpNet) -> Request {
+    let mut message = AddressMessage::default();
+    message.header.family = match address {
+        IpNet::V4(_) => AddressFamily::Inet,
+        IpNet::V6(_) => AddressFamily::Inet6,
+    };
+    message.header.prefix_len = address.prefix_len();
+    message.header.index = link;
+    message.attributes = vec![
+        AddressAttribute::Local(address.addr()),
+        AddressAttribute::Address(address.addr()),
+    ];
+    match address {
+        IpNet::V4(v4) if v4.prefix_len() < 31 => message
+            .attributes
+            .push(AddressAttribute::Broadcast(v4.broadcast())),
+        IpNet::V4(_) => {}
+        // The address is ours alone by IPAM's word: no need to wait for duplicate detection.
+        IpNet::V6(_) => message.header.flags = AddressHeaderFlags::Nodad,
+    }
+    let subject = format!("{address} on {name}");
+    let message = RouteNetlinkMessage::NewAddress(message);
+    Request::new("add the address", subject, message).flags(NLM_F_CREATE | NLM_F_EXCL)
+}
+
+/// Puts a copy of an address on `to`; one that is there already takes over the lifetimes.
+pub fn copy(address: &AddressMessage, from: &Link, to: &Link) -> Request {
+    let subject = format!("{} on {}", text(address), to.name);
+    let message = RouteNetlinkMessage::NewAddress(moved(address, from, to));
+    Request::new("add the address", subject, message).flags(NLM_F_CREATE | NLM_F_REPLACE)
+}
+
+/// Deletes an address from the link it was read from.
+pub fn delete(address: &AddressMessage, name: &str) -> Request {
+    let mut message = AddressMessage::default();
+    message.header = address.header.clone();
+    message.attributes = address
+        .attributes
+        .iter()
+        .filter(|attribute| {
+            matches!(
+                attribute,
+                AddressAttribute::Local(_) | AddressAttribute::Address(_)
+            )
+        })
+        .cloned()
+        .collect();
+    let subject = format!("{} from {name}", text(address));
+    let message = RouteNetlinkMessage::DelAddress(message);
+    // No flags: NLM_F_EXCL, which some set here, is NLM_F_BULK since kernel 5.19 and refused.
+    Request::new("delete the address", subject, message)
+}
+
+/// The interface address: the local end where the address has a peer.
+pub fn ip(address: &AddressMessage) -> Option<IpAddr> {
+    let local = address
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            AddressAttribute::Local(ip) => Some(*ip),
+            _ => None,
+        });
+    // IPv6 addresses without a peer have IFA_ADDRESS only.
+    local.or_else(|| {
+        address
+            .attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                AddressAttribute::Address(ip) => Some(*ip),
+                _ => None,
+            })
+    })
+}
+
+/// The IPv4 interface address with its prefix length; `None` for IPv6.
+pub fn ipv4_net(address: &AddressMessage) -> Option<Ipv4Net> {
+    match ip(address)? {
+        IpAddr::V4(v4) => Ipv4Net::new(v4, address.header.prefix_len).ok(),
+        IpAddr::V6(_) => None,
+    }
+}
+
+/// Whether an address belongs to the node rather than to the link: all of IPv4, and IPv6 of a
+/// wider scope than the link (each link makes its own link-local address).
+pub fn is_movable(address: &AddressMessage) -> bool {
+    match address.header.family {
+        AddressFamily::Inet => true,
+        AddressFamily::Inet6 => {
+            matches!(
+                address.header.scope,
+                AddressScope::Universe | AddressScope::Site
+            ) && !flags(address).contains(AddressFlags::Dadfailed)
+        }
+        _ => false,
+    }
+}
+
+/// The message that makes a copy of `address` on `to`.
+fn moved(address: &AddressMessage, from: &Link, to: &Link) -> AddressMessage {
+    // What the rest of the bits say, the kernel works out itself (secondary, permanent,
+    // deprecated) or no longer holds (tentative).
+    let mut keep = flags(address)
+        & (AddressFlags::Nodad
+            | AddressFlags::Homeaddress
+            | AddressFlags::Managetempaddr
+            | AddressFlags::Noprefixroute
+            | AddressFlags::Mcautojoin);
+    if address.header.family == AddressFamily::Inet6 {
+        // The node answers for this address already; detection would take it away for a second.
+        keep |= AddressFlags::Nodad;
+    }
+    let mut message = address.clone();
+    message.header.index = to.index;
+    message.header.flags = AddressHeaderFlags::from_bits_truncate(low_byte(keep));
+    message
+        .attributes
+        .retain(|attribute| !matches!(attribute, AddressAttribute::Flags(_)));
+    message.attributes.push(AddressAttribute::Flags(keep));
+    for attribute in &mut message.attributes {
+        if let AddressAttribute::Label(label) = attribute {
+            *label = relabelled(label, &from.name, &to.name);
+        }
+    }
+    message
+}
+
+/// `eth0:1` on eth0 is `azure0:1` on azure0; a label that does not fit becomes the name.
+fn relabelled(label: &str, from: &str, to: &str) -> String {
+    match label.strip_prefix(from) {
+        Some(rest) if to.len() + rest.len() <= LABEL_BYTES => format!("{to}{rest}"),
+        Some(_) => to.to_owned(),
+        None => label.to_owned(),
+    }
+}
+
+fn flags(address: &AddressMessage) -> AddressFlags {
+    address
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            AddressAttribute::Flags(flags) => Some(*flags),
+            _ => None,
+        })
+        .unwrap_or_else(|| AddressFlags::from_bits_retain(address.header.flags.bits().into()))
+}
+
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "the header has room for the low eight flags only; all are in IFA_FLAGS"
+)]
+fn low_byte(flags: AddressFlags) -> u8 {
+    flags.bits() as u8
+}
+
+fn text(address: &AddressMessage) -> String {
+    ip(address).map_or_else(
+        || "an address".to_owned(),
+        |ip| format!("{ip}/{}", address.header.prefix_len),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_follow_the_device() {
+        assert_eq!(relabelled("eth0", "eth0", "azure0"), "azure0");
+        assert_eq!(relabelled("eth0:1", "eth0", "azure0"), "azure0:1");
+        assert_eq!(relabelled("eth0:secondary", "eth0", "azure0"), "azure0");
+        assert_eq!(relabelled("floating", "eth0", "azure0"), "floating");
+    }
+}

@@ -1,0 +1,360 @@
+//! Routes, as the kernel's whole messages: a copy through another link keeps table, metric,
+//! protocol, type, scope, source, metrics, encapsulation, `onlink` and all other next hops.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use rtnetlink::packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteNextHop,
+    RouteNextHopFlags, RouteProtocol, RouteScope, RouteType,
+};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::{Label, Netlink, NetlinkError, Request};
+
+/// Ticks per second of the times in `RTA_CACHEINFO` (`USER_HZ`).
+const USER_HZ: u32 = 100;
+
+/// A route of a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewRoute {
+    /// Destination.
+    pub to: IpNet,
+    /// Next hop; none for a destination on the link.
+    pub via: Option<IpAddr>,
+    /// The next hop is on the link although no address of the link says so.
+    pub onlink: bool,
+    /// Metric; 0 is the most preferred and what the CNI specification asks for.
+    pub metric: u32,
+}
+
+/// Where a new route stands among those with the same destination, table and metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Takes the place of the only one there is, in one step.
+    Only,
+    /// Before the others.
+    First,
+    /// After the others.
+    Last,
+}
+
+impl Netlink {
+    /// All routes of all tables and both families, without cached ones.
+    pub async fn routes(&self) -> Result<Vec<RouteMessage>, NetlinkError> {
+        let label = Label {
+            operation: "list",
+            subject: "the routes".to_owned(),
+        };
+        let wanted = RouteNetlinkMessage::GetRoute(RouteMessage::default());
+        let entries = self.dump(wanted, label).await?;
+        Ok(entries
+            .into_iter()
+            .filter_map(|entry| match entry {
+                RouteNetlinkMessage::NewRoute(route)
+                    if !route.header.flags.contains(RouteFlags::Cloned) =>
+                {
+                    Some(route)
+                }
+                _ => None,
+            })
+            .collect())
+    }
+}
+
+/// Adds a route in the main table through `link` (`EEXIST` if one with its metric is there).
+pub fn add(link: u32, name: &str, route: &NewRoute) -> Request {
+    let mut message = RouteMessage::default();
+    message.header.address_family = match route.to {
+        IpNet::V4(_) => AddressFamily::Inet,
+        IpNet::V6(_) => AddressFamily::Inet6,
+    };
+    message.header.destination_prefix_length = route.to.prefix_len();
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = RouteProtocol::Static;
+    message.header.kind = RouteType::Unicast;
+    message.header.scope = match route.via {
+        Some(_) => RouteScope::Universe,
+        None => RouteScope::Link,
+    };
+    if route.onlink {
+        message.header.flags = RouteFlags::Onlink;
+    }
+    message.attributes.push(RouteAttribute::Oif(link));
+    if route.to.prefix_len() > 0 {
+        let to = RouteAddress::from(route.to.network());
+        message.attributes.push(RouteAttribute::Destination(to));
+    }
+    if let Some(via) = route.via {
+        message.attributes.push(RouteAttribute::Gateway(via.into()));
+    }
+    if route.metric > 0 {
+        message
+            .attributes
+            .push(RouteAttribute::Priority(route.metric));
+    }
+    let subject = format!("to {} through {name}", route.to);
+    let message = RouteNetlinkMessage::NewRoute(message);
+    Request::new("add the route", subject, message).flags(NLM_F_CREATE | NLM_F_EXCL)
+}
+
+/// Adds a route that [`moved`] made, at `place`.
+pub fn put(route: &RouteMessage, place: Place) -> Request {
+    let flags = match place {
+        Place::Only => NLM_F_CREATE | NLM_F_REPLACE,
+        Place::First => NLM_F_CREATE,
+        Place::Last => NLM_F_CREATE | NLM_F_APPEND,
+    };
+    let message = RouteNetlinkMessage::NewRoute(route.clone());
+    Request::new("add the route", text(route), message).flags(flags)
+}
+
+/// Deletes exactly this route.
+pub fn delete(route: &RouteMessage) -> Request {
+    let mut message = route.clone();
+    clear_state(&mut message);
+    let message = RouteNetlinkMessage::DelRoute(message);
+    Request::new("delete the route", text(route), message)
+}
+
+/// True when the route, or one of its next hops, leaves by the link with this index.
+pub fn uses(route: &RouteMessage, link: u32) -> bool {
+    route.attributes.iter().any(|attribute| match attribute {
+        RouteAttribute::Oif(index) => *index == link,
+        RouteAttribute::MultiPath(hops) => hops.iter().any(|hop| hop.interface_index == link),
+        _ => false,
+    })
+}
+
+/// True for what the kernel makes by itself for each address and each IPv6 link: those entries
+/// come and go with the address.
+pub fn is_kernels_own(route: &RouteMessage) -> bool {
+    let made_by_kernel = route.header.protocol == RouteProtocol::Kernel;
+    let for_an_address = matches!(
+        route.header.kind,
+        RouteType::Local | RouteType::Broadcast | RouteType::Anycast | RouteType::Multicast
+    );
+    made_by_kernel && (for_an_address || is_link_local(route))
+}
+
+/// True when the route needs another one, to its gateway, to exist before it.
+pub fn has_gateway(route: &RouteMessage) -> bool {
+    route.attributes.iter().any(|attribute| match attribute {
+        RouteAttribute::Gateway(_) | RouteAttribute::Via(_) => true,
+        RouteAttribute::MultiPath(hops) => hops.iter().any(|hop| !hop.attributes.is_empty()),
+        _ => false,
+    })
+}
+
+/// The gateway of an IPv4 default route of the main table.
+pub fn default_gateway(route: &RouteMessage) -> Option<std::net::Ipv4Addr> {
+    let header = &route.header;
+    if header.address_family != AddressFamily::Inet
+        || header.destination_prefix_length != 0
+        || header.table != RouteHeader::RT_TABLE_MAIN
+    {
+        return None;
+    }
+    route
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => Some(*gateway),
+            _ => None,
+        })
+}
+
+/// True when both say the same of destination, table and metric: one hides the other.
+pub fn same_key(a: &RouteMessage, b: &RouteMessage) -> bool {
+    key(a) == key(b)
+}
+
+/// True for a route that spreads over several next hops.
+pub fn is_multipath(route: &RouteMessage) -> bool {
+    route
+        .attributes
+        .iter()
+        .any(|attribute| matches!(attribute, RouteAttribute::MultiPath(_)))
+}
+
+/// True when both are the same route, whatever the order in which it was written down and
+/// however much of its lifetime is left.
+pub fn same(a: &RouteMessage, b: &RouteMessage) -> bool {
+    let (a, b) = (timeless(a), timeless(b));
+    a.header == b.header
+        && a.attributes.len() == b.attributes.len()
+        && a.attributes
+            .iter()
+            .all(|attribute| b.attributes.contains(attribute))
+}
+
+/// The route with every use of the link `from` replaced by `to`, ready to be added.
+pub fn moved(route: &RouteMessage, from: u32, to: u32) -> RouteMessage {
+    let mut message = route.clone();
+    let expires = lifetime(route);
+    clear_state(&mut message);
+    for attribute in &mut message.attributes {
+        match attribute {
+            RouteAttribute::Oif(index) if *index == from => *index = to,
+            RouteAttribute::MultiPath(hops) => redirect(hops, from, to),
+            _ => {}
+        }
+    }
+    message
+        .attributes
+        .extend(expires.map(RouteAttribute::Expires));
+    message
+}
+
+fn redirect(hops: &mut [RouteNextHop], from: u32, to: u32) {
+    for hop in hops {
+        // The kernel refuses its own state flags (dead, link down) when they come back to it.
+        hop.flags &= RouteNextHopFlags::Onlink | RouteNextHopFlags::Pervasive;
+        if hop.interface_index == from {
+            hop.interface_index = to;
+        }
+    }
+}
+
+/// Takes away what the kernel reports but does not take: state flags, cache information, and the
+/// id of a next-hop object (those belong to a device; its device and gateway are in the route).
+fn clear_state(message: &mut RouteMessage) {
+    message.header.flags &= RouteFlags::Onlink | RouteFlags::Pervasive;
+    message.attributes.retain(|attribute| {
+        !matches!(
+            attribute,
+            RouteAttribute::CacheInfo(_) | RouteAttribute::Expires(_) | RouteAttribute::NhId(_)
+        )
+    });
+}
+
+fn timeless(route: &RouteMessage) -> RouteMessage {
+    let mut message = route.clone();
+    clear_state(&mut message);
+    message
+}
+
+/// Seconds that an IPv6 route (from a router advertisement) has left.
+fn lifetime(route: &RouteMessage) -> Option<u32> {
+    route
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::CacheInfo(cache) if cache.expires != 0 => {
+                Some((cache.expires / USER_HZ).max(1))
+            }
+            _ => None,
+        })
+}
+
+fn is_link_local(route: &RouteMessage) -> bool {
+    destination(route).is_some_and(|to| match to {
+        RouteAddress::Inet6(v6) => v6.is_unicast_link_local(),
+        _ => false,
+    })
+}
+
+fn destination(route: &RouteMessage) -> Option<&RouteAddress> {
+    route
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::Destination(to) => Some(to),
+            _ => None,
+        })
+}
+
+type Key<'a> = (AddressFamily, u32, u8, Option<&'a RouteAddress>, u8, u32);
+
+fn key(route: &RouteMessage) -> Key<'_> {
+    let number = |pick: fn(&RouteAttribute) -> Option<u32>| route.attributes.iter().find_map(pick);
+    let table = number(|attribute| match attribute {
+        RouteAttribute::Table(table) => Some(*table),
+        _ => None,
+    });
+    let metric = number(|attribute| match attribute {
+        RouteAttribute::Priority(metric) => Some(*metric),
+        _ => None,
+    });
+    (
+        route.header.address_family,
+        table.unwrap_or(route.header.table.into()),
+        route.header.destination_prefix_length,
+        destination(route),
+        route.header.tos,
+        metric.unwrap_or(0),
+    )
+}
+
+fn text(route: &RouteMessage) -> String {
+    let prefix = route.header.destination_prefix_length;
+    let (_, table, _, to, _, metric) = key(route);
+    let to = match to {
+        Some(RouteAddress::Inet(v4)) => format!("{v4}/{prefix}"),
+        Some(RouteAddress::Inet6(v6)) => format!("{v6}/{prefix}"),
+        _ => "default".to_owned(),
+    };
+    format!("{to} of table {table} with metric {metric}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn default_route(link: u32, metric: u32) -> RouteMessage {
+        let mut route = RouteMessage::default();
+        route.header.address_family = AddressFamily::Inet;
+        route.header.table = RouteHeader::RT_TABLE_MAIN;
+        route.header.protocol = RouteProtocol::Dhcp;
+        route.header.kind = RouteType::Unicast;
+        route.header.flags = RouteFlags::Onlink | RouteFlags::Linkdown;
+        route.attributes = vec![
+            RouteAttribute::Table(254),
+            RouteAttribute::Priority(metric),
+            RouteAttribute::PrefSource(RouteAddress::Inet([10, 0, 0, 4].into())),
+            RouteAttribute::Gateway(RouteAddress::Inet([10, 0, 0, 1].into())),
+            RouteAttribute::Oif(link),
+        ];
+        route
+    }
+
+    #[test]
+    fn a_moved_route_differs_in_its_link_alone() {
+        let route = default_route(2, 100);
+        let there = moved(&route, 2, 7);
+        assert!(uses(&there, 7) && !uses(&there, 2));
+        assert_eq!(there.header.flags, RouteFlags::Onlink);
+        assert!(same(&moved(&there, 7, 2), &route));
+    }
+
+    #[test]
+    fn only_the_hops_through_the_link_are_redirected() {
+        let mut route = default_route(2, 0);
+        let hops = [2, 3].map(|link| {
+            let mut hop = RouteNextHop::default();
+            hop.interface_index = link;
+            hop.flags = RouteNextHopFlags::Dead | RouteNextHopFlags::Onlink;
+            hop
+        });
+        route.attributes = vec![RouteAttribute::MultiPath(hops.to_vec())];
+        let there = moved(&route, 2, 7);
+        let RouteAttribute::MultiPath(hops) = &there.attributes[0] else {
+            panic!("next hops are gone: {there:?}");
+        };
+        assert_eq!((hops[0].interface_index, hops[1].interface_index), (7, 3));
+        assert_eq!(hops[0].flags, RouteNextHopFlags::Onlink);
+    }
+
+    #[test]
+    fn the_order_of_attributes_and_time_passing_make_no_other_route() {
+        let route = default_route(2, 100);
+        let mut again = route.clone();
+        again.attributes.reverse();
+        again.attributes.push(RouteAttribute::Expires(30));
+        assert!(same(&route, &again));
+        assert!(!same(&route, &default_route(2, 200)));
+        assert!(!same_key(&route, &default_route(2, 200)));
+        assert!(same_key(&route, &default_route(3, 100)));
+    }
+}

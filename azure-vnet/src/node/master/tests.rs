@@ -1,0 +1,213 @@
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use super::*;
+use crate::netlink::MacAddress;
+use rtnetlink::packet_route::link::LinkFlags;
+
+const NIC_MAC: MacAddress = MacAddress([0x00, 0x0d, 0x3a, 0, 0, 4]);
+
+fn link(index: u32, name: &str, kind: LinkKind, master: Option<u32>) -> Link {
+    Link {
+        index,
+        name: name.to_owned(),
+        mac: Some(NIC_MAC),
+        mtu: 1500,
+        kind,
+        master,
+        peer: None,
+        peer_netns: None,
+        flags: LinkFlags::Up,
+    }
+}
+
+fn hardware(index: u32, name: &str, master: Option<u32>) -> Link {
+    link(index, name, LinkKind::Hardware, master)
+}
+
+fn bridge(index: u32, name: &str) -> Link {
+    link(index, name, LinkKind::Bridge, None)
+}
+
+fn node(links: Vec<Link>, addresses: &[(u32, &str)]) -> Snapshot {
+    let mut loopback = hardware(1, "lo", None);
+    loopback.flags |= LinkFlags::Loopback;
+    Snapshot {
+        links: std::iter::once(loopback).chain(links).collect(),
+        addresses: addresses
+            .iter()
+            .map(|(index, net)| (*index, net.parse().unwrap()))
+            .collect(),
+    }
+}
+
+fn wanted(bridge: Option<&str>, master: Option<&str>) -> NodeWanted {
+    NodeWanted {
+        bridge: bridge.map(str::to_owned),
+        master: master.map(str::to_owned),
+        subnet: "10.0.0.0/24".parse().unwrap(),
+    }
+}
+
+fn names(place: &Place) -> (&str, &str, bool) {
+    (&place.nic.name, &place.bridge_name, place.bridge.is_some())
+}
+
+#[test]
+fn the_nic_that_owns_the_subnet_is_chosen() {
+    let snapshot = node(
+        vec![hardware(2, "eth0", None), hardware(3, "eth1", None)],
+        &[(2, "192.168.0.4/24"), (3, "10.0.0.4/24")],
+    );
+    let place = choose(&snapshot, &wanted(None, None), &[]).unwrap();
+    assert_eq!(names(&place), ("eth1", "azure3", false));
+}
+
+#[test]
+fn its_own_network_counts_before_a_wider_one() {
+    let snapshot = node(
+        vec![hardware(2, "eth0", None), hardware(3, "eth1", None)],
+        &[(2, "10.0.0.200/8"), (3, "10.0.0.4/24")],
+    );
+    let place = choose(&snapshot, &wanted(None, None), &[]).unwrap();
+    assert_eq!(place.nic.name, "eth1");
+}
+
+#[test]
+fn loopback_pods_and_parts_of_other_links_are_never_chosen() {
+    let snapshot = node(
+        vec![
+            hardware(2, "eth0", None),
+            hardware(3, "enP1s1", Some(2)),
+            link(4, "bond0", LinkKind::Other("bond".to_owned()), None),
+            hardware(5, "eth1", Some(4)),
+            link(6, "azv0123456789a", LinkKind::Veth, None),
+            bridge(7, "cni0"),
+            link(8, "veth1", LinkKind::Veth, Some(7)),
+        ],
+        &[
+            (1, "10.0.0.1/24"),
+            (3, "10.0.0.2/24"),
+            (5, "10.0.0.3/24"),
+            (6, "10.0.0.5/24"),
+        ],
+    );
+    let refused = choose(&snapshot, &wanted(None, None), &[]);
+    assert!(
+        matches!(refused, Err(NodeError::NoMaster { .. })),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn a_bridge_of_containers_on_the_same_subnet_is_not_adopted() {
+    let mut bridge = bridge(7, "cni0");
+    bridge.mac = Some(MacAddress([2, 0, 0, 0, 0, 9]));
+    let snapshot = node(
+        vec![bridge, link(8, "veth1", LinkKind::Veth, Some(7))],
+        &[(7, "10.0.0.1/24")],
+    );
+    let refused = choose(&snapshot, &wanted(None, None), &[]);
+    assert!(
+        matches!(refused, Err(NodeError::NoMaster { .. })),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn our_bridge_is_adopted_with_its_nic_not_taken_for_one() {
+    let snapshot = node(
+        vec![
+            hardware(2, "eth0", Some(7)),
+            bridge(7, "azure0"),
+            link(8, "azv0123456789a", LinkKind::Veth, Some(7)),
+        ],
+        &[(7, "10.0.0.4/24")],
+    );
+    for wanted in [
+        wanted(Some("azure0"), None),
+        wanted(None, None),
+        wanted(Some("azure0"), Some("eth0")),
+        wanted(Some("renamed"), None),
+    ] {
+        let place = choose(&snapshot, &wanted, &[]).unwrap();
+        assert_eq!(names(&place), ("eth0", "azure0", true), "{wanted:?}");
+    }
+}
+
+#[test]
+fn a_nic_with_its_address_back_is_still_the_nic_of_its_bridge() {
+    let snapshot = node(
+        vec![hardware(2, "eth0", Some(7)), bridge(7, "azure0")],
+        &[(2, "10.0.0.4/24")],
+    );
+    let place = choose(&snapshot, &wanted(Some("azure0"), None), &[]).unwrap();
+    assert_eq!(names(&place), ("eth0", "azure0", true));
+    let refused = choose(&snapshot, &wanted(Some("azure1"), Some("eth0")), &[]);
+    assert!(
+        matches!(refused, Err(NodeError::UnsuitableMaster { .. })),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn a_named_master_must_exist_and_be_a_nic() {
+    let snapshot = node(
+        vec![hardware(2, "eth0", None), bridge(7, "azure0")],
+        &[(2, "10.0.0.4/24")],
+    );
+    let choose = |master| choose(&snapshot, &wanted(None, Some(master)), &[]);
+    assert_eq!(choose("eth0").unwrap().bridge_name, "azure2");
+    assert!(matches!(
+        choose("eth9"),
+        Err(NodeError::NoSuchMaster { .. })
+    ));
+    for master in ["azure0", "lo"] {
+        let refused = choose(master);
+        assert!(
+            matches!(refused, Err(NodeError::UnsuitableMaster { .. })),
+            "{refused:?}"
+        );
+    }
+}
+
+#[test]
+fn the_bridge_name_must_be_free_or_a_bridge_that_carries_nothing_else() {
+    let nics = || vec![hardware(2, "eth0", None), hardware(3, "eth1", None)];
+    let owned = [(2, "10.0.0.4/24")];
+    let named = |name| wanted(Some(name), None);
+
+    let refused = choose(&node(nics(), &owned), &named("eth1"), &[]);
+    assert!(
+        matches!(refused, Err(NodeError::NotABridge { .. })),
+        "{refused:?}"
+    );
+    let refused = choose(&node(nics(), &owned), &named("a/b"), &[]);
+    assert!(
+        matches!(refused, Err(NodeError::BadBridgeName { .. })),
+        "{refused:?}"
+    );
+
+    let mut links = nics();
+    links.extend([bridge(7, "azure0")]);
+    let place = choose(&node(links.clone(), &owned), &named("azure0"), &[]).unwrap();
+    assert_eq!(names(&place), ("eth0", "azure0", true));
+
+    links[1].master = Some(7);
+    let refused = choose(&node(links, &owned), &named("azure0"), &[]);
+    assert!(
+        matches!(&refused, Err(NodeError::BridgeTaken { port, .. }) if port == "eth1"),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn a_nic_taken_out_of_its_bridge_goes_back_by_the_journal() {
+    let snapshot = node(
+        vec![hardware(2, "eth0", None), bridge(7, "azure0")],
+        &[(7, "10.0.0.4/24")],
+    );
+    assert!(choose(&snapshot, &wanted(None, None), &[]).is_err());
+    let journal = Journal::new("azure0", "eth0", 2);
+    let place = choose(&snapshot, &wanted(None, None), &[journal]).unwrap();
+    assert_eq!(names(&place), ("eth0", "azure0", true));
+}

@@ -1,0 +1,145 @@
+//! What the network plugin remembers: one file for each attachment, in `/run`, which a reboot
+//! empties together with the network it describes.
+//!
+//! A file is written before the first change to the kernel and removed after the last, so whatever
+//! a killed call left can be found. Nobody rewrites what another call wrote: there is no lock.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::netlink::MacAddress;
+
+/// Where everything is kept.
+pub const DIRECTORY: &str = "/run/azure-vnet";
+
+/// One interface of one container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// The network's name.
+    pub network: String,
+    /// The container.
+    pub container_id: String,
+    /// The interface's name in the container.
+    pub ifname: String,
+    /// `CNI_NETNS` of the ADD.
+    pub netns: String,
+    /// The other end of its veth, on the node.
+    pub host_veth: String,
+    /// The bridge that is a port of.
+    pub bridge: String,
+    /// The address it was given.
+    pub address: Ipv4Addr,
+    /// The MAC it was given.
+    pub mac: MacAddress,
+}
+
+/// A file could not be read, written or removed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {what} {}", path.display())]
+pub struct Error {
+    what: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// An attachment that is written down; dropping it forgets it again.
+#[must_use = "dropping it forgets the attachment"]
+#[derive(Debug)]
+pub struct Remembered {
+    host_veth: String,
+    kept: bool,
+}
+
+impl Remembered {
+    /// The attachment stands.
+    pub fn commit(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Remembered {
+    fn drop(&mut self) {
+        if !self.kept
+            && let Err(error) = forget(&self.host_veth)
+        {
+            tracing::warn!("{error}");
+        }
+    }
+}
+
+/// Writes an attachment down.
+pub fn remember(attachment: Attachment) -> Result<Remembered, Error> {
+    let path = path(&attachment.host_veth);
+    write_json(&path, &attachment).map_err(failed("write", path))?;
+    Ok(Remembered {
+        host_veth: attachment.host_veth,
+        kept: false,
+    })
+}
+
+/// The attachment behind a host veth. A file that cannot be understood counts as none: what DEL
+/// does without it is nearly as much.
+pub fn find(host_veth: &str) -> Option<Attachment> {
+    read(&path(host_veth))
+}
+
+/// Forgets an attachment; one that is not known is as good.
+pub fn forget(host_veth: &str) -> Result<(), Error> {
+    let path = path(host_veth);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// All attachments on `bridge`.
+pub fn attachments(bridge: &str) -> Vec<Attachment> {
+    let Ok(entries) = std::fs::read_dir(attachments_directory()) else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| read(&entry.path()))
+        .filter(|attachment| attachment.bridge == bridge)
+        .collect()
+}
+
+/// Replaces a file whole: whoever reads it, and whenever the machine stops, it is the old one or
+/// the new one.
+pub fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    std::fs::create_dir_all(directory)?;
+    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+    let written = File::create(&temporary).and_then(|mut file| {
+        file.write_all(&serde_json::to_vec(value)?)?;
+        file.sync_all()
+    });
+    let renamed = written.and_then(|()| std::fs::rename(&temporary, path));
+    if renamed.is_err() {
+        let _ = std::fs::remove_file(&temporary);
+    }
+    renamed.and_then(|()| File::open(directory)?.sync_all())
+}
+
+fn read(path: &Path) -> Option<Attachment> {
+    if path.extension()? != "json" {
+        return None;
+    }
+    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+}
+
+fn attachments_directory() -> PathBuf {
+    Path::new(DIRECTORY).join("attachments")
+}
+
+fn path(host_veth: &str) -> PathBuf {
+    attachments_directory().join(format!("{host_veth}.json"))
+}
+
+fn failed(what: &'static str, path: PathBuf) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error { what, path, source }
+}

@@ -1,0 +1,149 @@
+//! The flow table: one entry per packet direction of a masqueraded flow, one for a flow that came in.
+
+use crate::{Be16, Be32, Mac};
+
+/// A packet's five-tuple exactly as the packet shows it on the pod's side of the translation
+/// (outgoing packets) or on the wire (incoming packets).
+///
+/// For an ICMP echo the identifier stands where the pod's (or the node's) port would be and the
+/// other port is 0.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowKey {
+    /// Source address of the packet.
+    pub source: Be32,
+    /// Destination address of the packet.
+    pub destination: Be32,
+    /// Source port of the packet.
+    pub source_port: Be16,
+    /// Destination port of the packet.
+    pub destination_port: Be16,
+    /// IP protocol number.
+    pub protocol: u8,
+    // Scalars, because zeroing an array becomes a call to memset.
+    padding: u8,
+    more_padding: u16,
+}
+
+impl FlowKey {
+    /// A key with its padding zeroed: hash maps compare every byte.
+    #[inline]
+    pub const fn new(
+        protocol: u8,
+        source: Be32,
+        source_port: Be16,
+        destination: Be32,
+        destination_port: Be16,
+    ) -> Self {
+        Self {
+            source,
+            destination,
+            source_port,
+            destination_port,
+            protocol,
+            padding: 0,
+            more_padding: 0,
+        }
+    }
+
+    /// The key of the packets that go the other way.
+    #[must_use]
+    #[inline]
+    pub const fn reversed(&self) -> Self {
+        Self::new(
+            self.protocol,
+            self.destination,
+            self.destination_port,
+            self.source,
+            self.source_port,
+        )
+    }
+}
+
+/// What an entry does to the packets it matches; the value of [`Flow::kind`].
+///
+/// Constants and not an enum, because not every bit pattern in a map would be a valid one.
+pub struct FlowKind;
+
+impl FlowKind {
+    /// Pod to remote: the source becomes [`Flow::address`]:[`Flow::port`].
+    pub const MASQUERADE: u8 = 1;
+    /// Remote to node: the destination becomes [`Flow::address`]:[`Flow::port`], a pod.
+    pub const UNMASQUERADE: u8 = 2;
+    /// Pod to remote, in answer to a flow that came in from there: nothing is rewritten.
+    pub const INBOUND: u8 = 3;
+}
+
+/// How far a TCP flow got; bits of [`Flow::tcp_state`]. Always 0 for other protocols.
+pub struct TcpState;
+
+impl TcpState {
+    /// A packet without SYN was seen: past the handshake's first step.
+    pub const ESTABLISHED: u8 = 1;
+    /// A FIN or RST was seen in this entry's direction.
+    pub const CLOSING: u8 = 2;
+}
+
+/// Value of the flow table. 32 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flow {
+    /// Low half of the jiffies at the last packet, written at most once a second.
+    pub last_seen: u32,
+    /// Jiffies without a packet after which the flow is over; follows from protocol and state.
+    pub timeout: u32,
+    /// Address that is written into the packet, see [`FlowKind`].
+    pub address: Be32,
+    /// Port (or ICMP identifier) that is written into the packet.
+    pub port: Be16,
+    /// One of [`FlowKind`].
+    pub kind: u8,
+    /// Bits of [`TcpState`].
+    pub tcp_state: u8,
+    /// Same in both entries of one flow and different from that of any earlier flow with the same
+    /// tuple: tells a living pair from two strangers.
+    pub generation: u32,
+    /// Interface index of the pod's host veth.
+    pub ifindex: u32,
+    /// The pod's MAC, for frames that go to it.
+    pub mac: Mac,
+    padding: u16,
+}
+
+impl Flow {
+    /// A new entry; `now` and `timeout` in jiffies.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "every field of a stored format has to be said"
+    )]
+    #[inline]
+    pub const fn new(
+        kind: u8,
+        address: Be32,
+        port: Be16,
+        generation: u32,
+        ifindex: u32,
+        mac: Mac,
+        now: u32,
+        timeout: u32,
+    ) -> Self {
+        Self {
+            last_seen: now,
+            timeout,
+            address,
+            port,
+            kind,
+            tcp_state: 0,
+            generation,
+            ifindex,
+            mac,
+            padding: 0,
+        }
+    }
+
+    /// Whether the flow is over at `now`, in jiffies.
+    #[inline]
+    pub const fn is_over(&self, now: u32) -> bool {
+        now.wrapping_sub(self.last_seen) > self.timeout
+    }
+}

@@ -1,0 +1,50 @@
+//! Every layout in one constant, for the check that a changed layout has a new version.
+
+use core::mem::{offset_of, size_of};
+
+use crate::{Flow, FlowKey, Pod, Port, Reason, Timeouts, Uplink};
+
+macro_rules! layout {
+    ($($type:ident { $($field:ident),* $(,)? })*) => {
+        &[$(
+            (stringify!($type), "size", size_of::<$type>()),
+            $((stringify!($type), stringify!($field), offset_of!($type, $field)),)*
+        )*
+        ("Reason", "count", Reason::ALL.len())]
+    };
+}
+
+/// `(type, field, offset)` of every stored field, `(type, "size", bytes)` of every stored type.
+pub const LAYOUT: &[(&str, &str, usize)] = layout! {
+    FlowKey { source, destination, source_port, destination_port, protocol }
+    Flow { last_seen, timeout, address, port, kind, tcp_state, generation, ifindex, mac }
+    Pod { ifindex, mac }
+    Port { address, mac }
+    Uplink { address, mac, port_min, port_max, hz, timeouts }
+    Timeouts { tcp_opening, tcp_established, tcp_closing, udp, icmp }
+};
+
+const _: () = assert!(size_of::<FlowKey>() == 16 && size_of::<Flow>() == 32);
+const _: () = assert!(size_of::<Pod>() == 12 && size_of::<Port>() == 12);
+const _: () = assert!(size_of::<Uplink>() == 40);
+
+#[cfg(feature = "user")]
+mod user {
+    use crate::{Be32, Flow, FlowKey, Pod, Port, Uplink};
+
+    // All of them are `repr(C)` or `repr(transparent)` of integers and byte arrays with explicit
+    // padding: every bit pattern is a value and no byte is uninitialised.
+
+    // SAFETY: plain bytes, as said above.
+    unsafe impl aya::Pod for Be32 {}
+    // SAFETY: plain bytes, as said above.
+    unsafe impl aya::Pod for FlowKey {}
+    // SAFETY: plain bytes, as said above.
+    unsafe impl aya::Pod for Flow {}
+    // SAFETY: plain bytes, as said above.
+    unsafe impl aya::Pod for Pod {}
+    // SAFETY: plain bytes, as said above.
+    unsafe impl aya::Pod for Port {}
+    // SAFETY: plain bytes, as said above.
+    unsafe impl aya::Pod for Uplink {}
+}

@@ -1,0 +1,28 @@
+//! What the eBPF programs and user space share: map keys and values, the reasons that are
+//! counted, and the names of programs and maps.
+//!
+//! Pinned maps outlive every process, so a struct here is a stored format: [`ABI_VERSION`] is part
+//! of the pin path and must change with any layout. Nothing in here decides anything.
+
+#![no_std]
+
+mod flow;
+mod layout;
+mod names;
+mod net;
+mod pod;
+mod policy;
+mod reason;
+mod uplink;
+
+pub use flow::{Flow, FlowKey, FlowKind, TcpState};
+pub use layout::LAYOUT;
+pub use names::{MAX_FLOWS, MAX_PODS, MAX_PREFIXES, maps, programs};
+pub use net::{Be16, Be32, Mac};
+pub use pod::{Pod, Port};
+pub use policy::{Action, PolicyKey};
+pub use reason::Reason;
+pub use uplink::{Timeouts, Uplink};
+
+/// Version of every layout in this crate; the `v<n>` of the pin path.
+pub const ABI_VERSION: u32 = 1;

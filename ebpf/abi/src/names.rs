@@ -1,0 +1,38 @@
+//! Names of programs and maps: in the object file, in `bpftool` and in the pin path.
+
+/// Program names, each that of its hook.
+pub mod programs {
+    /// TC ingress of a pod's host veth.
+    pub const FROM_POD: &str = "from_pod";
+    /// TC egress of the NIC.
+    pub const TO_UPLINK: &str = "to_uplink";
+    /// TC ingress of the NIC.
+    pub const FROM_UPLINK: &str = "from_uplink";
+    /// All of them.
+    pub const ALL: [&str; 3] = [FROM_POD, TO_UPLINK, FROM_UPLINK];
+}
+
+/// Map names.
+pub mod maps {
+    /// [`Uplink`](crate::Uplink), one element.
+    pub const UPLINK: &str = "uplink";
+    /// Address to [`Pod`](crate::Pod).
+    pub const PODS: &str = "pods";
+    /// Host veth's interface index to [`Port`](crate::Port).
+    pub const PORTS: &str = "ports";
+    /// Destination prefix to [`Action`](crate::Action).
+    pub const POLICY: &str = "policy";
+    /// [`FlowKey`](crate::FlowKey) to [`Flow`](crate::Flow).
+    pub const FLOWS: &str = "flows";
+    /// Per-CPU packet counters by [`Reason`](crate::Reason).
+    pub const COUNTERS: &str = "counters";
+    /// All of them.
+    pub const ALL: [&str; 6] = [UPLINK, PODS, PORTS, POLICY, FLOWS, COUNTERS];
+}
+
+/// Elements the `pods` and `ports` maps hold: Azure allows 256 addresses on a NIC.
+pub const MAX_PODS: u32 = 1024;
+/// Prefixes the `policy` map holds.
+pub const MAX_PREFIXES: u32 = 16_384;
+/// Entries of the flow table, two for each masqueraded flow.
+pub const MAX_FLOWS: u32 = 262_144;

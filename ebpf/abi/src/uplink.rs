@@ -1,0 +1,72 @@
+//! What the programs know of the NIC they serve.
+
+use crate::{Be32, Mac};
+
+/// The only element of the `uplink` map.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Uplink {
+    /// Primary address of the NIC: what masqueraded packets are sent from.
+    pub address: Be32,
+    /// MAC of the NIC: the only one whose frames Azure's fabric accepts.
+    pub mac: Mac,
+    padding: u16,
+    /// First port that is used for masquerading, host order.
+    pub port_min: u16,
+    /// Last port that is used for masquerading, host order; never below `port_min`.
+    pub port_max: u16,
+    /// Jiffies in a second.
+    pub hz: u32,
+    /// When idle flows end.
+    pub timeouts: Timeouts,
+}
+
+impl Uplink {
+    /// Settings with their padding zeroed.
+    pub const fn new(
+        address: Be32,
+        mac: Mac,
+        ports: core::ops::RangeInclusive<u16>,
+        hz: u32,
+        timeouts: Timeouts,
+    ) -> Self {
+        Self {
+            address,
+            mac,
+            padding: 0,
+            port_min: *ports.start(),
+            port_max: *ports.end(),
+            hz,
+            timeouts,
+        }
+    }
+}
+
+/// Idle times in seconds after which a flow's port may be taken by another.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timeouts {
+    /// TCP that never got past its first packets.
+    pub tcp_opening: u32,
+    /// TCP in both directions.
+    pub tcp_established: u32,
+    /// TCP after FIN or RST; keeps the remote's `TIME_WAIT` from meeting a new connection.
+    pub tcp_closing: u32,
+    /// UDP.
+    pub udp: u32,
+    /// ICMP echo.
+    pub icmp: u32,
+}
+
+impl Timeouts {
+    /// netfilter's own defaults (`nf_conntrack_tcp_timeout_*`, `_udp_timeout_stream`,
+    /// `_icmp_timeout`), except established TCP: two hours and four minutes, the least that RFC
+    /// 5382 REQ-5 allows, instead of five days.
+    pub const DEFAULT: Self = Self {
+        tcp_opening: 120,
+        tcp_established: 7440,
+        tcp_closing: 120,
+        udp: 120,
+        icmp: 30,
+    };
+}

@@ -1,0 +1,144 @@
+//! The flow table: who talks to whom, and as whom.
+
+use aya_ebpf::{
+    bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST},
+    btf_maps::HashMap,
+    helpers::generated::bpf_jiffies64,
+    macros::btf_map,
+};
+use azure_vnet_abi::{Flow, FlowKey, FlowKind, MAX_FLOWS, TcpState, Uplink};
+
+use crate::packet::{ICMP, TCP, Transport};
+
+/// Not an LRU map: an entry must not vanish because others are busier, and never one of a pair.
+#[btf_map(name = "flows")]
+static FLOWS: HashMap<FlowKey, Flow, { MAX_FLOWS as usize }, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
+
+/// Why an entry was not made.
+pub enum InsertError {
+    /// There is one already.
+    Exists,
+    /// The table takes no more.
+    Full,
+}
+
+/// Jiffies: the clock that costs one load. Their low half lasts for 49 days at 1000 a second, and
+/// no timeout is longer than hours.
+#[inline(always)]
+pub fn now() -> u32 {
+    // SAFETY: the helper takes nothing and only reads a counter.
+    unsafe { bpf_jiffies64() as u32 }
+}
+
+/// The entry for packets with this key.
+#[inline(always)]
+pub fn find(key: &FlowKey) -> Option<&'static mut Flow> {
+    // SAFETY: the kernel keeps the element's memory valid while the program runs; fields are
+    // integers that several CPUs may write at once, and any of the values written is a good one.
+    FLOWS.get_ptr_mut(key).map(|flow| unsafe { &mut *flow })
+}
+
+/// Makes an entry where there is none. This is the lock: of several CPUs that want the same key
+/// one succeeds.
+#[inline(always)]
+pub fn insert(key: &FlowKey, flow: &Flow) -> Result<(), InsertError> {
+    const EEXIST: i32 = -17;
+    match FLOWS.insert(key, flow, BPF_NOEXIST.into()) {
+        Ok(()) => Ok(()),
+        Err(EEXIST) => Err(InsertError::Exists),
+        Err(_) => Err(InsertError::Full),
+    }
+}
+
+/// Forgets an entry; one that is gone already is as good.
+#[inline(always)]
+pub fn remove(key: &FlowKey) {
+    let _ = FLOWS.remove(key);
+}
+
+/// Notes that a packet of this flow went by. Writes only when something changed or a second went
+/// by, so that the CPUs of a busy flow do not fight for the cache line.
+#[inline(always)]
+pub fn touch(key: &FlowKey, flow: &mut Flow, transport: &Transport, uplink: &Uplink, now: u32) {
+    if now.wrapping_sub(flow.last_seen) >= uplink.hz {
+        flow.last_seen = now;
+    }
+    if key.protocol == TCP {
+        let state = tcp_state(flow.tcp_state, transport.tcp_flags);
+        if state != flow.tcp_state {
+            flow.tcp_state = state;
+            flow.timeout = timeout(TCP, state, uplink);
+            if state & TcpState::CLOSING != 0 {
+                close_partner(key, flow, uplink);
+            }
+        }
+    }
+}
+
+/// The state of an entry after its first packet.
+#[inline(always)]
+pub fn first_state(key: &FlowKey, transport: &Transport) -> u8 {
+    if key.protocol == TCP {
+        tcp_state(0, transport.tcp_flags)
+    } else {
+        0
+    }
+}
+
+/// A SYN begins anew, whatever the tuple was used for before.
+#[inline(always)]
+fn tcp_state(state: u8, flags: u8) -> u8 {
+    if flags & Transport::SYN != 0 {
+        0
+    } else if flags & (Transport::FIN | Transport::RST) != 0 {
+        state | TcpState::ESTABLISHED | TcpState::CLOSING
+    } else {
+        state | TcpState::ESTABLISHED
+    }
+}
+
+/// A FIN or RST of one side ends the flow for both: the other may never answer.
+#[inline(always)]
+fn close_partner(key: &FlowKey, flow: &Flow, uplink: &Uplink) {
+    if flow.kind == FlowKind::INBOUND {
+        return;
+    }
+    if let Some(other) = find(&partner(key, flow))
+        && other.generation == flow.generation
+    {
+        other.tcp_state |= TcpState::CLOSING;
+        other.timeout = timeout(TCP, TcpState::CLOSING, uplink);
+    }
+}
+
+/// Jiffies without a packet after which a flow in this state is over.
+#[inline(always)]
+pub fn timeout(protocol: u8, tcp_state: u8, uplink: &Uplink) -> u32 {
+    let timeouts = &uplink.timeouts;
+    let seconds = match protocol {
+        TCP if tcp_state & TcpState::CLOSING != 0 => timeouts.tcp_closing,
+        TCP if tcp_state & TcpState::ESTABLISHED != 0 => timeouts.tcp_established,
+        TCP => timeouts.tcp_opening,
+        ICMP => timeouts.icmp,
+        _ => timeouts.udp,
+    };
+    seconds.wrapping_mul(uplink.hz)
+}
+
+/// The key of the entry for a masqueraded flow's other direction.
+///
+/// A `MASQUERADE` entry knows what its packets are sent as, an `UNMASQUERADE` entry which pod they
+/// go to; either is what the other's key lacks.
+#[inline(always)]
+pub fn partner(key: &FlowKey, flow: &Flow) -> FlowKey {
+    let mut translated = *key;
+    if flow.kind == FlowKind::MASQUERADE {
+        translated.source = flow.address;
+        translated.source_port = flow.port;
+    } else {
+        translated.destination = flow.address;
+        translated.destination_port = flow.port;
+    }
+    translated.reversed()
+}

@@ -1,0 +1,68 @@
+//! The programs, one for each hook. The kernel runs them in this order:
+//!
+//! | program       | hook                           | sees                                  | does                                    |
+//! |---------------|--------------------------------|---------------------------------------|-----------------------------------------|
+//! | `from_pod`    | TC ingress of a pod's host veth | what a pod sends, before the bridge  | drops what is not the pod's own         |
+//! | `to_uplink`   | TC egress of the NIC           | what leaves the node, after netfilter | NIC's MAC; masquerade                   |
+//! | `from_uplink` | TC ingress of the NIC          | what arrives, before the bridge       | undoes the masquerade; pod's MAC        |
+//!
+//! Each hook's file is its story; `verdict` is the one place where an outcome becomes an action.
+
+#![no_std]
+#![no_main]
+#![expect(
+    missing_docs,
+    reason = "the classifier macro makes a second function without the comment"
+)]
+#![allow(
+    clippy::inline_always,
+    reason = "a call costs the verifier a frame and the packet ten instructions"
+)]
+
+mod arp;
+mod checksum;
+mod config;
+mod counters;
+mod flow;
+mod from_pod;
+mod from_uplink;
+mod packet;
+mod pods;
+mod policy;
+mod rewrite;
+mod snat;
+mod to_uplink;
+mod verdict;
+
+use aya_ebpf::{macros::classifier, programs::TcContext};
+
+/// TC ingress of a pod's host veth.
+#[classifier]
+pub fn from_pod(ctx: TcContext) -> i32 {
+    verdict::settle(from_pod::decide(&ctx))
+}
+
+/// TC egress of the NIC.
+#[classifier]
+pub fn to_uplink(ctx: TcContext) -> i32 {
+    verdict::settle(to_uplink::decide(&ctx))
+}
+
+/// TC ingress of the NIC.
+#[classifier]
+pub fn from_uplink(ctx: TcContext) -> i32 {
+    verdict::settle(from_uplink::decide(&ctx))
+}
+
+/// Never reached: nothing here can panic, and the verifier would refuse a loop that can be entered.
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
+
+/// The kernel lends helpers such as `bpf_ktime_get_ns` only to programs under a licence that is
+/// compatible with the GPL; "Dual MIT/GPL" is the kernel's spelling for this project's MIT.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

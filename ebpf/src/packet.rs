@@ -1,0 +1,251 @@
+//! Reading a packet: direct access behind one bounds check per header.
+//!
+//! Values are copied out; whoever rewrites a packet takes the pointer again ([`at`]), because a
+//! helper that changes the packet invalidates all of them.
+
+use aya_ebpf::programs::TcContext;
+use azure_vnet_abi::{Be16, Be32, FlowKey, Mac, Reason};
+
+/// Bytes of an Ethernet header; where the network header begins.
+pub const NETWORK: usize = 14;
+/// Bytes of an IPv4 header without options.
+const IPV4_MINIMUM: usize = 20;
+/// Bytes of a TCP header without options: as far as this program reads.
+const TCP_MINIMUM: usize = 20;
+
+pub const ETHERTYPE_IPV4: Be16 = Be16::from_host(0x0800);
+pub const ETHERTYPE_ARP: Be16 = Be16::from_host(0x0806);
+pub const ETHERTYPE_IPV6: Be16 = Be16::from_host(0x86dd);
+
+pub const ICMP: u8 = 1;
+pub const TCP: u8 = 6;
+pub const UDP: u8 = 17;
+
+const ICMP_ECHO_REPLY: u8 = 0;
+const ICMP_ECHO: u8 = 8;
+
+/// IEEE 802.3.
+#[repr(C)]
+pub struct Ethernet {
+    pub destination: Mac,
+    pub source: Mac,
+    pub ether_type: Be16,
+}
+
+/// RFC 791, section 3.1.
+#[repr(C)]
+pub struct Ipv4Header {
+    version_and_length: u8,
+    type_of_service: u8,
+    total_length: Be16,
+    identification: Be16,
+    fragment: Be16,
+    time_to_live: u8,
+    protocol: u8,
+    pub checksum: u16,
+    pub source: Be32,
+    pub destination: Be32,
+}
+
+/// A pointer to the `T` at `offset` of the packet, if the packet has that many bytes in its linear
+/// part. The only place where an offset becomes an address.
+///
+/// Reading through it is what the verifier allows after the comparison; alignment is not needed on
+/// the architectures whose kernels let BPF read packets directly (x86-64, arm64).
+#[inline(always)]
+pub fn at<T>(ctx: &TcContext, offset: usize) -> Option<*mut T> {
+    let start = ctx.data();
+    if start + offset + size_of::<T>() > ctx.data_end() {
+        return None;
+    }
+    Some((start + offset) as *mut T)
+}
+
+/// Makes the headers directly accessible. They nearly always are; a driver may have left them in
+/// a page fragment.
+#[inline(always)]
+pub fn pull_headers(ctx: &TcContext) {
+    const HEADERS: usize = NETWORK + IPV4_MINIMUM + TCP_MINIMUM;
+    if ctx.data() + HEADERS > ctx.data_end() {
+        // A packet may be shorter than all that; what is missing is noticed where it is read.
+        let _ = ctx.pull_data(ctx.len().min(HEADERS as u32));
+    }
+}
+
+/// The frame's source and type.
+#[derive(Clone, Copy)]
+pub struct Frame {
+    pub source: Mac,
+    pub ether_type: Be16,
+}
+
+impl Frame {
+    #[inline(always)]
+    pub fn read(ctx: &TcContext) -> Result<Self, Reason> {
+        let ethernet = at::<Ethernet>(ctx, 0).ok_or(Reason::Malformed)?;
+        // SAFETY: `at` has shown that the header is inside the packet.
+        let ethernet = unsafe { &*ethernet };
+        Ok(Self {
+            source: ethernet.source,
+            ether_type: ethernet.ether_type,
+        })
+    }
+}
+
+/// What the programs need of an IPv4 header.
+#[derive(Clone, Copy)]
+pub struct Ipv4 {
+    pub source: Be32,
+    pub destination: Be32,
+    pub protocol: u8,
+    /// Offset of the transport header from the start of the frame.
+    transport: usize,
+    is_fragment: bool,
+}
+
+impl Ipv4 {
+    /// Reads the header; one whose lengths cannot be right is [`Reason::Malformed`].
+    #[inline(always)]
+    pub fn read(ctx: &TcContext) -> Result<Self, Reason> {
+        const MORE_FRAGMENTS_AND_OFFSET: u16 = Be16::from_host(0x3fff).raw();
+
+        let header = at::<Ipv4Header>(ctx, NETWORK).ok_or(Reason::Malformed)?;
+        // SAFETY: `at` has shown that the header is inside the packet.
+        let header = unsafe { &*header };
+        let length = usize::from(header.version_and_length & 0x0f) * 4;
+        let total = usize::from(header.total_length.to_host());
+        if header.version_and_length >> 4 != 4
+            || length < IPV4_MINIMUM
+            || total < length
+            || (ctx.len() as usize) < NETWORK + length
+        {
+            return Err(Reason::Malformed);
+        }
+        Ok(Self {
+            source: header.source,
+            destination: header.destination,
+            protocol: header.protocol,
+            transport: NETWORK + length,
+            is_fragment: header.fragment.raw() & MORE_FRAGMENTS_AND_OFFSET != 0,
+        })
+    }
+}
+
+/// The ports of a packet, or what stands for them.
+#[derive(Clone, Copy)]
+pub struct Transport {
+    pub source_port: Be16,
+    pub destination_port: Be16,
+    /// Offset of the transport header from the start of the frame.
+    pub offset: usize,
+    /// TCP's flag byte; 0 for the others.
+    pub tcp_flags: u8,
+    /// Whether it is an ICMP echo reply: the answer in a flow, never its first packet.
+    pub is_echo_reply: bool,
+}
+
+impl Transport {
+    pub const FIN: u8 = 0x01;
+    pub const SYN: u8 = 0x02;
+    pub const RST: u8 = 0x04;
+    pub const ACK: u8 = 0x10;
+
+    /// Reads the ports of a TCP or UDP packet or the identifier of an ICMP echo.
+    ///
+    /// Fragments are refused whole: the first one has ports, the others would leave without.
+    #[inline(always)]
+    pub fn read(ctx: &TcContext, ip: &Ipv4) -> Result<Self, Reason> {
+        if ip.is_fragment {
+            return Err(Reason::Fragment);
+        }
+        match ip.protocol {
+            TCP => Self::tcp(ctx, ip.transport),
+            UDP => Self::udp(ctx, ip.transport),
+            ICMP => Self::icmp(ctx, ip.transport),
+            _ => Err(Reason::UnsupportedProtocol),
+        }
+    }
+
+    #[inline(always)]
+    fn tcp(ctx: &TcContext, offset: usize) -> Result<Self, Reason> {
+        #[repr(C)]
+        struct Tcp {
+            source: Be16,
+            destination: Be16,
+            sequence: [Be16; 2],
+            acknowledgment: [Be16; 2],
+            data_offset: u8,
+            flags: u8,
+            rest: [u16; 3],
+        }
+        let header = at::<Tcp>(ctx, offset).ok_or(Reason::Malformed)?;
+        // SAFETY: `at` has shown that the header is inside the packet.
+        let header = unsafe { &*header };
+        Ok(Self {
+            source_port: header.source,
+            destination_port: header.destination,
+            offset,
+            tcp_flags: header.flags,
+            is_echo_reply: false,
+        })
+    }
+
+    #[inline(always)]
+    fn udp(ctx: &TcContext, offset: usize) -> Result<Self, Reason> {
+        let header = at::<[Be16; 4]>(ctx, offset).ok_or(Reason::Malformed)?;
+        // SAFETY: `at` has shown that the header is inside the packet.
+        let [source_port, destination_port, _, _] = unsafe { *header };
+        Ok(Self {
+            source_port,
+            destination_port,
+            offset,
+            tcp_flags: 0,
+            is_echo_reply: false,
+        })
+    }
+
+    #[inline(always)]
+    fn icmp(ctx: &TcContext, offset: usize) -> Result<Self, Reason> {
+        #[repr(C)]
+        struct Echo {
+            kind: u8,
+            code: u8,
+            checksum: u16,
+            identifier: Be16,
+            sequence: Be16,
+        }
+        let header = at::<Echo>(ctx, offset).ok_or(Reason::Malformed)?;
+        // SAFETY: `at` has shown that the header is inside the packet.
+        let header = unsafe { &*header };
+        let (source_port, destination_port) = match header.kind {
+            ICMP_ECHO => (header.identifier, Be16::default()),
+            ICMP_ECHO_REPLY => (Be16::default(), header.identifier),
+            _ => return Err(Reason::UnsupportedProtocol),
+        };
+        Ok(Self {
+            source_port,
+            destination_port,
+            offset,
+            tcp_flags: 0,
+            is_echo_reply: header.kind == ICMP_ECHO_REPLY,
+        })
+    }
+
+    /// Whether this is the first packet of a TCP connection.
+    #[inline(always)]
+    pub fn opens_connection(&self) -> bool {
+        self.tcp_flags & (Self::SYN | Self::ACK) == Self::SYN
+    }
+
+    /// The key of this packet in the flow table.
+    #[inline(always)]
+    pub fn key(&self, ip: &Ipv4) -> FlowKey {
+        FlowKey::new(
+            ip.protocol,
+            ip.source,
+            self.source_port,
+            ip.destination,
+            self.destination_port,
+        )
+    }
+}

@@ -1,0 +1,41 @@
+//! The pods of this node, by address and by bridge port.
+
+use aya_ebpf::{btf_maps::HashMap, macros::btf_map};
+use azure_vnet_abi::{Be32, MAX_PODS, Mac, Pod, Port};
+
+#[btf_map(name = "pods")]
+static PODS: HashMap<Be32, Pod, { MAX_PODS as usize }> = HashMap::new();
+
+#[btf_map(name = "ports")]
+static PORTS: HashMap<u32, Port, { MAX_PODS as usize }> = HashMap::new();
+
+/// The pod that has this address, if it is on this node.
+#[inline(always)]
+pub fn by_address(address: Be32) -> Option<&'static Pod> {
+    // SAFETY: entries change only in `learn` and by user space replacing them whole; a torn MAC
+    // costs one misdirected frame, never a bad memory access.
+    unsafe { PODS.get(address) }
+}
+
+/// What may come out of the host veth with this interface index.
+#[inline(always)]
+pub fn by_ifindex(ifindex: u32) -> Option<&'static Port> {
+    // SAFETY: as in `by_address`.
+    unsafe { PORTS.get(ifindex) }
+}
+
+/// The pod's interface has another MAC now (the `tuning` plugin, `ip link set address`).
+pub fn learn(ifindex: u32, port: &Port, mac: Mac) {
+    let address = port.address;
+    // Both fail only when user space has just deleted the pod, which is then all the same.
+    let _ = PODS.insert(
+        address,
+        Pod::new(ifindex, mac),
+        aya_ebpf::bindings::BPF_EXIST.into(),
+    );
+    let _ = PORTS.insert(
+        ifindex,
+        Port::new(address, mac),
+        aya_ebpf::bindings::BPF_EXIST.into(),
+    );
+}

@@ -1,0 +1,125 @@
+//! TC egress of the NIC: what leaves the node, after the bridge and netfilter.
+//!
+//! Every frame leaves with the NIC's MAC. A pod's packet to a destination out of range leaves from
+//! the node's address, or as the reply of a flow that came in, or not at all.
+
+use aya_ebpf::programs::TcContext;
+use azure_vnet_abi::{Action, Flow, FlowKey, FlowKind, Reason, Uplink};
+
+use crate::{
+    arp, config, flow,
+    packet::{self, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, Ipv4, Transport},
+    pods, policy,
+    rewrite::{self, End},
+    snat,
+    verdict::Outcome,
+};
+
+/// Decides by the packet's addresses and our own state, by nothing else.
+#[inline(always)]
+pub fn decide(ctx: &TcContext) -> Outcome {
+    packet::pull_headers(ctx);
+    let uplink = config::uplink()?;
+    let frame = Frame::read(ctx)?;
+    match frame.ether_type {
+        ETHERTYPE_IPV4 => ipv4(ctx, uplink, &frame),
+        ETHERTYPE_ARP => arp::to_uplink(ctx, uplink),
+        // Azure gave the pods no IPv6 address, so nothing of theirs may leave with one.
+        ETHERTYPE_IPV6 if frame.source != uplink.mac => Err(Reason::Ipv6),
+        _ => as_nic(ctx, uplink, &frame, Reason::NotOurs),
+    }
+}
+
+#[inline(always)]
+fn ipv4(ctx: &TcContext, uplink: &Uplink, frame: &Frame) -> Outcome {
+    let ip = Ipv4::read(ctx)?;
+    if ip.source == uplink.address {
+        return as_nic(ctx, uplink, frame, Reason::NotOurs);
+    }
+    let transport = match Transport::read(ctx, &ip) {
+        Ok(transport) => transport,
+        Err(reason) => return without_flow(ctx, uplink, frame, &ip, reason),
+    };
+    rewrite::source_mac(ctx, uplink.mac)?;
+
+    let key = transport.key(&ip);
+    let now = flow::now();
+    if let Some(known) = flow::find(&key) {
+        if known.kind == FlowKind::MASQUERADE {
+            flow::touch(&key, known, &transport, uplink, now);
+            return masquerade(ctx, &ip, &transport, known, Reason::Masqueraded);
+        }
+        if known.kind == FlowKind::INBOUND && !known.is_over(now) {
+            flow::touch(&key, known, &transport, uplink, now);
+            return Ok(Reason::InboundReply);
+        }
+        flow::remove(&key);
+    }
+    new_flow(ctx, uplink, &ip, &transport, &key, now)
+}
+
+#[inline(always)]
+fn new_flow(
+    ctx: &TcContext,
+    uplink: &Uplink,
+    ip: &Ipv4,
+    transport: &Transport,
+    key: &FlowKey,
+    now: u32,
+) -> Outcome {
+    let Some(pod) = pods::by_address(ip.source) else {
+        return Ok(Reason::NotOurs);
+    };
+    match policy::action(ip.destination) {
+        Action::IN_RANGE => Ok(Reason::InRange),
+        Action::EXEMPT => Ok(Reason::Exempt),
+        Action::DROP => Err(Reason::PolicyDrop),
+        _ if transport.is_echo_reply => Err(Reason::UnsupportedProtocol),
+        _ => {
+            let tcp_state = flow::first_state(key, transport);
+            let flow = snat::open(key, pod, uplink, tcp_state, now)?;
+            masquerade(ctx, ip, transport, &flow, Reason::FlowCreated)
+        }
+    }
+}
+
+/// A packet whose flow cannot be told: only a pod's way out of the ranges is closed to it.
+#[inline(always)]
+fn without_flow(
+    ctx: &TcContext,
+    uplink: &Uplink,
+    frame: &Frame,
+    ip: &Ipv4,
+    why: Reason,
+) -> Outcome {
+    if pods::by_address(ip.source).is_none() {
+        return as_nic(ctx, uplink, frame, Reason::NotOurs);
+    }
+    match policy::action(ip.destination) {
+        Action::IN_RANGE => as_nic(ctx, uplink, frame, Reason::InRange),
+        Action::EXEMPT => as_nic(ctx, uplink, frame, Reason::Exempt),
+        Action::DROP => Err(Reason::PolicyDrop),
+        _ => Err(why),
+    }
+}
+
+#[inline(always)]
+fn masquerade(
+    ctx: &TcContext,
+    ip: &Ipv4,
+    transport: &Transport,
+    flow: &Flow,
+    reason: Reason,
+) -> Outcome {
+    let (address, port) = (flow.address, flow.port);
+    rewrite::endpoint(ctx, End::Source, ip, transport, address, port)?;
+    Ok(reason)
+}
+
+#[inline(always)]
+fn as_nic(ctx: &TcContext, uplink: &Uplink, frame: &Frame, reason: Reason) -> Outcome {
+    if frame.source != uplink.mac {
+        rewrite::source_mac(ctx, uplink.mac)?;
+    }
+    Ok(reason)
+}

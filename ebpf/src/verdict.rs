@@ -1,0 +1,26 @@
+//! From outcome to action.
+
+use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
+use azure_vnet_abi::Reason;
+
+use crate::counters;
+
+/// What a hook found: `Err` is only the early way out, the reason alone says what happens.
+pub type Outcome = Result<Reason, Reason>;
+
+/// Counts the outcome and turns it into the action for the kernel.
+///
+/// A packet that goes on gets `TC_ACT_UNSPEC`, which is `TCX_NEXT`: other programs on the hook run
+/// as if ours were not there, on TCX and on `cls_bpf` alike.
+#[inline(always)]
+pub fn settle(outcome: Outcome) -> i32 {
+    let (Ok(reason) | Err(reason)) = outcome;
+    if !matches!(reason, Reason::NotOurs) {
+        counters::count(reason);
+    }
+    if reason.passes() {
+        TC_ACT_UNSPEC
+    } else {
+        TC_ACT_SHOT as i32
+    }
+}

@@ -1,0 +1,175 @@
+//! Does the fabric do what Azure's does, and drop and count what Azure drops?
+
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+
+use azure_vnet_testbed::address_plan::{FABRIC_MAC, INTERNET, PEERED, WIRESERVER};
+use azure_vnet_testbed::exchange::ask;
+use azure_vnet_testbed::host::REPORT_PORT;
+use azure_vnet_testbed::reporter::Reporter;
+use azure_vnet_testbed::{Azure, Verdicts, Vm};
+use serde_json::Value;
+use socket2::Type;
+
+use crate::{REPORT_OF_INTERNET, eventually, ip, know_gateway, send};
+
+#[test]
+fn fabric_answers_arp_for_every_address_with_its_mac() {
+    let azure = Azure::builder().vms(2).build().unwrap();
+    let vm = &azure.vms[0];
+    let nobody = Ipv4Addr::new(10, 0, 9, 9);
+    for target in [
+        nobody,
+        azure.vms[1].nic.primary,
+        azure.vms[1].nic.pool[0],
+        vm.nic.pool[0],
+    ] {
+        send(vm.namespace(), vm.nic.primary, target);
+        let neighbour = eventually(|| lladdr(vm, target));
+        assert_eq!(neighbour, FABRIC_MAC.to_string(), "{target}");
+    }
+    let verdicts = azure.fabric.verdicts(0).unwrap();
+    assert_eq!(
+        verdicts,
+        Verdicts {
+            own_arp: 1,
+            ..Verdicts::default()
+        },
+        "only the last target is one of the NIC's own"
+    );
+}
+
+#[test]
+fn vm_reaches_everybody_and_everybody_sees_its_primary() {
+    let azure = Azure::builder().vms(2).build().unwrap();
+    let vm = &azure.vms[1];
+    for to in [INTERNET[0], INTERNET[2], PEERED, azure.on_prem.address()] {
+        for protocol in [Type::STREAM, Type::DGRAM] {
+            let seen = ask(
+                protocol,
+                vm.namespace(),
+                None,
+                SocketAddrV4::new(to, REPORT_PORT),
+            )
+            .unwrap();
+            assert_eq!(seen, vm.nic.primary, "{to}");
+        }
+    }
+    assert_eq!(azure.fabric.verdicts(1).unwrap(), Verdicts::default());
+    assert_eq!(azure.fabric.leaked().unwrap(), 0);
+}
+
+#[test]
+fn fabric_delivers_pool_addresses_to_the_nic() {
+    let azure = Azure::builder().build().unwrap();
+    let vm = &azure.vms[0];
+    let pod = vm.nic.pool[7];
+    ip(vm, &format!("address add {pod}/32 dev lo"));
+    let _reporter = Reporter::start(vm.namespace(), &[pod], REPORT_PORT).unwrap();
+    let seen = ask(
+        Type::STREAM,
+        azure.internet.namespace(),
+        None,
+        SocketAddrV4::new(pod, REPORT_PORT),
+    )
+    .unwrap();
+    assert_eq!(seen, azure.internet.address());
+    assert_eq!(
+        azure.fabric.leaked().unwrap(),
+        0,
+        "the reply of a connection that came in is no leak"
+    );
+}
+
+#[test]
+fn frames_with_another_mac_are_dropped_and_counted() {
+    let azure = Azure::builder().build().unwrap();
+    let vm = &azure.vms[0];
+    know_gateway(vm);
+    ip(vm, "link set eth0 address 00:0d:3a:ff:ff:ff");
+    assert!(ask(Type::DGRAM, vm.namespace(), None, REPORT_OF_INTERNET).is_err());
+    let verdicts = azure.fabric.verdicts(0).unwrap();
+    assert!(verdicts.mac >= 1, "{verdicts:?}");
+    assert_eq!(verdicts.spoofed(), verdicts.mac, "{verdicts:?}");
+}
+
+#[test]
+fn packets_from_an_address_the_nic_does_not_have_are_dropped_and_counted() {
+    let azure = Azure::builder().vms(2).build().unwrap();
+    let vm = &azure.vms[0];
+    know_gateway(vm);
+    // One address that nobody has, and one that is another VM's.
+    for (count, source) in [
+        (1, Ipv4Addr::new(10, 0, 9, 9)),
+        (2, azure.vms[1].nic.pool[0]),
+    ] {
+        ip(vm, &format!("address add {source}/32 dev lo"));
+        send(vm.namespace(), source, INTERNET[0]);
+        eventually(|| {
+            (azure.fabric.verdicts(0).unwrap()
+                == Verdicts {
+                    ip: count,
+                    ..Verdicts::default()
+                })
+            .then_some(())
+        });
+    }
+}
+
+#[test]
+fn arp_from_an_address_the_nic_does_not_have_is_dropped_and_counted() {
+    let azure = Azure::builder().build().unwrap();
+    let vm = &azure.vms[0];
+    let stranger = Ipv4Addr::new(10, 0, 9, 9);
+    ip(vm, &format!("address add {stranger}/32 dev eth0"));
+    send(vm.namespace(), stranger, Ipv4Addr::new(10, 0, 3, 3));
+    eventually(|| (azure.fabric.verdicts(0).unwrap().arp >= 1).then_some(()));
+}
+
+#[test]
+fn global_ipv6_is_dropped_and_counted_and_link_local_only_dropped() {
+    let azure = Azure::builder().build().unwrap();
+    let vm = &azure.vms[0];
+    // A new link-local address and a router solicitation have gone out by now, or will.
+    ip(vm, "-6 address add fd00::1/64 dev eth0 nodad");
+    ip(
+        vm,
+        &format!("-6 neighbour add fd00::2 lladdr {FABRIC_MAC} nud permanent dev eth0"),
+    );
+    let sent = vm
+        .namespace()
+        .run(|| {
+            UdpSocket::bind("[fd00::1]:0")
+                .unwrap()
+                .send_to(b"x", "[fd00::2]:9")
+        })
+        .unwrap();
+    sent.unwrap();
+    eventually(|| (azure.fabric.verdicts(0).unwrap().ip6 >= 1).then_some(()));
+    assert_eq!(azure.fabric.verdicts(0).unwrap().mac, 0);
+}
+
+#[test]
+fn a_pool_address_that_leaves_the_range_is_a_leak() {
+    let azure = Azure::builder().build().unwrap();
+    let vm = &azure.vms[0];
+    let pod = vm.nic.pool[0];
+    ip(vm, &format!("address add {pod}/32 dev lo"));
+    for inside in [PEERED, WIRESERVER] {
+        send(vm.namespace(), pod, inside);
+    }
+    send(vm.namespace(), pod, INTERNET[0]);
+    eventually(|| (azure.fabric.leaked().unwrap() >= 1).then_some(()));
+    assert_eq!(azure.fabric.leaked().unwrap(), 1);
+}
+
+/// What the VM's kernel learnt by ARP.
+fn lladdr(vm: &Vm, target: Ipv4Addr) -> Option<String> {
+    let text = vm
+        .program("ip")
+        .unwrap()
+        .args(["-j", "neighbour", "show", "to", &target.to_string()])
+        .checked()
+        .unwrap();
+    let neighbours: Value = serde_json::from_str(&text).unwrap();
+    neighbours[0]["lladdr"].as_str().map(str::to_owned)
+}

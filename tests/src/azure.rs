@@ -1,0 +1,169 @@
+//! The whole: fabric, platform services, hosts outside, VMs.
+
+use std::env;
+use std::path::PathBuf;
+
+use crate::address_plan::{INSIDE, INTERNET, MAX_POOL, MAX_VMS, Nic, ON_PREM, PEERED, WIRESERVER};
+use crate::fabric::Fabric;
+use crate::host::Host;
+use crate::http::{Access, Server};
+use crate::reporter::Reporter;
+use crate::vm::Vm;
+use crate::{Error, imds, wireserver};
+
+/// The variable that names the directory of the plugins under test.
+pub const BIN_DIR_VARIABLE: &str = "AZURE_VNET_BIN_DIR";
+/// The port on which 168.63.129.16 reports the source it saw; there is DNS in the real one.
+pub const PLATFORM_REPORT_PORT: u16 = 53;
+
+/// A simulated Azure. Dropping it removes everything.
+#[derive(Debug)]
+pub struct Azure {
+    // Fields are dropped in this order: machines first, the fabric last.
+    /// The VMs, numbered from 0.
+    pub vms: Vec<Vm>,
+    /// A host in the internet, with three addresses; unknown destinations lead there as well.
+    pub internet: Host,
+    /// A host of the on-premises network.
+    pub on_prem: Host,
+    /// A host in a peered VNet.
+    pub peered: Host,
+    wireserver: Server,
+    imds: Server,
+    _platform_reporter: Reporter,
+    /// The fabric between them.
+    pub fabric: Fabric,
+}
+
+/// What to build; all of it has defaults.
+#[derive(Debug)]
+pub struct Builder {
+    vms: u8,
+    pool: u8,
+    mtu: u16,
+    bin_dir: Option<PathBuf>,
+}
+
+impl Azure {
+    /// One VM with a pool of 40 addresses and an MTU of 1500, unless told otherwise.
+    pub fn builder() -> Builder {
+        Builder {
+            vms: 1,
+            pool: 40,
+            mtu: 1500,
+            bin_dir: None,
+        }
+    }
+
+    /// The requests that 168.63.129.16 answered or refused so far.
+    pub fn wireserver_log(&self) -> Vec<Access> {
+        self.wireserver.log()
+    }
+
+    /// The requests that 169.254.169.254 answered or refused so far.
+    pub fn imds_log(&self) -> Vec<Access> {
+        self.imds.log()
+    }
+}
+
+impl Builder {
+    /// How many VMs, at most 16.
+    #[must_use]
+    pub fn vms(self, vms: u8) -> Self {
+        Self { vms, ..self }
+    }
+
+    /// How many secondary addresses each VM has for pods, at most 250.
+    #[must_use]
+    pub fn pool(self, pool: u8) -> Self {
+        Self { pool, ..self }
+    }
+
+    /// The MTU of the VMs' NICs, in bytes.
+    #[must_use]
+    pub fn mtu(self, mtu: u16) -> Self {
+        Self { mtu, ..self }
+    }
+
+    /// Where the plugins under test are. Otherwise `AZURE_VNET_BIN_DIR` says so, or cargo's target directory is taken.
+    #[must_use]
+    pub fn bin_dir(self, bin_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            bin_dir: Some(bin_dir.into()),
+            ..self
+        }
+    }
+
+    /// Builds it, in well under a second. Whatever an error leaves half done goes away with it.
+    pub fn build(self) -> Result<Azure, Error> {
+        self.check()?;
+        let service = |what: &'static str| {
+            move |source| Error::Setup {
+                what: format!("start {what}"),
+                source,
+            }
+        };
+        let bin_dir = self.bin_dir.map_or_else(default_bin_dir, Ok)?;
+        let nics: Vec<_> = (0..self.vms).map(|vm| Nic::of_vm(vm, self.pool)).collect();
+
+        let fabric = Fabric::new()?;
+        fabric.watch_for_leaks(&nics, INSIDE)?;
+        let wireserver = wireserver::start(fabric.namespace(), nics.clone())
+            .map_err(service("the wireserver"))?;
+        let imds = imds::start(fabric.namespace(), nics.clone())
+            .map_err(service("the metadata service"))?;
+        let platform_reporter =
+            Reporter::start(fabric.namespace(), &[WIRESERVER], PLATFORM_REPORT_PORT)
+                .map_err(service("the reporter of 168.63.129.16"))?;
+        let internet = Host::new(&fabric, "internet", &INTERNET, true)?;
+        let on_prem = Host::new(&fabric, "on-prem", &[ON_PREM], false)?;
+        let peered = Host::new(&fabric, "peered", &[PEERED], false)?;
+        let boot = |(number, nic)| Vm::boot(&fabric, number, nic, self.mtu, &bin_dir);
+        let vms = nics
+            .into_iter()
+            .enumerate()
+            .map(boot)
+            .collect::<Result<_, _>>()?;
+
+        Ok(Azure {
+            vms,
+            internet,
+            on_prem,
+            peered,
+            wireserver,
+            imds,
+            _platform_reporter: platform_reporter,
+            fabric,
+        })
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        if !rustix::process::geteuid().is_root() {
+            return Err(Error::NotRoot);
+        }
+        if self.vms > MAX_VMS || self.pool > MAX_POOL {
+            return Err(Error::TooMany(format!(
+                "{} VMs with {} addresses: at most {MAX_VMS} with {MAX_POOL}",
+                self.vms, self.pool
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// The directory of the cargo profile that the running program was built in: `target/<profile>`, or its parent for a test.
+fn default_bin_dir() -> Result<PathBuf, Error> {
+    if let Some(dir) = env::var_os(BIN_DIR_VARIABLE) {
+        return Ok(dir.into());
+    }
+    let failed = |source| Error::Setup {
+        what: format!("find the plugins under test; set {BIN_DIR_VARIABLE}"),
+        source,
+    };
+    let mut dir = env::current_exe().map_err(failed)?;
+    dir.pop();
+    if dir.ends_with("deps") {
+        dir.pop();
+    }
+    Ok(dir)
+}

@@ -1,0 +1,287 @@
+//! Shows the plugins at work: two VMs of a simulated Azure, pods on both, every kind of traffic, and what the fabric and the kernel
+//! counted. Exits with 1 on any deviation from what must be seen.
+
+use std::error::Error as StdError;
+use std::io::{self, IsTerminal as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use azure_vnet_testbed::conflist::Conflist;
+use azure_vnet_testbed::host::REPORT_PORT;
+use azure_vnet_testbed::pod::{Pod, PodSpec};
+use azure_vnet_testbed::traffic::{HOST_PORT, Row, Scenario};
+use azure_vnet_testbed::{Azure, CONFIG_DIR, Error, PLUGIN_DIR, Vm};
+use clap::{Parser, ValueEnum};
+use serde_json::{Value, json};
+
+/// Run the azure-vnet plugins on a simulated Azure and compare what everybody sees with what they must see.
+#[derive(Debug, Parser)]
+struct Options {
+    /// The datapath to ask for; without it the configuration is used exactly as shipped.
+    #[arg(long, value_enum)]
+    datapath: Option<Datapath>,
+    /// Pods on each VM.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=250))]
+    pods: u8,
+    /// Leave everything up until Enter or Ctrl-C, and print how to look around.
+    #[arg(long)]
+    keep: bool,
+    /// The directory of `azure-vnet` and `azure-vnet-ipam` [default: `$AZURE_VNET_BIN_DIR`, else where this program is].
+    #[arg(long)]
+    bin_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Datapath {
+    Auto,
+    Ebpf,
+    Netfilter,
+}
+
+fn main() -> ExitCode {
+    match demo(&Options::parse()) {
+        Ok(0) => {
+            println!("\nAll as it must be.");
+            ExitCode::SUCCESS
+        }
+        Ok(deviations) => {
+            println!("\n{deviations} deviation(s), marked NO above.");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("demo: {}", chain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The whole demonstration; returns how much deviated.
+fn demo(options: &Options) -> Result<usize, Error> {
+    let mut builder = Azure::builder().vms(2).pool(options.pods.max(40));
+    if let Some(bin_dir) = &options.bin_dir {
+        builder = builder.bin_dir(bin_dir);
+    }
+    let azure = builder.build()?;
+    let list = configure(&azure, options.datapath)?;
+    let pods = add_pods(&azure.vms[0], &list, options.pods)?;
+    let remote = add_pods(&azure.vms[1], &list, options.pods)?;
+
+    let mut deviations = print_rows(&Scenario::new(&azure, &pods, &remote)?.rows());
+    if options.pods == 1 {
+        println!("  (no row for pods of the same node: that needs two)");
+    }
+    deviations += print_fabric(&azure)?;
+    azure.vms.iter().try_for_each(print_datapath)?;
+    if options.keep {
+        keep(&azure, &pods, &remote);
+    }
+    for pod in pods.into_iter().chain(remote) {
+        let name = pod.address;
+        if let Err(error) = pod.delete() {
+            println!("DEL of {name}: {}  NO", chain(&error));
+            deviations += 1;
+        }
+    }
+    deviations += print_leftovers(&azure)?;
+    Ok(deviations)
+}
+
+/// Installs the configuration on the VMs as an administrator does.
+fn configure(azure: &Azure, datapath: Option<Datapath>) -> Result<Conflist, Error> {
+    let path = format!("{CONFIG_DIR}/10-azure.conflist");
+    let shipped = Conflist::shipped();
+    let (list, text) = match datapath.and_then(|datapath| datapath.to_possible_value()) {
+        None => {
+            println!("Configuration: conf/10-azure.conflist, as shipped.");
+            (shipped, Conflist::SHIPPED.to_owned())
+        }
+        Some(datapath) => {
+            let masquerade = json!({ "datapath": datapath.get_name() });
+            println!("Configuration: conf/10-azure.conflist with \"masquerade\": {masquerade}.");
+            let list = shipped.with_setting("azure-vnet", "masquerade", &masquerade);
+            let text = list.to_json();
+            (list, text)
+        }
+    };
+    azure
+        .vms
+        .iter()
+        .try_for_each(|vm| vm.write_file(&path, &text))?;
+    Ok(list)
+}
+
+/// Pods with all of the list's plugins, the first with a port of the node.
+fn add_pods<'vm>(vm: &'vm Vm, list: &Conflist, count: u8) -> Result<Vec<Pod<'vm>>, Error> {
+    let spec = |number| {
+        let spec = PodSpec::named(&format!("{}-pod{number}", vm.name));
+        if number == 0 {
+            spec.host_port(HOST_PORT, REPORT_PORT)
+        } else {
+            spec
+        }
+    };
+    let pods = (0..count)
+        .map(|number| vm.add_pod(list, &spec(number)))
+        .collect::<Result<Vec<_>, _>>()?;
+    let shown: Vec<_> = pods
+        .iter()
+        .take(4)
+        .map(|pod| pod.address.to_string())
+        .collect();
+    let more = if pods.len() > 4 {
+        format!(" and {} more", pods.len() - 4)
+    } else {
+        String::new()
+    };
+    println!(
+        "{} {} {}: pods {}{more}",
+        vm.name,
+        vm.nic.mac,
+        vm.nic.primary,
+        shown.join(", ")
+    );
+    Ok(pods)
+}
+
+fn print_rows(rows: &[Row]) -> usize {
+    println!(
+        "\n{:<32} {:<20} {:<15} {:<15} ok",
+        "traffic", "to", "expected source", "seen source"
+    );
+    for row in rows {
+        let to = if row.to.port() == 0 {
+            row.to.ip().to_string()
+        } else {
+            row.to.to_string()
+        };
+        let seen = row
+            .seen
+            .as_ref()
+            .map_or_else(|_| "-".to_owned(), ToString::to_string);
+        println!(
+            "{:<32} {to:<20} {:<15} {seen:<15} {}",
+            row.kind,
+            row.expected,
+            yes_or_no(row.ok())
+        );
+        if let Err(error) = &row.seen {
+            println!("    from {}: {error}", row.from);
+        }
+    }
+    rows.iter().filter(|row| !row.ok()).count()
+}
+
+/// What the fabric held against the VMs; all of it must be nothing.
+fn print_fabric(azure: &Azure) -> Result<usize, Error> {
+    println!("\nDropped by the fabric's anti-spoofing, in frames:");
+    let mut deviations = 0;
+    for (number, vm) in azure.vms.iter().enumerate() {
+        let verdicts = azure.fabric.verdicts(number)?;
+        let fine = verdicts.spoofed() == 0;
+        deviations += usize::from(!fine);
+        println!(
+            "  {}  MAC {}  ARP {}  IPv4 {}  IPv6 {}  {}",
+            vm.name,
+            verdicts.mac,
+            verdicts.arp,
+            verdicts.ip,
+            verdicts.ip6,
+            yes_or_no(fine)
+        );
+    }
+    let leaked = azure.fabric.leaked()?;
+    let refused = azure
+        .imds_log()
+        .iter()
+        .filter(|access| access.status != 200)
+        .count();
+    println!(
+        "Packets that left the range with a pod's address: {leaked}  {}",
+        yes_or_no(leaked == 0)
+    );
+    println!(
+        "Requests that the metadata service refused: {refused}  {}",
+        yes_or_no(refused == 0)
+    );
+    Ok(deviations + usize::from(leaked != 0) + usize::from(refused != 0))
+}
+
+/// What the plugin says of itself and what its programs counted in the kernel.
+fn print_datapath(vm: &Vm) -> Result<(), Error> {
+    let output = vm
+        .program(&format!("{PLUGIN_DIR}/azure-vnet"))?
+        .args(["status", "--json"])
+        .output()?;
+    let status: Option<Value> = serde_json::from_str(&output.stdout)
+        .ok()
+        .filter(|_| output.status.success());
+    match status {
+        Some(status) => println!("\nazure-vnet status on {}:\n{status:#}", vm.name),
+        None => println!(
+            "\nazure-vnet status on {}: {}",
+            vm.name,
+            output.stderr.lines().next().unwrap_or("no answer")
+        ),
+    }
+    Ok(())
+}
+
+/// After the last DEL neither a pod's link nor its namespace may be there; the bridge stays, as documented.
+fn print_leftovers(azure: &Azure) -> Result<usize, Error> {
+    let mut deviations = 0;
+    for vm in &azure.vms {
+        let links: Vec<_> = vm
+            .links()?
+            .into_iter()
+            .filter(|link| link.starts_with("azv") || link.starts_with("veth"))
+            .collect();
+        deviations += usize::from(!links.is_empty());
+        println!(
+            "{}: after DEL of all pods {} of their links are left  {}",
+            vm.name,
+            links.len(),
+            yes_or_no(links.is_empty())
+        );
+    }
+    Ok(deviations)
+}
+
+/// Ctrl-C needs no handling: the kernel removes everything with the process.
+fn keep(azure: &Azure, pods: &[Pod<'_>], remote: &[Pod<'_>]) {
+    println!(
+        "\nEverything stays up until Enter (which runs DEL for all pods) or Ctrl-C. To look around, as root:"
+    );
+    azure
+        .vms
+        .iter()
+        .for_each(|vm| println!("  {:<12} {}", vm.name, vm.namespace().nsenter()));
+    for pod in pods.iter().chain(remote).take(8) {
+        println!("  {:<12} {}", pod.address, pod.namespace().nsenter());
+    }
+    println!("  {:<12} {}", "fabric", azure.fabric.namespace().nsenter());
+    println!(
+        "  {:<12} {}",
+        "internet",
+        azure.internet.namespace().nsenter()
+    );
+    if io::stdin().is_terminal() {
+        // An error of the terminal ends the wait like Enter.
+        let _ = io::stdin().read_line(&mut String::new());
+    } else {
+        loop {
+            std::thread::park();
+        }
+    }
+}
+
+fn yes_or_no(fine: bool) -> &'static str {
+    if fine { "yes" } else { "NO" }
+}
+
+/// An error with all its causes, on one line.
+fn chain(error: &dyn StdError) -> String {
+    error.source().map_or_else(
+        || error.to_string(),
+        |cause| format!("{error}: {}", chain(cause)),
+    )
+}

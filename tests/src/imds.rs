@@ -1,0 +1,62 @@
+//! 169.254.169.254: the instance metadata service.
+//!
+//! It serves the VM itself and nobody on it: Azure answers the primary address only, which is why a pod's request must be
+//! masqueraded. A request from a pod's own address is refused, and stands in the log with status 403.
+
+use std::io;
+
+use serde_json::{Value, json};
+
+use crate::address_plan::{IMDS, Nic, SUBNET};
+use crate::http::{Request, Response, Server};
+use crate::namespace::Namespace;
+
+/// The network part of the metadata, in a version that knows all its fields.
+pub const TARGET: &str = "/metadata/instance/network?api-version=2021-02-01";
+
+/// Answers each VM, known by its primary address, with its own network.
+pub fn start(fabric: &Namespace, nics: Vec<Nic>) -> io::Result<Server> {
+    Server::start(fabric, IMDS, move |request| answer(request, &nics))
+}
+
+fn answer(request: &Request, nics: &[Nic]) -> Response {
+    let Some(nic) = nics.iter().find(|nic| nic.primary == request.source) else {
+        return Response::refuse(403, "not the primary address of a VM");
+    };
+    // Both are asked for by the real service, against requests that were not meant for it.
+    if request
+        .headers
+        .get("metadata")
+        .is_none_or(|value| !value.eq_ignore_ascii_case("true"))
+    {
+        return Response::refuse(400, "Bad request. Required metadata header not specified");
+    }
+    match request.target.split_once('?') {
+        Some(("/metadata/instance/network", query)) if query.contains("api-version=") => Response {
+            status: 200,
+            content_type: "application/json; charset=utf-8",
+            body: network(nic).to_string(),
+        },
+        Some(("/metadata/instance/network", _)) | None => {
+            Response::refuse(400, "Bad request. api-version was not specified")
+        }
+        Some(_) => Response::refuse(
+            404,
+            "the simulated IMDS knows /metadata/instance/network only",
+        ),
+    }
+}
+
+fn network(nic: &Nic) -> Value {
+    let addresses: Vec<_> = nic
+        .ipconfigs()
+        .map(|address| json!({ "privateIpAddress": address, "publicIpAddress": "" }))
+        .collect();
+    let subnet =
+        json!([{ "address": SUBNET.network(), "prefix": SUBNET.prefix_len().to_string() }]);
+    json!({ "interface": [{
+        "ipv4": { "ipAddress": addresses, "subnet": subnet },
+        "ipv6": { "ipAddress": [] },
+        "macAddress": nic.mac.compact(),
+    }] })
+}

@@ -1,0 +1,63 @@
+//! `cargo xtask demo`: the simulated Azure with pods on two VMs, one row per kind of traffic.
+
+use std::{fmt, time::Duration};
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::{
+    command::{as_root, run},
+    plugins,
+};
+
+const LIMIT: Duration = Duration::from_mins(10);
+
+/// What to show.
+#[derive(Args, Clone, Default)]
+pub struct Options {
+    /// Which tier masquerades: auto, ebpf, netfilter
+    #[arg(long)]
+    pub datapath: Option<String>,
+    /// Pods on each VM
+    #[arg(long)]
+    pub pods: Option<u16>,
+    /// Attach the eBPF programs with cls_bpf even where the kernel has TCX (6.6 and later)
+    #[arg(long)]
+    pub cls_bpf: bool,
+    /// Leave everything up and print how to look around
+    #[arg(long)]
+    pub keep: bool,
+}
+
+impl Options {
+    /// The arguments of the demo program.
+    fn arguments(&self) -> Vec<String> {
+        let datapath = self
+            .datapath
+            .iter()
+            .map(|tier| format!("--datapath={tier}"));
+        let pods = self.pods.iter().map(|pods| format!("--pods={pods}"));
+        let keep = self.keep.then(|| "--keep".to_owned());
+        datapath.chain(pods).chain(keep).collect()
+    }
+}
+
+/// The command line that asks for these options.
+impl fmt::Display for Options {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cls_bpf = if self.cls_bpf { " --cls-bpf" } else { "" };
+        write!(out, "demo {}{cls_bpf}", self.arguments().join(" "))
+    }
+}
+
+/// Builds what is needed and runs the demo; any deviation is an error.
+pub fn main(options: &Options) -> Result<()> {
+    let binaries = plugins::build()?;
+    let mut demo = as_root(binaries.join("demo"));
+    demo.args(options.arguments())
+        .env(plugins::BIN_DIR, &binaries);
+    if options.cls_bpf {
+        demo.env("AZURE_VNET_FORCE_CLS_BPF", "1");
+    }
+    run(&mut demo, LIMIT)
+}

@@ -1,0 +1,162 @@
+//! `cargo xtask test`: every test there is, as root, stage by stage. The first stage is `unit`; each
+//! `[[test]]` target of the workspace is a stage of its name, so a new one needs no line here.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use crate::{
+    command::{cargo, is_root, run, run_lines},
+    plugins,
+    tally::Tally,
+    workspace::Metadata,
+};
+
+const UNIT: &str = "unit";
+const STAGE_LIMIT: Duration = Duration::from_mins(12);
+
+/// What to run.
+#[derive(Args, Clone, Default)]
+pub struct Options {
+    /// Only this stage: unit, or the name of a [[test]] target; may be given more than once
+    #[arg(long)]
+    stage: Vec<String>,
+    /// Arguments for the test programs, for example a part of a test's name
+    #[arg(last = true)]
+    arguments: Vec<String>,
+}
+
+struct Outcome {
+    stage: String,
+    tally: Tally,
+    time: Duration,
+    note: Option<String>,
+}
+
+/// Runs the stages, prints the summary and the closing line; any failure is an error.
+pub fn main(options: &Options) -> Result<()> {
+    let tally = stages(options)?;
+    println!("{tally}");
+    if tally.failed > 0 {
+        bail!("{} failed", tally.failed);
+    }
+    Ok(())
+}
+
+/// Runs the stages and prints the summary.
+pub fn stages(options: &Options) -> Result<Tally> {
+    let binaries = plugins::build()?;
+    let stages = chosen(&options.stage)?;
+    // Compiled first, so that a stage's seconds are those of its tests.
+    run(
+        cargo().args(["test", "--no-run", "--quiet"]),
+        Duration::from_mins(20),
+    )?;
+
+    let mut outcomes = Vec::new();
+    for stage in stages {
+        println!("\n== {stage}");
+        outcomes.push(run_stage(stage, &binaries, &options.arguments)?);
+    }
+    print_summary(&outcomes);
+    Ok(outcomes.iter().map(|outcome| outcome.tally).sum())
+}
+
+/// The stages asked for, in the order in which they run; all when none was named.
+fn chosen(named: &[String]) -> Result<Vec<String>> {
+    let mut stages = vec![UNIT.to_owned()];
+    stages.extend(Metadata::read()?.test_targets());
+    if let Some(unknown) = named.iter().find(|name| !stages.contains(name)) {
+        bail!(
+            "no stage is called {unknown}; there are: {}",
+            stages.join(", ")
+        );
+    }
+    stages.retain(|stage| named.is_empty() || named.contains(stage));
+    Ok(stages)
+}
+
+fn run_stage(stage: String, binaries: &Path, arguments: &[String]) -> Result<Outcome> {
+    // Units are many and small, so only their dots are shown; a stage says each name.
+    let selections: &[&[&str]] = match stage.as_str() {
+        UNIT => &[&["--quiet", "--lib", "--bins"], &["--quiet", "--doc"]],
+        target => &[&["--test", target]],
+    };
+    let start = Instant::now();
+    let mut tally = Tally::default();
+    let mut success = true;
+    for selection in selections {
+        let mut test = cargo();
+        test.args(["test", "--no-fail-fast"])
+            .args(as_root())
+            .args(*selection);
+        test.arg("--")
+            .args(arguments)
+            .env(plugins::BIN_DIR, binaries);
+        let status = run_lines(&mut test, STAGE_LIMIT, |line| {
+            println!("{line}");
+            tally += Tally::from_libtest(line).unwrap_or_default();
+        })?;
+        success &= status.success();
+    }
+    let note = verdict(&mut tally, success, !arguments.is_empty());
+    Ok(Outcome {
+        stage,
+        tally,
+        time: start.elapsed(),
+        note,
+    })
+}
+
+/// Catches what libtest's own counts do not show, and counts it as one failure.
+fn verdict(tally: &mut Tally, success: bool, filtered: bool) -> Option<String> {
+    let note = if !success && tally.failed == 0 {
+        "a test program crashed or did not build"
+    } else if tally.passed + tally.failed == 0 && !filtered {
+        "ran no test"
+    } else {
+        return None;
+    };
+    tally.failed += 1;
+    Some(note.to_owned())
+}
+
+/// Has cargo start the test programs through sudo when we are not root ourselves: they are built as
+/// the user, so nothing in `target` comes to belong to root.
+fn as_root() -> &'static [&'static str] {
+    if is_root() {
+        return &[];
+    }
+    &[
+        "--config",
+        "target.'cfg(unix)'.runner=['sudo', '--preserve-env']",
+    ]
+}
+
+fn print_summary(outcomes: &[Outcome]) {
+    println!(
+        "\n{:<14}{:>8}{:>8}{:>9}{:>10}",
+        "stage", "passed", "failed", "skipped", "seconds"
+    );
+    for Outcome {
+        stage,
+        tally,
+        time,
+        note,
+    } in outcomes
+    {
+        let Tally {
+            passed,
+            failed,
+            skipped,
+        } = tally;
+        let seconds = time.as_secs_f32();
+        let note = note.as_deref().unwrap_or_default();
+        println!("{stage:<14}{passed:>8}{failed:>8}{skipped:>9}{seconds:>10.1}  {note}");
+    }
+    println!();
+}
