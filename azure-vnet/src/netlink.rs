@@ -178,7 +178,8 @@ impl Netlink {
         }
     }
 
-    /// Asks for a whole table, again and again until it did not change while it was read.
+    /// Asks for a whole table, again and again until it did not change while it was read. The
+    /// kernel allows one dump at a time on a socket: two must not be joined (`EBUSY`).
     async fn dump(
         &self,
         message: RouteNetlinkMessage,

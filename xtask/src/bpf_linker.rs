@@ -1,9 +1,9 @@
 //! bpf-linker, pinned and kept in `target/tools`. It links with the LLVM library of the Rust
 //! toolchain, so compiler, toolchain and linker must be of one LLVM.
 
-use std::{path::PathBuf, time::Duration};
+use std::{fs, path::PathBuf, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::{
     command::{cargo, command, probe, run},
@@ -29,22 +29,18 @@ pub fn ensure() -> Result<PathBuf> {
         return Ok(path);
     }
     println!(
-        "setup: installing bpf-linker {VERSION} into target/tools (links the eBPF object); a minute or two"
+        "setup: installing bpf-linker {VERSION} into target/tools (links the eBPF programs); \
+         a minute or two"
     );
+    let build = workspace::tools().join("build");
     let mut install = cargo();
     install
-        .args([
-            "install",
-            "bpf-linker",
-            "--locked",
-            "--force",
-            "--version",
-            VERSION,
-            "--root",
-        ])
+        .args(["install", "bpf-linker", "--version", VERSION])
+        .args(["--locked", "--force", "--root"])
         .arg(workspace::tools())
         .arg("--target-dir")
-        .arg(workspace::root().join("target/tools/build"));
+        .arg(&build);
     run(&mut install, Duration::from_mins(20))?;
-    Ok(workspace::tools().join("bin/bpf-linker"))
+    let _ = fs::remove_dir_all(build); // 400 MB that nobody needs again; harmless if it stays
+    installed().context("bpf-linker was installed but does not start")
 }

@@ -4,7 +4,7 @@
 use std::{
     env,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -143,7 +143,8 @@ fn apt(arguments: &[&str]) -> Command {
             "Acquire::Retries=3",
         ])
         .args(["-o", "Dpkg::Use-Pty=0"])
-        .args(arguments);
+        .args(arguments)
+        .stdout(Stdio::null()); // its progress; errors come on stderr
     apt
 }
 

@@ -49,8 +49,8 @@ pub fn main(options: &Options) -> Result<()> {
 
 /// Runs the stages and prints the summary.
 pub fn stages(options: &Options) -> Result<Tally> {
-    let binaries = plugins::build()?;
     let stages = chosen(&options.stage)?;
+    let binaries = plugins::build()?;
     // Compiled first, so that a stage's seconds are those of its tests.
     run(
         cargo().args(["test", "--no-run", "--quiet"]),

@@ -199,7 +199,7 @@ impl fmt::Display for Masquerade<'_> {
         type ipv4_addr
         {pods}
     }}
-    map policy {{
+    map destinations {{
         type ipv4_addr : verdict
         flags interval
         {policy}
@@ -207,14 +207,14 @@ impl fmt::Display for Masquerade<'_> {
     chain forward {{
         type filter hook forward priority filter; policy accept;
         ip saddr != @pods accept
-        ip daddr vmap @policy
+        ip daddr vmap @destinations
         ct state invalid drop
     }}
     chain postrouting {{
         type nat hook postrouting priority srcnat; policy accept;
         ip saddr != @pods accept
         fib daddr type local accept
-        ip daddr vmap @policy
+        ip daddr vmap @destinations
         snat to {node}
     }}
 }}

@@ -244,6 +244,7 @@ fn lifetime(route: &RouteMessage) -> Option<u32> {
             RouteAttribute::CacheInfo(cache) if cache.expires != 0 => {
                 Some((cache.expires / USER_HZ).max(1))
             }
+            RouteAttribute::Expires(seconds) => Some(*seconds),
             _ => None,
         })
 }

@@ -33,8 +33,8 @@ pub struct Place {
 impl Snapshot {
     /// Reads links and addresses from the kernel.
     pub async fn take(netlink: &Netlink) -> Result<Self, NetlinkError> {
-        let (links, addresses) =
-            tokio::try_join!(netlink.links(), netlink.addresses(AddressFamily::Inet))?;
+        let links = netlink.links().await?;
+        let addresses = netlink.addresses(AddressFamily::Inet).await?;
         let addresses = addresses
             .iter()
             .filter_map(|entry| Some((entry.header.index, address::ipv4_net(entry)?)))

@@ -8,7 +8,7 @@ use azure_vnet::netlink::Netlink;
 use azure_vnet::node::ensure;
 use azure_vnet::node::migrate::{Migration, Step};
 
-use crate::lab::{ip, lab, moved, netlink, network, rich_node, run, sorted, wanted};
+use crate::lab::{assert_same, ip, lab, moved, netlink, network, rich_node, run, wanted};
 
 #[test]
 fn the_next_call_continues_after_every_step() {
@@ -86,7 +86,6 @@ fn is_repaired(before: &[String], when: &str) {
     let node = run(async { ensure(&netlink(), &wanted()).await });
     let node = node.unwrap_or_else(|error| panic!("{when}: {error:?}"));
     assert_eq!(node.gateway, Some([10, 0, 0, 1].into()), "{when}");
-    let expected = sorted(moved(before, "eth0", "azure0"));
-    assert_eq!(sorted(network()), expected, "{when}");
+    assert_same(&network(), &moved(before, "eth0", "azure0"), when);
     assert!(ip("link show eth0").contains("master azure0"), "{when}");
 }

@@ -159,19 +159,33 @@ pub fn moved(network: &[String], from: &str, to: &str) -> Vec<String> {
         .collect()
 }
 
-/// Sorted, for comparisons in which the order of links does not matter.
-pub fn sorted(mut lines: Vec<String>) -> Vec<String> {
-    lines.sort();
-    lines
+/// Compares line by line, in any order, and says only where the two differ.
+pub fn assert_same(found: &[String], expected: &[String], when: &str) {
+    let without = |these: &[String], those: &[String]| {
+        let mut rest = these.to_vec();
+        for line in those {
+            if let Some(at) = rest.iter().position(|other| other == line) {
+                rest.remove(at);
+            }
+        }
+        rest
+    };
+    let (extra, missing) = (without(found, expected), without(expected, found));
+    assert!(
+        extra.is_empty() && missing.is_empty(),
+        "{when}\nmissing: {missing:#?}\nthere instead: {extra:#?}"
+    );
 }
 
 fn without_time(words: &[&str]) -> String {
     let mut kept: Vec<String> = Vec::new();
     for word in words {
+        // `ip -o` writes this for a line break.
+        let word = &word.trim_end_matches('\\');
         let seconds = word.strip_suffix("sec").filter(|n| n.parse::<u32>().is_ok());
         match (seconds, *word) {
             // State of the moment, not configuration.
-            (_, "linkdown" | "dead" | "\\") => {}
+            (_, "linkdown" | "dead" | "") => {}
             (Some(n), _) if n != "0" => kept.push("some-time".to_owned()),
             _ => kept.push((*word).to_owned()),
         }
