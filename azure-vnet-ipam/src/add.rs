@@ -1,6 +1,6 @@
 //! ADD: an address for one attachment.
 
-use std::time::SystemTime;
+use std::time::Duration;
 
 use azure_vnet_cni::{
     Add,
@@ -11,18 +11,27 @@ use ipnet::{IpNet, Ipv4Net};
 use crate::{
     config::Config,
     error::Error,
+    node,
     pool::{self, Key, Lease},
     source::{self, Found},
-    store::{Locked, State, Store},
+    static_address,
+    store::{Locked, State, Store, now},
     warn,
 };
+
+/// For an answer of the source. The host agent is one hop away and answers in milliseconds.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Azure's virtual public address, which serves DNS on every VM whatever the `VNet` is.
 const AZURE_DNS: &str = "168.63.129.16";
 
 /// Gives the attachment an address: the one it has, if it has one.
 pub fn add(request: &Add) -> Result<Success, Error> {
-    let config = Config::read(&request.conf)?;
+    let mut config = Config::read(&request.conf)?;
+    if let Some(address) = static_address::requested(request)? {
+        config.wanted.address = Some(address);
+    }
+    config.wanted.not = node::addresses();
     let key = Key::new(request.conf.name(), &request.container_id, &request.ifname);
     let store = Store::new(&config.state_dir);
     let lease = match from_snapshot(&config, &store, &key)? {
@@ -54,7 +63,7 @@ fn from_snapshot(config: &Config, store: &Store, key: &Key) -> Result<Option<Lea
 /// Asks the source, without the lock, and tries again with what it said.
 fn after_asking(config: &Config, store: &Store, key: &Key) -> Result<Lease, Error> {
     let asked_at = now();
-    let answer = config.source.fetch();
+    let answer = config.source.fetch(PATIENCE);
     let mut locked = store.lock()?;
     learn(&mut locked, answer, asked_at)?;
     let lease = locked.state.pool.lease(key, &config.wanted);
@@ -106,13 +115,6 @@ fn reply(lease: &Lease) -> Success {
         },
         ..Success::default()
     }
-}
-
-/// Seconds of the wall clock since 1970; it outlives the process, and a jump of it costs one question.
-fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
 }
 
 /// An error with its causes, in one line.

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `environment` | where the addresses come from: `azure` (default), the wireserver |
 //! | `subnet` | only addresses of this subnet |
-//! | `ipAddress` | only this address, with or without prefix length |
+//! | `ipAddress` | only this address, with or without prefix length; the runtime's own request goes before it |
 //! | `queryInterval` | seconds for which the source's last answer is good, as a string or a number; default 60 |
 //! | `wireserver` | base URL to ask instead of `http://168.63.129.16` |
 //! | `stateDir` | where the state is kept instead of `/run/azure-vnet` |
@@ -24,7 +24,10 @@ use ipnet::Ipv4Net;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{pool::Wanted, source::Source};
+use crate::{
+    pool::{Particular, Wanted},
+    source::Source,
+};
 
 const STATE_DIR: &str = "/run/azure-vnet";
 
@@ -37,10 +40,13 @@ const WIRESERVER: &str = "http://168.63.129.16";
 /// What an ADD is to do.
 #[derive(Debug)]
 pub struct Config {
+    /// Where the addresses come from.
     pub source: Source,
+    /// Which of them will do.
     pub wanted: Wanted,
     /// How long the source's last answer is good.
     pub query_interval: Duration,
+    /// Where the addresses in use are recorded.
     pub state_dir: PathBuf,
 }
 
@@ -72,6 +78,7 @@ impl Config {
         let wanted = Wanted {
             subnet: given(&ipam.subnet).map(subnet).transpose()?,
             address: given(&ipam.ip_address).map(address).transpose()?,
+            ..Wanted::default()
         };
         Ok(Config {
             source: source(&ipam)?,
@@ -113,9 +120,13 @@ fn subnet(text: &str) -> Result<Ipv4Net, CniError> {
         .map_err(|_| wrong("subnet", text, "must be an IPv4 subnet such as 10.0.0.0/20"))
 }
 
-fn address(text: &str) -> Result<Ipv4Addr, CniError> {
+fn address(text: &str) -> Result<Particular, CniError> {
     let bare = text.parse::<Ipv4Addr>().ok();
     bare.or_else(|| Some(text.parse::<Ipv4Net>().ok()?.addr()))
+        .map(|address| Particular {
+            address,
+            by: "ipam.ipAddress",
+        })
         .ok_or_else(|| wrong("ipAddress", text, "must be an IPv4 address"))
 }
 
@@ -171,7 +182,8 @@ mod tests {
         });
         let config = Config::read(&conf(&ipam)).unwrap();
         assert_eq!(config.wanted.subnet, Some("10.1.0.0/20".parse().unwrap()));
-        assert_eq!(config.wanted.address, Some([10, 1, 2, 9].into()));
+        let address = config.wanted.address.unwrap().address;
+        assert_eq!(address, Ipv4Addr::new(10, 1, 2, 9));
         assert_eq!(config.query_interval, Duration::from_secs(7));
         assert_eq!(config.state_dir, Path::new("/run/x"));
         let base = "http://127.0.0.1:1".into();

@@ -2,7 +2,7 @@
 
 use azure_vnet_cni::{CniError, code};
 
-use crate::{pool, source, store};
+use crate::{check, pool, source, store};
 
 /// No address is free.
 const EXHAUSTED: u32 = code::PLUGIN;
@@ -10,6 +10,8 @@ const EXHAUSTED: u32 = code::PLUGIN;
 const UNAVAILABLE: u32 = code::PLUGIN + 1;
 /// The record of the addresses in use cannot be read or written.
 const STATE: u32 = code::PLUGIN + 2;
+/// CHECK: the reservation is not as ADD left it.
+const DIFFERENCE: u32 = code::PLUGIN + 3;
 
 /// Why a verb failed.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +24,8 @@ pub enum Error {
     Store(#[from] store::Error),
     #[error(transparent)]
     Pool(#[from] pool::Error),
+    #[error(transparent)]
+    Difference(#[from] check::Difference),
 }
 
 impl From<Error> for CniError {
@@ -35,9 +39,11 @@ impl From<Error> for CniError {
             Error::Pool(
                 pool::Error::UnknownSubnet { .. }
                 | pool::Error::UnknownAddress { .. }
+                | pool::Error::OnNode { .. }
                 | pool::Error::Taken { .. }
                 | pool::Error::HoldsAnother { .. },
             ) => UNAVAILABLE,
+            Error::Difference(_) => DIFFERENCE,
         };
         CniError::from_error(code, &error)
     }

@@ -3,6 +3,7 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
+    fmt,
     net::Ipv4Addr,
 };
 
@@ -22,11 +23,21 @@ pub struct Key {
     ifname: String,
 }
 
-/// What the configuration asks for; usually nothing in particular.
+/// What is asked for; usually nothing in particular.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
     pub subnet: Option<Ipv4Net>,
-    pub address: Option<Ipv4Addr>,
+    pub address: Option<Particular>,
+    /// What the node itself answers for: a pod with such an address would never see a packet.
+    pub not: BTreeSet<Ipv4Addr>,
+}
+
+/// One address and no other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Particular {
+    pub address: Ipv4Addr,
+    /// Where it is asked for, so that an error can say what to change.
+    pub by: &'static str,
 }
 
 /// One subnet of one NIC, with the addresses that pods may have.
@@ -65,26 +76,27 @@ pub enum Error {
     )]
     Empty,
     #[error(
-        "all {total} pod addresses are in use ({in_use} attachments); add ipconfigs to the VM's NIC, or \
-         run fewer pods on this node"
+        "all {total} pod addresses are in use ({in_use} attachments{}); add ipconfigs to the VM's NIC, or \
+         run fewer pods on this node",
+        and_of_node(*.of_node)
     )]
-    Exhausted { total: usize, in_use: usize },
+    Exhausted {
+        total: usize,
+        in_use: usize,
+        of_node: usize,
+    },
     #[error("ipam.subnet {wanted} is not a subnet of this VM's NICs, which are in [{known}]")]
     UnknownSubnet { wanted: Ipv4Net, known: String },
-    #[error(
-        "ipam.ipAddress {wanted} is not a secondary address of this VM's NICs; add an ipconfig with it"
-    )]
-    UnknownAddress { wanted: Ipv4Addr },
-    #[error(
-        "ipam.ipAddress {wanted} is in use by container {container_id:?}, interface {ifname:?}, network \
-         {network:?}"
-    )]
+    #[error("{by} {wanted} is not a secondary address of this VM's NICs; add an ipconfig with it")]
+    UnknownAddress { by: &'static str, wanted: Ipv4Addr },
+    #[error("{by} {wanted} is in use by {key}")]
     Taken {
+        by: &'static str,
         wanted: Ipv4Addr,
-        container_id: String,
-        ifname: String,
-        network: String,
+        key: Key,
     },
+    #[error("{by} {wanted} is an address of this node itself; take it off the node's links")]
+    OnNode { by: &'static str, wanted: Ipv4Addr },
     #[error("this attachment already has {held}, so it cannot get {wanted}; DEL it first")]
     HoldsAnother { held: Ipv4Addr, wanted: String },
 }
@@ -96,6 +108,20 @@ impl Key {
             container_id: container_id.into(),
             ifname: ifname.into(),
         }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Key {
+            network,
+            container_id,
+            ifname,
+        } = self;
+        write!(
+            f,
+            "container {container_id:?}, interface {ifname:?}, network {network:?}"
+        )
     }
 }
 
@@ -126,17 +152,24 @@ impl Pool {
         self.released.retain(|address, _| known.contains(address));
     }
 
+    /// The lease of `key`.
+    pub fn of(&self, key: &Key) -> Option<&Lease> {
+        self.leases.iter().find(|lease| lease.key == *key)
+    }
+
     /// The lease that `key` has already: ADD may be repeated after a crash of the runtime.
     pub fn held(&self, key: &Key, wanted: &Wanted) -> Result<Option<Lease>, Error> {
-        let Some(lease) = self.leases.iter().find(|lease| lease.key == *key) else {
+        let Some(lease) = self.of(key) else {
             return Ok(None);
         };
         let other = |wanted: String| Error::HoldsAnother {
             held: lease.address,
             wanted,
         };
-        match (wanted.address, wanted.subnet) {
-            (Some(address), _) if address != lease.address => Err(other(address.to_string())),
+        match (&wanted.address, wanted.subnet) {
+            (Some(Particular { address, .. }), _) if *address != lease.address => {
+                Err(other(address.to_string()))
+            }
             (_, Some(subnet)) if subnet != lease.subnet => Err(other(subnet.to_string())),
             _ => Ok(Some(lease.clone())),
         }
@@ -147,11 +180,7 @@ impl Pool {
         if let Some(lease) = self.held(key, wanted)? {
             return Ok(lease);
         }
-        let candidates = self.candidates(wanted)?;
-        let (address, subnet) = match wanted.address {
-            Some(wanted) => self.particular(&candidates, wanted)?,
-            None => self.least_recently_used(&candidates)?,
-        };
+        let (address, subnet) = self.choose(wanted)?;
         let lease = Lease {
             key: key.clone(),
             address,
@@ -161,15 +190,23 @@ impl Pool {
         Ok(lease)
     }
 
+    /// The address that an attachment without one would get now.
+    pub fn choose(&self, wanted: &Wanted) -> Result<(Ipv4Addr, Ipv4Net), Error> {
+        let candidates = self.candidates(wanted)?;
+        match &wanted.address {
+            Some(particular) => self.particular(&candidates, particular, &wanted.not),
+            None => self.least_recently_used(&candidates, &wanted.not),
+        }
+    }
+
     /// Gives back the lease of `key`; whether there was one.
     pub fn release(&mut self, key: &Key) -> bool {
-        let Some(index) = self.leases.iter().position(|lease| lease.key == *key) else {
-            return false;
-        };
-        let lease = self.leases.swap_remove(index);
-        self.releases += 1;
-        self.released.insert(lease.address, self.releases);
-        true
+        !self.release_where(|lease| lease.key == *key).is_empty()
+    }
+
+    /// Gives back the leases of `network` whose attachments are not among `valid`: those leases.
+    pub fn release_all_but(&mut self, network: &str, valid: &BTreeSet<Key>) -> Vec<Lease> {
+        self.release_where(|lease| lease.key.network == network && !valid.contains(&lease.key))
     }
 
     /// No address is in use any more: the node was booted, and its pods are gone.
@@ -177,6 +214,16 @@ impl Pool {
         self.leases.clear();
         self.released.clear();
         self.releases = 0;
+    }
+
+    fn release_where(&mut self, gone: impl Fn(&Lease) -> bool) -> Vec<Lease> {
+        let leases = self.leases.extract_if(.., |lease| gone(lease));
+        let leases: Vec<Lease> = leases.collect();
+        for lease in &leases {
+            self.releases += 1;
+            self.released.insert(lease.address, self.releases);
+        }
+        leases
     }
 
     fn addresses(&self) -> impl Iterator<Item = Ipv4Addr> {
@@ -213,40 +260,61 @@ impl Pool {
     fn particular(
         &self,
         candidates: &[&Subnet],
-        wanted: Ipv4Addr,
+        &Particular {
+            address: wanted,
+            by,
+        }: &Particular,
+        not: &BTreeSet<Ipv4Addr>,
     ) -> Result<(Ipv4Addr, Ipv4Net), Error> {
-        if let Some(Lease { key, .. }) = self.leases.iter().find(|lease| lease.address == wanted) {
-            return Err(Error::Taken {
-                wanted,
-                container_id: key.container_id.clone(),
-                ifname: key.ifname.clone(),
-                network: key.network.clone(),
-            });
+        if let Some(lease) = self.leases.iter().find(|lease| lease.address == wanted) {
+            let key = lease.key.clone();
+            return Err(Error::Taken { by, wanted, key });
+        }
+        if not.contains(&wanted) {
+            return Err(Error::OnNode { by, wanted });
         }
         let mut subnets = candidates.iter();
         subnets
             .find(|subnet| subnet.addresses.contains(&wanted))
             .map(|subnet| (wanted, subnet.prefix))
-            .ok_or(Error::UnknownAddress { wanted })
+            .ok_or(Error::UnknownAddress { by, wanted })
     }
 
     /// The address that has been free for longest, so that late packets for its last owner have died out.
-    fn least_recently_used(&self, candidates: &[&Subnet]) -> Result<(Ipv4Addr, Ipv4Net), Error> {
+    fn least_recently_used(
+        &self,
+        candidates: &[&Subnet],
+        not: &BTreeSet<Ipv4Addr>,
+    ) -> Result<(Ipv4Addr, Ipv4Net), Error> {
         let age = |address: &Ipv4Addr| (self.released.get(address).copied(), *address);
         let mut oldest = candidates.iter().filter_map(|subnet| {
-            let address = self.free(subnet).min_by_key(age)?;
-            Some((address, subnet.prefix))
+            let free = self.free(subnet).filter(|address| !not.contains(address));
+            Some((free.min_by_key(age)?, subnet.prefix))
         });
         if let Some(found) = oldest.next() {
             return Ok(found);
         }
+        let of_node = candidates.iter().flat_map(|subnet| self.free(subnet));
         match candidates.iter().map(|subnet| subnet.addresses.len()).sum() {
             0 => Err(Error::Empty),
             total => Err(Error::Exhausted {
                 total,
                 in_use: self.leases.len(),
+                // Whatever is free and still was not chosen.
+                of_node: of_node.count(),
             }),
         }
+    }
+}
+
+/// cloud-init gives the node every address of its NICs unless it is told not to.
+fn and_of_node(of_node: usize) -> String {
+    match of_node {
+        0 => String::new(),
+        count => format!(
+            "; {count} are configured on this node's own links: take them off, and keep cloud-init from \
+             putting them back"
+        ),
     }
 }
 

@@ -1,6 +1,8 @@
 //! Where the node's addresses come from.
 
-mod wireserver;
+pub mod wireserver;
+
+use std::time::Duration;
 
 use crate::pool::Subnet;
 
@@ -26,10 +28,10 @@ pub struct Found {
 }
 
 impl Source {
-    /// Asks; takes at most a few seconds. Never call this while holding the store's lock.
-    pub fn fetch(&self) -> Result<Found, Error> {
+    /// Asks, and waits for at most `limit`. Never call this while holding the store's lock.
+    pub fn fetch(&self, limit: Duration) -> Result<Found, Error> {
         match self {
-            Source::Wireserver { base } => wireserver::fetch(base),
+            Source::Wireserver { base } => wireserver::fetch(base, limit),
         }
     }
 }

@@ -10,7 +10,7 @@ use std::{
     io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use serde::{Deserialize, Serialize};
@@ -103,6 +103,11 @@ impl Store {
         self.dir.exists()
     }
 
+    /// Reads the record without the lock. As it is replaced as a whole, it is what was true a moment ago.
+    pub fn read(&self) -> Result<State, Error> {
+        Ok(read(&self.dir)?.in_boot(boot_id()?))
+    }
+
     /// Locks and reads the record, which is empty at first and after a boot.
     pub fn lock(&self) -> Result<Locked, Error> {
         self.lock_within(LOCK_LIMIT)
@@ -116,9 +121,8 @@ impl Store {
             .create(&self.dir)
             .map_err(Error::io("create", &self.dir))?;
         let lock = lock::acquire(&self.dir.join("ipam.lock"), limit)?;
-        let state = read(&self.dir)?.in_boot(boot_id()?);
         Ok(Locked {
-            state,
+            state: self.read()?,
             dir: self.dir.clone(),
             _lock: lock,
         })
@@ -162,6 +166,13 @@ impl State {
         }
         self
     }
+}
+
+/// Seconds of the wall clock since 1970; it outlives the process, and a jump of it costs one question.
+pub fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }
 
 fn record_path(dir: &Path) -> PathBuf {

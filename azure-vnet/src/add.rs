@@ -2,11 +2,11 @@
 //!
 //! Every step that changes something returns a guard; leaving early takes all of them back.
 
-use azure_vnet_cni::Add;
-use azure_vnet_cni::reply::{Interface, Ip, Success};
+use azure_vnet_cni::reply::{Dns, Interface, Ip, Route, Success};
+use azure_vnet_cni::{Add, CniError};
 
 use crate::apply::{self, Applied};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::datapath::{Datapath, Pod, Uplink};
 use crate::error::Error;
 use crate::lease::Lease;
@@ -22,7 +22,8 @@ use crate::state::{self, Attachment};
 pub async fn add(request: &Add) -> Result<Success, Error> {
     let config = Config::read(&request.conf)?;
     let previous = request.conf.prev_result()?;
-    let netns = NetNs::open(&request.netns)?;
+    let mac = requested_mac(&config, request)?;
+    let netns = NetNs::of_container(&request.netns)?;
     let host = Netlink::current()?;
     let pod = Netlink::in_netns(&netns)?;
     apply::refuse_existing(&netns, &pod, &request.ifname).await?;
@@ -32,10 +33,11 @@ pub async fn add(request: &Add) -> Result<Success, Error> {
     let datapath = Datapath::ensure(config.masquerade.datapath, uplink(&config, &lease, &node)?)?;
 
     let host_veth = names::host_veth(request.conf.name(), &request.container_id, &request.ifname);
-    let plan = plan(&host_veth, &request.ifname, &lease, &node)?;
+    let plan = plan(&host_veth, &request.ifname, &lease, &node, mac)?;
     let remembered = state::remember(attachment(request, &plan, &lease))?;
+    let mut served = datapath.undertake(&host_veth, lease.address.addr());
     let applied = apply::apply(&host, &pod, &netns, &plan).await?;
-    let served = datapath.add_pod(&pod_of(&applied, &plan, &lease))?;
+    served.serve(&pod_of(request, &applied, &plan, &lease))?;
 
     served.commit();
     applied.commit();
@@ -48,6 +50,18 @@ pub async fn add(request: &Add) -> Result<Success, Error> {
         previous,
         lease.commit(),
     ))
+}
+
+/// `CNI_ARGS` is asked last (CONVENTIONS.md).
+fn requested_mac(config: &Config, request: &Add) -> Result<Option<MacAddress>, CniError> {
+    match (config.mac, request.args.get("MAC")) {
+        (None, Some(text)) => config::unicast(text).map(Some).ok_or_else(|| {
+            CniError::invalid_environment(format!(
+                "CNI_ARGS has MAC={text:?}, which is not a unicast MAC address"
+            ))
+        }),
+        (mac, _) => Ok(mac),
+    }
 }
 
 fn wanted(config: &Config, lease: &Lease<'_>) -> NodeWanted {
@@ -69,7 +83,13 @@ fn uplink(config: &Config, lease: &Lease<'_>, node: &Node) -> Result<Uplink, Err
     })
 }
 
-fn plan(host_veth: &str, ifname: &str, lease: &Lease<'_>, node: &Node) -> Result<Plan, Error> {
+fn plan(
+    host_veth: &str,
+    ifname: &str,
+    lease: &Lease<'_>,
+    node: &Node,
+    mac: Option<MacAddress>,
+) -> Result<Plan, Error> {
     let result = &lease.result;
     let addresses: Vec<PodAddress> = result
         .ips
@@ -93,7 +113,11 @@ fn plan(host_veth: &str, ifname: &str, lease: &Lease<'_>, node: &Node) -> Result
         addresses: &addresses,
         routes: &routes,
     };
-    Ok(Plan::new(&attachment, node)?)
+    let plan = Plan::new(&attachment, node)?;
+    Ok(match mac {
+        Some(mac) => plan.with_pod_mac(mac),
+        None => plan,
+    })
 }
 
 fn attachment(request: &Add, plan: &Plan, lease: &Lease<'_>) -> Attachment {
@@ -109,8 +133,9 @@ fn attachment(request: &Add, plan: &Plan, lease: &Lease<'_>) -> Attachment {
     }
 }
 
-fn pod_of(applied: &Applied<'_>, plan: &Plan, lease: &Lease<'_>) -> Pod {
+fn pod_of(request: &Add, applied: &Applied<'_>, plan: &Plan, lease: &Lease<'_>) -> Pod {
     Pod {
+        container: names::container(&request.container_id),
         host_veth: plan.veth.host_name.clone(),
         ifindex: applied.host.index,
         address: lease.address.addr(),
@@ -126,13 +151,14 @@ fn success(
     node: &Node,
     plan: &Plan,
     previous: Option<Success>,
-    mut leased: Success,
+    leased: Success,
 ) -> Success {
     let mut success = previous.unwrap_or_default();
     let interface = |name: &str, mac: MacAddress, sandbox: Option<&str>| Interface {
         name: name.to_owned(),
         mac: mac.to_string(),
         sandbox: sandbox.map(str::to_owned),
+        mtu: Some(plan.veth.mtu),
         ..Interface::default()
     };
     let veth = &plan.veth;
@@ -142,11 +168,27 @@ fn success(
         interface(&veth.pod_name, veth.pod_mac, Some(&request.netns)),
     ]);
     let in_pod = success.interfaces.len() - 1;
-    success.ips.extend(leased.ips.drain(..).map(|ip| Ip {
+    success.ips.extend(leased.ips.into_iter().map(|ip| Ip {
         interface: Some(in_pod),
         ..ip
     }));
-    success.routes.append(&mut leased.routes);
-    success.dns = config.dns.clone().unwrap_or(leased.dns);
+    success.routes.extend(routes(plan, leased.routes));
+    if let Some(dns) = [config.dns.clone(), Some(leased.dns)]
+        .into_iter()
+        .flatten()
+        .find(|dns| *dns != Dns::default())
+    {
+        success.dns = dns;
+    }
     success
+}
+
+/// IPAM's routes, and those that the plan added.
+fn routes(plan: &Plan, mut leased: Vec<Route>) -> Vec<Route> {
+    for route in &plan.routes {
+        if leased.iter().all(|known| known.dst.trunc() != route.to) {
+            leased.push(Route::new(route.to, route.via));
+        }
+    }
+    leased
 }

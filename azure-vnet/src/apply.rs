@@ -1,7 +1,11 @@
 //! Carries out a [`Plan`]: the veth pair, what is in the pod, what the bridge has to know. Until
 //! [`Applied::commit`], everything is taken back when the guard is dropped.
 
-use std::net::IpAddr;
+mod removal;
+
+pub use removal::{Removal, remove};
+
+use removal::remove_on_own_runtime;
 
 use crate::netlink::link::{self, LOOPBACK, Link, NewVeth};
 use crate::netlink::route::NewRoute;
@@ -139,73 +143,6 @@ impl Drop for Applied<'_> {
             Err(_) => tracing::error!("cannot undo the attachment of {name}"),
         }
     }
-}
-
-/// What DEL needs to know to remove an attachment from the node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Removal {
-    /// Name of the veth end on the node ([`crate::names::host_veth`]).
-    pub host_veth: String,
-    /// Name of the bridge; none when it is not known any more.
-    pub bridge: Option<String>,
-    /// The pod's addresses, as far as they are known and not given back to IPAM yet: afterwards
-    /// they may be another pod's.
-    pub addresses: Vec<IpAddr>,
-}
-
-impl From<&Plan> for Removal {
-    fn from(plan: &Plan) -> Self {
-        Self {
-            host_veth: plan.veth.host_name.clone(),
-            bridge: Some(plan.veth.bridge_name.clone()),
-            addresses: plan.neighbours.iter().map(|(ip, _)| *ip).collect(),
-        }
-    }
-}
-
-/// Removes an attachment from the node: the veth, and with it the interface in the pod, its
-/// addresses and routes and the bridge's forwarding entry, whether the pod's namespace still
-/// exists or not; then the neighbours. What is missing already is fine. Returns what failed.
-pub async fn remove(host: &Netlink, removal: &Removal) -> Vec<NetlinkError> {
-    let deleted = host.run(link::delete(&removal.host_veth)).await;
-    let mut problems: Vec<_> = gone_is_fine(deleted).err().into_iter().collect();
-    if removal.addresses.is_empty() {
-        return problems;
-    }
-    let bridge = match &removal.bridge {
-        Some(name) => host.link(name).await,
-        None => Ok(None),
-    };
-    match bridge {
-        Ok(Some(bridge)) => problems.extend(forget(host, &bridge, &removal.addresses).await),
-        Ok(None) => {}
-        Err(error) => problems.push(error),
-    }
-    problems
-}
-
-async fn forget(host: &Netlink, bridge: &Link, addresses: &[IpAddr]) -> Vec<NetlinkError> {
-    let requests = addresses
-        .iter()
-        .map(|ip| neighbour::delete(bridge.index, &bridge.name, *ip));
-    let outcomes = host.run_each(requests).await;
-    outcomes
-        .into_iter()
-        .filter_map(|outcome| gone_is_fine(outcome).err())
-        .collect()
-}
-
-/// [`remove`] from where no runtime can be waited for.
-fn remove_on_own_runtime(removal: &Removal) -> std::io::Result<Vec<NetlinkError>> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    Ok(runtime.block_on(async {
-        match Netlink::current() {
-            Ok(host) => remove(&host, removal).await,
-            Err(error) => vec![error],
-        }
-    }))
 }
 
 /// Makes the pair. A host end that is there while the pod has no such interface is what a call

@@ -1,15 +1,23 @@
 //! The network configuration: as sent ([`Sent`], tolerant) and as meant ([`Config`], checked once,
 //! so that nothing behind it has to ask again).
 
+mod error;
+mod sent;
+
 use std::net::Ipv4Addr;
 
-use azure_vnet_cni::{NetConf, reply::Dns};
+use azure_vnet_cni::{NetConf, keys, reply::Dns};
 use ipnet::Ipv4Net;
-use serde::Deserialize;
+use serde_json::Value;
 
 use crate::datapath::Wanted;
 use crate::masquerade::{Action, DEFAULT_RANGES, PLATFORM, Policy};
-use crate::ports::{self, Ports};
+use crate::netlink::MacAddress;
+use crate::ports::Ports;
+
+pub use error::Error;
+
+use sent::{OnlyIpam, Sent, SentDns, SentIpam, SentMasquerade, SentRule, SentRuntimeDns};
 
 /// What the configuration asks for.
 #[derive(Clone, Debug)]
@@ -22,6 +30,8 @@ pub struct Config {
     pub ipam: String,
     /// DNS settings that replace IPAM's in the result.
     pub dns: Option<Dns>,
+    /// MAC for the pod's interface; by default it follows from the address.
+    pub mac: Option<MacAddress>,
     /// What is masqueraded and by what.
     pub masquerade: Masquerade,
 }
@@ -61,115 +71,33 @@ impl Masquerade {
     }
 }
 
-/// What is wrong with a configuration. Every text names the key, the value and what would do.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Not the JSON that was expected.
-    #[error("{0}")]
-    Shape(String),
-    /// Another operating mode.
-    #[error("\"mode\": \"{0}\" is not supported: \"bridge\" is the only mode")]
-    Mode(String),
-    /// No IPAM plugin.
-    #[error("\"ipam\": {{\"type\": …}} is missing: name the IPAM plugin, \"azure-vnet-ipam\"")]
-    NoIpam,
-    /// Not a name for an interface.
-    #[error(
-        "\"{key}\": \"{value}\" cannot name an interface: 1 to 15 letters, digits, '_', '-' or '.'"
-    )]
-    InterfaceName {
-        /// Which key.
-        key: &'static str,
-        /// Its value.
-        value: String,
-    },
-    /// Not a tier.
-    #[error(
-        "\"masquerade\": {{\"datapath\": \"{0}\"}}: one of \"auto\", \"ebpf\", \"netfilter\", \"off\""
-    )]
-    Datapath(String),
-    /// Not an IPv4 prefix.
-    #[error(
-        "\"masquerade\": {{\"{key}\": …\"{value}\"…}} is not an IPv4 CIDR such as \"10.0.0.0/8\""
-    )]
-    Cidr {
-        /// Which key.
-        key: &'static str,
-        /// Its value.
-        value: String,
-    },
-    /// Not an action.
-    #[error(
-        "\"masquerade\": {{\"rules\": …\"{0}\"…}}: one of \"exempt\", \"masquerade\", \"drop\""
-    )]
-    Action(String),
-    /// Rules by protocol or port.
-    #[error(
-        "\"masquerade\": {{\"rules\": …\"{0}\"…}} is not supported yet: rules go by \"to\" alone"
-    )]
-    RuleKey(&'static str),
-    /// Not a range of ports, or one that others use.
-    #[error("\"masquerade\": {{\"ports\": …}}: {0}")]
-    Ports(#[from] ports::Error),
-}
-
-/// Keys as they may be sent; unknown ones belong to other plugins or to the future.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Sent {
-    mode: Option<String>,
-    bridge: Option<String>,
-    master: Option<String>,
-    ipam: Option<SentIpam>,
-    dns: Option<SentDns>,
-    masquerade: Option<SentMasquerade>,
-}
-
-#[derive(Deserialize)]
-struct SentIpam {
-    #[serde(rename = "type")]
-    kind: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct SentDns {
-    nameservers: Option<Vec<String>>,
-    domain: Option<String>,
-    search: Option<Vec<String>>,
-    options: Option<Vec<String>>,
-}
-
-#[derive(Default, Deserialize)]
-struct SentMasquerade {
-    datapath: Option<String>,
-    #[serde(rename = "nonMasqueradeCIDRs")]
-    non_masquerade_cidrs: Option<Vec<String>>,
-    #[serde(rename = "masqLinkLocal")]
-    masq_link_local: Option<bool>,
-    rules: Option<Vec<SentRule>>,
-    ports: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct SentRule {
-    to: String,
-    action: String,
-    proto: Option<serde_json::Value>,
-    port: Option<serde_json::Value>,
-}
+/// Keys of the reference bridge that isolate pods, or change what they see, and that this plugin does
+/// not have. Ignored, they would promise what is not there.
+const UNSUPPORTED: [&str; 6] = [
+    "vlan",
+    "vlanTrunk",
+    "macspoofchk",
+    "portIsolation",
+    "promiscMode",
+    "disableContainerInterface",
+];
 
 impl Config {
     /// Reads and checks the configuration of an ADD.
     pub fn read(conf: &NetConf) -> Result<Self, Error> {
         let sent: Sent = conf.parse().map_err(|error| Error::Shape(error.msg))?;
+        refuse_unsupported(conf)?;
         if let Some(mode) = sent.mode.filter(|mode| mode != "bridge") {
             return Err(Error::Mode(mode));
         }
+        let runtime = sent.runtime_config.unwrap_or_default();
         Ok(Self {
             bridge: interface("bridge", sent.bridge)?,
             master: interface("master", sent.master)?,
             ipam: ipam_type(sent.ipam)?,
-            dns: sent.dns.and_then(SentDns::into_dns),
+            dns: (runtime.dns.and_then(SentRuntimeDns::into_dns))
+                .or_else(|| sent.dns.and_then(SentDns::into_dns)),
+            mac: requested_mac(runtime.mac, sent.args.as_ref())?,
             masquerade: masquerade(sent.masquerade.unwrap_or_default())?,
         })
     }
@@ -178,12 +106,56 @@ impl Config {
 /// The IPAM plugin that a DEL has to call: all it needs of a configuration that may have changed
 /// since the ADD, or may have been wrong even then.
 pub fn ipam_of(conf: &NetConf) -> Result<String, Error> {
-    #[derive(Deserialize)]
-    struct OnlyIpam {
-        ipam: Option<SentIpam>,
-    }
     let sent: OnlyIpam = conf.parse().map_err(|error| Error::Shape(error.msg))?;
     ipam_type(sent.ipam)
+}
+
+fn refuse_unsupported(conf: &NetConf) -> Result<(), Error> {
+    for key in UNSUPPORTED {
+        if let Some(value) = conf.get(key).filter(|value| !is_default(value)) {
+            let value = value.clone();
+            return Err(Error::Unsupported { key, value });
+        }
+    }
+    Ok(())
+}
+
+/// What a Go program writes for a value that nobody set.
+fn is_default(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(on) => !on,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(members) => members.is_empty(),
+    }
+}
+
+/// What the runtime was asked for comes before what stands in the configuration.
+fn requested_mac(
+    runtime: Option<Value>,
+    args: Option<&Value>,
+) -> Result<Option<MacAddress>, Error> {
+    let member = |object: &Value, key| keys::get(object.as_object()?, key).cloned();
+    let in_args = || member(&member(args?, "cni")?, "mac");
+    let given = |value: &Value| !is_default(value);
+    let requested = (runtime
+        .filter(given)
+        .map(|value| ("runtimeConfig.mac", value)))
+    .or_else(|| Some(("args.cni.mac", in_args().filter(given)?)));
+    requested
+        .map(|(key, value)| {
+            let mac = value.as_str().and_then(unicast);
+            mac.ok_or(Error::Mac { key, value })
+        })
+        .transpose()
+}
+
+/// A MAC that an interface can have: not a group's, not zero.
+pub fn unicast(text: &str) -> Option<MacAddress> {
+    let mac: MacAddress = text.parse().ok()?;
+    (mac.0[0] & 1 == 0 && mac.0 != [0; 6]).then_some(mac)
 }
 
 fn ipam_type(ipam: Option<SentIpam>) -> Result<String, Error> {
@@ -262,19 +234,6 @@ fn cidr(key: &'static str, value: String) -> Result<Ipv4Net, Error> {
         .parse::<Ipv4Net>()
         .or_else(|_| value.parse::<Ipv4Addr>().map(Ipv4Net::from))
         .map_err(|_| Error::Cidr { key, value })
-}
-
-impl SentDns {
-    /// `None` where nothing is set: then IPAM's settings stand.
-    fn into_dns(self) -> Option<Dns> {
-        let dns = Dns {
-            nameservers: self.nameservers.unwrap_or_default(),
-            domain: self.domain.unwrap_or_default(),
-            search: self.search.unwrap_or_default(),
-            options: self.options.unwrap_or_default(),
-        };
-        (dns != Dns::default()).then_some(dns)
-    }
 }
 
 #[cfg(test)]

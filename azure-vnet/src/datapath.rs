@@ -7,17 +7,22 @@ mod ebpf;
 mod maps;
 mod netfilter;
 mod object;
+mod probe;
 mod record;
+mod removal;
 
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use rustix::net::{AddressFamily, SocketType, netdevice::name_to_index, socket};
+use rustix::io::Errno;
+use rustix::net::netdevice::{index_to_name, name_to_index};
+use rustix::net::{AddressFamily, SocketType, socket};
 use serde::{Deserialize, Serialize};
 
 use crate::lock::{self, Lock};
 use crate::masquerade::Policy;
+use crate::names;
 use crate::netlink::MacAddress;
 use crate::state;
 
@@ -26,7 +31,9 @@ pub use ebpf::EbpfError;
 pub use maps::Counters;
 pub use netfilter::NetfilterError;
 pub use object::OBJECT;
+pub use probe::{Way, defects, probe};
 pub use record::Record;
+pub use removal::{Departed, Forgotten, forget_dead, has_another, remove_pod, sweep};
 
 /// `masquerade.datapath` of the configuration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -83,6 +90,8 @@ pub struct Pod {
     pub host_veth: String,
     /// Interface index of its host veth.
     pub ifindex: u32,
+    /// Names its container ([`crate::names::container`]), which may have several interfaces.
+    pub container: u32,
     /// Its address.
     pub address: Ipv4Addr,
     /// MAC of the pod's end.
@@ -129,42 +138,67 @@ enum Running {
     Netfilter,
 }
 
+impl Running {
+    /// The tier as an earlier call left it, if it is whole and the wanted one.
+    fn find(wanted: Wanted, uplink: &Uplink) -> Option<Self> {
+        let record = Record::read(&uplink.bridge)?;
+        match (choose(wanted, Some(&record)), record.tier) {
+            (Wanted::Netfilter, Tier::Ebpf(_)) | (Wanted::Ebpf | Wanted::Auto, Tier::Netfilter) => {
+                None
+            }
+            // Every pod that is added replaces the rules whole.
+            (Wanted::Netfilter, Tier::Netfilter) => Some(Self::Netfilter),
+            (Wanted::Ebpf | Wanted::Auto, Tier::Ebpf(mechanism)) => {
+                ebpf::Ebpf::reuse(uplink, mechanism).map(Self::Ebpf)
+            }
+        }
+    }
+}
+
 impl Datapath {
     /// Makes sure that the datapath of `uplink` is in place. What is there already is kept: with
     /// `Auto` the tier that the first call chose. A tier that is set up anew, or again after its
     /// state was lost, serves all pods of the bridge at once.
     pub fn ensure(wanted: Wanted, uplink: Uplink) -> Result<Self, Error> {
-        let record = Record::read(&uplink.bridge);
-        if let Some(Tier::Ebpf(mechanism)) = record.as_ref().map(|record| record.tier)
-            && wanted != Wanted::Netfilter
-            && let Some(ebpf) = ebpf::Ebpf::reuse(&uplink, mechanism)
-        {
-            return Ok(Self {
-                uplink,
-                tier: Running::Ebpf(ebpf),
-            });
+        if let Some(tier) = Running::find(wanted, &uplink) {
+            return Ok(Self { uplink, tier });
         }
-        let _lock = lock(&uplink.bridge)?;
+        let lock = lock(&uplink.bridge)?;
+        // Another call may have done it while this one waited.
+        if let Some(tier) = Running::find(wanted, &uplink) {
+            return Ok(Self { uplink, tier });
+        }
+        let record = Record::read(&uplink.bridge);
+        let choice = choose(wanted, record.as_ref());
         let pods = pods(&uplink.bridge);
-        let (tier, record) = match choose(wanted, record.as_ref()) {
-            Wanted::Netfilter => Self::netfilter(&uplink, &pods, record)?,
-            choice => Self::ebpf(choice, &uplink, &pods)?,
+        let before = record.map(|record| record.tier);
+        let (tier, record) = match choice {
+            Wanted::Netfilter => Self::netfilter(&uplink, &pods, &lock)?,
+            choice => Self::ebpf(choice, &uplink, &pods, before, &lock)?,
         };
         record.write(&uplink.bridge)?;
         Ok(Self { uplink, tier })
     }
 
-    fn ebpf(choice: Wanted, uplink: &Uplink, pods: &[Pod]) -> Result<(Running, Record), Error> {
+    fn ebpf(
+        choice: Wanted,
+        uplink: &Uplink,
+        pods: &[Pod],
+        before: Option<Tier>,
+        lock: &Lock,
+    ) -> Result<(Running, Record), Error> {
         match ebpf::Ebpf::set_up(uplink, pods) {
             Ok(ebpf) => {
-                netfilter::remove(&uplink.bridge);
+                if before == Some(Tier::Netfilter) {
+                    netfilter::drain(&uplink.bridge, lock);
+                }
                 let record = Record::new(Tier::Ebpf(ebpf.mechanism()), None);
                 Ok((Running::Ebpf(ebpf), record))
             }
             Err(error) if choice == Wanted::Auto => {
                 let why = chain(&error);
                 ebpf::remove(uplink, pods);
-                netfilter::install(uplink, pods).map_err(|source| Error::Netfilter {
+                netfilter::install(uplink, pods, lock).map_err(|source| Error::Netfilter {
                     source,
                     ebpf: Some(why.clone()),
                 })?;
@@ -172,42 +206,47 @@ impl Datapath {
                 Ok((Running::Netfilter, Record::new(Tier::Netfilter, Some(why))))
             }
             Err(error) => {
-                ebpf::remove(uplink, pods);
+                // Pods that an earlier call serves are better off with what is left of it.
+                if !matches!(before, Some(Tier::Ebpf(_))) {
+                    ebpf::remove(uplink, pods);
+                }
                 Err(error.into())
             }
         }
     }
 
-    fn netfilter(
-        uplink: &Uplink,
-        pods: &[Pod],
-        record: Option<Record>,
-    ) -> Result<(Running, Record), Error> {
-        netfilter::install(uplink, pods)
+    fn netfilter(uplink: &Uplink, pods: &[Pod], lock: &Lock) -> Result<(Running, Record), Error> {
+        netfilter::install(uplink, pods, lock)
             .map_err(|source| Error::Netfilter { source, ebpf: None })?;
         ebpf::remove(uplink, pods);
-        let why = record.and_then(|record| record.why);
-        Ok((Running::Netfilter, Record::new(Tier::Netfilter, why)))
+        Ok((Running::Netfilter, Record::new(Tier::Netfilter, None)))
     }
 
-    /// Serves one more pod, which is among the remembered attachments already.
-    pub fn add_pod(&self, pod: &Pod) -> Result<Served, Error> {
-        let bridge = &self.uplink.bridge;
-        let served = Served {
-            bridge: bridge.clone(),
-            host_veth: pod.host_veth.clone(),
-            address: pod.address,
+    /// Takes responsibility for a pod before its link is made: from then on a concurrent call that
+    /// sets the tier up anew may serve it, so a failed ADD has to take it back even if it never
+    /// came to [`Served::serve`].
+    pub fn undertake(&self, host_veth: &str, address: Ipv4Addr) -> Served<'_> {
+        Served {
+            datapath: self,
+            pod: Departed {
+                host_veth: host_veth.to_owned(),
+                ifindex: None,
+                address: Some(address),
+            },
             kept: false,
-        };
+        }
+    }
+
+    fn add_pod(&self, pod: &Pod) -> Result<(), Error> {
+        let bridge = &self.uplink.bridge;
         match &self.tier {
-            Running::Ebpf(ebpf) => ebpf.add_pod(bridge, pod)?,
+            Running::Ebpf(_) => Ok(ebpf::add_pod(bridge, pod)?),
             Running::Netfilter => {
-                let _lock = lock(bridge)?;
-                netfilter::install(&self.uplink, &pods(bridge))
-                    .map_err(|source| Error::Netfilter { source, ebpf: None })?;
+                let lock = lock(bridge)?;
+                netfilter::install(&self.uplink, &pods(bridge), &lock)
+                    .map_err(|source| Error::Netfilter { source, ebpf: None })
             }
         }
-        Ok(served)
     }
 
     /// What is in place.
@@ -219,45 +258,35 @@ impl Datapath {
     }
 }
 
-/// A pod that is served but may not stay; dropping it forgets the pod.
+/// A pod that is served but may not stay; dropping it, after its link, forgets the pod.
 #[must_use = "dropping it forgets the pod"]
-#[derive(Debug)]
-pub struct Served {
-    bridge: String,
-    host_veth: String,
-    address: Ipv4Addr,
+pub struct Served<'a> {
+    datapath: &'a Datapath,
+    pod: Departed,
     kept: bool,
 }
 
-impl Served {
+impl Served<'_> {
+    /// Serves the pod, which is among the remembered attachments and has its link by now.
+    pub fn serve(&mut self, pod: &Pod) -> Result<(), Error> {
+        self.pod.ifindex = Some(pod.ifindex);
+        self.datapath.add_pod(pod)
+    }
+
     /// The pod stays.
     pub fn commit(mut self) {
         self.kept = true;
     }
 }
 
-impl Drop for Served {
+impl Drop for Served<'_> {
     fn drop(&mut self) {
         if self.kept {
             return;
         }
-        if let Err(error) = remove_pod(&self.bridge, &self.host_veth, self.address) {
+        if let Err(error) = remove_pod(&self.datapath.uplink.bridge, &self.pod) {
             tracing::warn!("{}", chain(&error));
         }
-    }
-}
-
-/// Forgets a pod in whatever tier is in place; what is gone already is as good. Its link may be
-/// gone, so it is known by name and address.
-pub fn remove_pod(bridge: &str, host_veth: &str, address: Ipv4Addr) -> Result<(), Error> {
-    match Record::read(bridge).map(|record| record.tier) {
-        Some(Tier::Ebpf(_)) => Ok(ebpf::remove_pod(bridge, host_veth, address)?),
-        Some(Tier::Netfilter) => {
-            let _lock = lock(bridge)?;
-            netfilter::remove_pod(bridge, address)
-                .map_err(|source| Error::Netfilter { source, ebpf: None })
-        }
-        None => Ok(()),
     }
 }
 
@@ -268,12 +297,21 @@ fn pods(bridge: &str) -> Vec<Pod> {
         .filter_map(|attachment| {
             Some(Pod {
                 ifindex: interface_index(&attachment.host_veth)?,
+                container: names::container(&attachment.container_id),
                 host_veth: attachment.host_veth,
                 address: attachment.address,
                 mac: attachment.mac,
             })
         })
         .collect()
+}
+
+/// Whether there is a link of this index. In doubt there is.
+fn is_link(index: u32) -> bool {
+    let Ok(socket) = socket(AddressFamily::INET, SocketType::DGRAM, None) else {
+        return true;
+    };
+    !matches!(index_to_name(socket, index), Err(Errno::NODEV))
 }
 
 /// The index of a link of this namespace, if there is one of that name.

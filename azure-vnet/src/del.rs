@@ -3,64 +3,143 @@
 //! Nothing stops it half-way: what fails is collected and reported when all has been tried. The
 //! address goes back last, so that nobody has it while anything here still knows it.
 
+use std::net::Ipv4Addr;
+
 use azure_vnet_cni::Del;
 
 use crate::apply::{self, Removal};
 use crate::config;
-use crate::datapath;
+use crate::datapath::{self, Departed, Forgotten};
 use crate::error::Error;
 use crate::lease;
 use crate::names;
-use crate::netlink::Netlink;
+use crate::netlink::{Netlink, gone_is_fine, neighbour};
+use crate::plan;
 use crate::state;
 
-/// Detaches the container. Without namespace, link or record it is as good: they may be gone.
+/// Detaches the container. Its namespace is not needed, nor is the record, nor the configuration that
+/// the ADD had: the veth is found by its name, and says the rest.
 pub async fn del(request: &Del) -> Result<(), Error> {
     let host_veth = names::host_veth(request.conf.name(), &request.container_id, &request.ifname);
-    let attachment = state::find(&host_veth);
     let mut failures = Failures::default();
-
-    if let Some(attachment) = &attachment {
-        let bridge = &attachment.bridge;
-        failures.collect(datapath::remove_pod(bridge, &host_veth, attachment.address));
-    }
-    let removal = Removal {
-        host_veth: host_veth.clone(),
-        bridge: attachment
-            .as_ref()
-            .map(|attachment| attachment.bridge.clone()),
-        addresses: attachment
-            .iter()
-            .map(|attachment| attachment.address.into())
-            .collect(),
-    };
     match Netlink::current() {
-        Ok(host) => {
-            for error in apply::remove(&host, &removal).await {
-                failures.collect(Err::<(), _>(error));
-            }
-        }
-        Err(error) => failures.collect(Err::<(), _>(error)),
+        Ok(host) => failures.append(detach(&host, &host_veth).await),
+        Err(error) => failures.note(error),
     }
     match config::ipam_of(&request.conf) {
-        Ok(ipam) => failures.collect(lease::release(&ipam, &request.path, &request.conf)),
-        Err(error) => failures.collect(Err::<(), _>(error)),
-    }
-    if failures.is_empty() {
-        failures.collect(state::forget(&host_veth));
+        Ok(ipam) => {
+            failures.collect(lease::release(&ipam, &request.path, &request.conf));
+        }
+        Err(error) => failures.note(error),
     }
     failures.into_result()
 }
 
+/// Takes an attachment off the node: the link, what the datapath knows of it, and, when nothing else
+/// is left, the record.
+pub async fn detach(host: &Netlink, host_veth: &str) -> Failures {
+    let mut failures = Failures::default();
+    let known = Known::gather(host, host_veth, &mut failures).await;
+    for error in apply::remove(host, &known.removal(host_veth)).await {
+        failures.note(error);
+    }
+    match &known.bridge {
+        Some(bridge) => {
+            failures.collect(datapath::remove_pod(bridge, &known.departed(host_veth)));
+        }
+        None => forget(host, datapath::forget_dead(), &mut failures).await,
+    }
+    if failures.is_empty() {
+        failures.collect(state::forget(host_veth));
+    }
+    failures
+}
+
+/// The datapath's part of pods that are gone has been taken away; takes away what else the node knew
+/// of them.
+pub async fn forget(host: &Netlink, forgotten: Forgotten, failures: &mut Failures) {
+    for error in forgotten.failures {
+        failures.note(error);
+    }
+    for (bridge, address) in forgotten.pods {
+        if let Some(Some(link)) = failures.collect(host.link(&bridge).await) {
+            let entry = neighbour::delete(link.index, &bridge, address.into());
+            failures.collect(gone_is_fine(host.run(entry).await));
+        }
+    }
+}
+
+/// What is known of an attachment: from its record, or else from its link.
+struct Known {
+    bridge: Option<String>,
+    ifindex: Option<u32>,
+    address: Option<Ipv4Addr>,
+}
+
+impl Known {
+    async fn gather(host: &Netlink, host_veth: &str, failures: &mut Failures) -> Self {
+        let link = failures.collect(host.link(host_veth).await).flatten();
+        let ifindex = link.as_ref().map(|link| link.index);
+        if let Some(record) = state::find(host_veth) {
+            return Self {
+                bridge: Some(record.bridge),
+                ifindex,
+                address: Some(record.address),
+            };
+        }
+        let master = link.as_ref().and_then(|link| link.master);
+        let bridge = match master {
+            Some(index) => failures.collect(host.link_at(index).await).flatten(),
+            None => None,
+        };
+        Self {
+            bridge: bridge.map(|bridge| bridge.name),
+            ifindex,
+            address: link.and_then(|link| plan::address_behind(link.mac?)),
+        }
+    }
+
+    fn removal(&self, host_veth: &str) -> Removal {
+        // The address of an attachment that lingered may be another pod's by now.
+        let its = |address: &Ipv4Addr| {
+            let bridge = self.bridge.as_deref();
+            !bridge.is_some_and(|bridge| datapath::has_another(bridge, host_veth, *address))
+        };
+        let address = self.address.filter(its);
+        Removal {
+            host_veth: host_veth.to_owned(),
+            bridge: self.bridge.clone(),
+            addresses: address.into_iter().map(Into::into).collect(),
+        }
+    }
+
+    fn departed(&self, host_veth: &str) -> Departed {
+        Departed {
+            host_veth: host_veth.to_owned(),
+            ifindex: self.ifindex,
+            address: self.address,
+        }
+    }
+}
+
 /// What went wrong so far.
-#[derive(Default)]
-struct Failures(Vec<Error>);
+#[derive(Debug, Default)]
+pub struct Failures(Vec<Error>);
 
 impl Failures {
-    fn collect(&mut self, result: Result<(), impl Into<Error>>) {
-        if let Err(error) = result {
-            self.0.push(error.into());
-        }
+    /// Gives what a step gave, or notes that it failed.
+    pub fn collect<T>(&mut self, result: Result<T, impl Into<Error>>) -> Option<T> {
+        result.map_err(|error| self.note(error)).ok()
+    }
+
+    /// Notes a failure.
+    pub fn note(&mut self, error: impl Into<Error>) {
+        self.0.push(error.into());
+    }
+
+    /// Takes over the failures of a part.
+    pub fn append(&mut self, mut other: Self) {
+        self.0.append(&mut other.0);
     }
 
     fn is_empty(&self) -> bool {
@@ -68,7 +147,7 @@ impl Failures {
     }
 
     /// The first failure is the answer, as a runtime takes only one; the others are logged.
-    fn into_result(self) -> Result<(), Error> {
+    pub fn into_result(self) -> Result<(), Error> {
         let mut failures = self.0.into_iter();
         let first = failures.next();
         for error in failures {

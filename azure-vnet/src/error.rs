@@ -2,7 +2,9 @@
 
 use azure_vnet_cni::{CniError, code};
 
-use crate::{apply, config, datapath, lock, netlink, netns, node, plan, ports, state};
+use crate::{
+    apply, check, config, datapath, lock, netlink, netns, node, plan, ports, state, status,
+};
 
 /// The node's network cannot be brought into shape.
 const NODE: u32 = code::PLUGIN;
@@ -11,11 +13,14 @@ const POD: u32 = code::PLUGIN + 1;
 /// The datapath cannot be set up.
 const DATAPATH: u32 = code::PLUGIN + 2;
 
+/// CHECK found a difference.
+const DIFFERENCE: u32 = code::PLUGIN + 3;
+
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The configuration cannot be meant like this.
-    #[error("invalid network configuration")]
+    #[error(transparent)]
     Config(#[from] config::Error),
     /// The protocol crate or the IPAM plugin has said it all.
     #[error("{}", .0.msg)]
@@ -44,6 +49,12 @@ pub enum Error {
     /// What the plugin remembers.
     #[error(transparent)]
     State(#[from] state::Error),
+    /// CHECK's answer.
+    #[error(transparent)]
+    Difference(#[from] check::Difference),
+    /// STATUS's answer.
+    #[error(transparent)]
+    NotReady(#[from] status::NotReady),
     /// The asynchronous runtime.
     #[error("cannot start")]
     Runtime(#[source] std::io::Error),
@@ -66,7 +77,12 @@ impl Error {
     fn code(&self) -> u32 {
         match self {
             Self::Cni(error) => error.code,
-            Self::Config(_) | Self::Ports(_) => code::INVALID_CONFIG,
+            Self::Config(error) => error.code(),
+            Self::Ports(_) | Self::Difference(check::Difference::NotListed { .. }) => {
+                code::INVALID_CONFIG
+            }
+            Self::Difference(_) => DIFFERENCE,
+            Self::NotReady(error) => error.code(),
             Self::NetNs(_) => code::INVALID_ENVIRONMENT,
             Self::State(_) => code::IO,
             Self::Node(error) => node_code(error),
@@ -92,10 +108,9 @@ impl From<Error> for CniError {
 fn node_code(error: &node::NodeError) -> u32 {
     use node::NodeError as Node;
     match error {
-        Node::NoSuchMaster { .. }
-        | Node::UnsuitableMaster { .. }
-        | Node::BadBridgeName { .. }
-        | Node::NotABridge { .. } => code::INVALID_CONFIG,
+        Node::NoSuchMaster { .. } | Node::UnsuitableMaster { .. } | Node::BadBridgeName { .. } => {
+            code::INVALID_CONFIG
+        }
         Node::Lock(error) => lock_code(error, NODE),
         _ => NODE,
     }

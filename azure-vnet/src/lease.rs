@@ -1,6 +1,7 @@
 //! The address that IPAM lends to an attachment, and the promise to give it back.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use azure_vnet_cni::{
     CniError, NetConf, code,
@@ -8,6 +9,9 @@ use azure_vnet_cni::{
     reply::Success,
 };
 use ipnet::{IpNet, Ipv4Net};
+
+/// Runtimes ask for the status every few seconds, and may wait for it in the middle of other work.
+const STATUS_LIMIT: Duration = Duration::from_secs(5);
 
 /// An address on loan. Dropping it gives the address back; [`Lease::commit`] keeps it.
 pub struct Lease<'a> {
@@ -62,6 +66,21 @@ impl Drop for Lease<'_> {
 /// DEL's half: gives back what the attachment of this call holds.
 pub fn release(ipam: &str, path: &str, conf: &NetConf) -> Result<(), CniError> {
     Delegate::find(ipam, path, conf, DEFAULT_LIMIT)?.del()
+}
+
+/// CHECK's half: whether the address is still the attachment's.
+pub fn check(ipam: &str, path: &str, conf: &NetConf) -> Result<(), CniError> {
+    Delegate::find(ipam, path, conf, DEFAULT_LIMIT)?.check()
+}
+
+/// GC's half: gives back what attachments hold that are not in use.
+pub fn collect(ipam: &str, path: &str, conf: &NetConf) -> Result<(), CniError> {
+    Delegate::find(ipam, path, conf, DEFAULT_LIMIT)?.gc()
+}
+
+/// STATUS's half: whether there is an address for one more attachment.
+pub fn status(ipam: &str, path: &str, conf: &NetConf) -> Result<(), CniError> {
+    Delegate::find(ipam, path, conf, STATUS_LIMIT)?.status()
 }
 
 fn give_back(delegate: &Delegate<'_>) {

@@ -3,11 +3,13 @@
 
 pub mod add;
 pub mod apply;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod datapath;
 pub mod del;
 pub mod error;
+pub mod gc;
 pub mod lease;
 pub mod lock;
 pub mod log;
@@ -19,4 +21,5 @@ pub mod node;
 pub mod plan;
 pub mod ports;
 pub mod state;
+pub mod status;
 pub mod sysctl;

@@ -37,10 +37,16 @@ pub enum Error {
 /// A lock that is held until this is dropped.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
 }
 
 impl Lock {
+    /// A handle for a child process: the lock is held until this is dropped and the child has
+    /// ended. Without it, a child that outlives a killed call would work unlocked.
+    pub fn share(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
     /// Waits for the exclusive lock on `path`, at most 30 s.
     pub fn acquire(path: &Path) -> Result<Self, Error> {
         let failed = |source| Error::Io {
@@ -60,7 +66,7 @@ impl Lock {
         let mut pause = FIRST_PAUSE;
         loop {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Self { _file: file }),
+                Ok(()) => return Ok(Self { file }),
                 Err(Errno::WOULDBLOCK) if Instant::now() < end => {
                     std::thread::sleep(pause);
                     pause = (pause * 2).min(LONGEST_PAUSE);

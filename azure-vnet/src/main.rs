@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use azure_vnet::error::Error;
-use azure_vnet::{add, cli, del, log};
+use azure_vnet::{add, check, cli, del, gc, log, status};
 use azure_vnet_cni::{CniError, Outcome, Request};
 
 fn main() -> ExitCode {
@@ -14,21 +14,30 @@ fn main() -> ExitCode {
     }
     azure_vnet_cni::main("azure-vnet", env!("CARGO_PKG_VERSION"), |request| {
         let start = Instant::now();
-        let (verb, container_id, ifname) = match &request {
-            Request::Add(add) => ("ADD", &add.container_id, &add.ifname),
-            Request::Del(del) => ("DEL", &del.container_id, &del.ifname),
-        };
+        let call = name(&request);
         let outcome = serve(&request);
         let took = start.elapsed();
         match &outcome {
-            Ok(_) => tracing::info!("{verb} {container_id} {ifname} took {took:.1?}"),
-            Err(error) => tracing::error!(
-                "{verb} {container_id} {ifname} failed after {took:.1?}: {}",
-                error.chain()
-            ),
+            // Runtimes ask for it twice a second.
+            Ok(_) if matches!(&request, Request::Status(_)) => {
+                tracing::debug!("{call} took {took:.1?}");
+            }
+            Ok(_) => tracing::info!("{call} took {took:.1?}"),
+            Err(error) => tracing::error!("{call} failed after {took:.1?}: {}", error.chain()),
         }
         outcome.map_err(CniError::from)
     })
+}
+
+/// What a call is called in the log.
+fn name(request: &Request) -> String {
+    match request {
+        Request::Add(add) => format!("ADD {} {}", add.container_id, add.ifname),
+        Request::Del(del) => format!("DEL {} {}", del.container_id, del.ifname),
+        Request::Check(check) => format!("CHECK {} {}", check.container_id, check.ifname),
+        Request::Gc(gc) => format!("GC {}", gc.conf.name()),
+        Request::Status(status) => format!("STATUS {}", status.conf.name()),
+    }
 }
 
 /// One thread does everything: calls are short, and many run at once as processes.
@@ -40,5 +49,14 @@ fn serve(request: &Request) -> Result<Outcome, Error> {
     match request {
         Request::Add(request) => runtime.block_on(add::add(request)).map(Outcome::Added),
         Request::Del(request) => runtime.block_on(del::del(request)).map(|()| Outcome::Done),
+        Request::Check(request) => {
+            let checked = runtime.block_on(check::check(request));
+            checked.map(|()| Outcome::Done)
+        }
+        Request::Gc(request) => runtime.block_on(gc::gc(request)).map(|()| Outcome::Done),
+        Request::Status(request) => {
+            let ready = runtime.block_on(status::status(request));
+            ready.map(|()| Outcome::Done)
+        }
     }
 }

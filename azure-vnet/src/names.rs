@@ -24,6 +24,13 @@ pub fn host_veth(network: &str, container_id: &str, ifname: &str) -> String {
     PREFIX.chars().chain(digits.take(DIGITS)).collect()
 }
 
+/// A number that names a container in the kernel, where its interfaces have to be told for one's.
+pub fn container(container_id: &str) -> u32 {
+    let digest: [u8; 32] = Sha256::digest(container_id.as_bytes()).into();
+    let [a, b, c, d, ..] = digest;
+    u32::from_ne_bytes([a, b, c, d])
+}
+
 /// True for a name that [`host_veth`] can make.
 pub fn is_ours(name: &str) -> bool {
     name.strip_prefix(PREFIX).is_some_and(|rest| {

@@ -6,6 +6,7 @@
 
 pub mod address;
 mod error;
+pub mod filter;
 pub mod link;
 mod mac;
 pub mod neighbour;

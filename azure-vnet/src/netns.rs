@@ -84,6 +84,18 @@ impl NetNs {
         Ok(netns)
     }
 
+    /// Opens the namespace that a runtime names. The plugin's own is refused unless
+    /// `CNI_NETNS_OVERRIDE` is `1` or `true`, as plugins on the CNI project's library have it.
+    pub fn of_container(path: &str) -> Result<Self, NetNsError> {
+        let allowed = std::env::var("CNI_NETNS_OVERRIDE")
+            .is_ok_and(|value| value == "1" || value.eq_ignore_ascii_case("true"));
+        if allowed {
+            Self::open_any(path)
+        } else {
+            Self::open(path)
+        }
+    }
+
     /// Opens the namespace at `path`, also when it is the plugin's own (`CNI_NETNS_OVERRIDE=1`).
     pub fn open_any(path: impl Into<PathBuf>) -> Result<Self, NetNsError> {
         let path = path.into();
@@ -142,7 +154,7 @@ impl AsFd for NetNs {
     }
 }
 
-#[allow(
+#[expect(
     clippy::disallowed_methods,
     reason = "the one place that enters a namespace, on a thread that ends there"
 )]

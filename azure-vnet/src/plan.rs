@@ -1,7 +1,7 @@
 //! What a pod's network consists of, worked out from the lease and the node alone: a pure function,
 //! so that what ADD makes, what CHECK compares and what a test expects is one and the same.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -115,6 +115,27 @@ impl Plan {
                 .map(|address| (address.address.addr(), pod_mac))
                 .collect(),
         })
+    }
+
+    /// The same attachment with a MAC that somebody asked for in the pod.
+    #[must_use]
+    pub fn with_pod_mac(mut self, mac: MacAddress) -> Self {
+        self.veth.pod_mac = mac;
+        for (_, neighbour) in &mut self.neighbours {
+            *neighbour = mac;
+        }
+        self
+    }
+}
+
+/// The pod's IPv4 address, read from the MAC that a plan gave the veth end on the node: what a DEL
+/// knows when all state is lost.
+pub fn address_behind(host_mac: MacAddress) -> Option<Ipv4Addr> {
+    match host_mac.0 {
+        [first, second, a, b, c, d] if [first, second] == HOST_MAC => {
+            Some(Ipv4Addr::new(a, b, c, d))
+        }
+        _ => None,
     }
 }
 

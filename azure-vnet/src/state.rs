@@ -87,25 +87,36 @@ pub fn find(host_veth: &str) -> Option<Attachment> {
     read(&path(host_veth))
 }
 
-/// Forgets an attachment; one that is not known is as good.
+/// Whether there is a file for the attachment behind a host veth, readable or not.
+pub fn is_known(host_veth: &str) -> bool {
+    path(host_veth).exists()
+}
+
+/// Forgets an attachment; one that is not known is as good. Takes along what a call that was killed
+/// in the middle of [`remember`] left.
 pub fn forget(host_veth: &str) -> Result<(), Error> {
     let path = path(host_veth);
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(error)),
-        _ => Ok(()),
+    for path in [temporary(&path), path] {
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed("remove", path)(error));
+            }
+            _ => {}
+        }
     }
+    Ok(())
 }
 
 /// All attachments on `bridge`.
 pub fn attachments(bridge: &str) -> Vec<Attachment> {
-    let Ok(entries) = std::fs::read_dir(attachments_directory()) else {
-        return Vec::new();
-    };
-    entries
-        .flatten()
-        .filter_map(|entry| read(&entry.path()))
-        .filter(|attachment| attachment.bridge == bridge)
-        .collect()
+    let attachments = all().filter(|attachment| attachment.bridge == bridge);
+    attachments.collect()
+}
+
+/// All attachments of the network called `network`.
+pub fn of_network(network: &str) -> Vec<Attachment> {
+    let attachments = all().filter(|attachment| attachment.network == network);
+    attachments.collect()
 }
 
 /// Replaces a file whole: whoever reads it, and whenever the machine stops, it is the old one or
@@ -113,7 +124,7 @@ pub fn attachments(bridge: &str) -> Vec<Attachment> {
 pub fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     std::fs::create_dir_all(directory)?;
-    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+    let temporary = temporary(path);
     let written = File::create(&temporary).and_then(|mut file| {
         file.write_all(&serde_json::to_vec(value)?)?;
         file.sync_all()
@@ -123,6 +134,18 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
         let _ = std::fs::remove_file(&temporary);
     }
     renamed.and_then(|()| File::open(directory)?.sync_all())
+}
+
+/// One name for each file, since each has one writer at a time: what a killed writer left is
+/// written over.
+fn temporary(path: &Path) -> PathBuf {
+    path.with_extension("tmp")
+}
+
+fn all() -> impl Iterator<Item = Attachment> {
+    let entries = std::fs::read_dir(attachments_directory());
+    let entries = entries.into_iter().flatten().flatten();
+    entries.filter_map(|entry| read(&entry.path()))
 }
 
 fn read(path: &Path) -> Option<Attachment> {

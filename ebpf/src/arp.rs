@@ -3,7 +3,7 @@
 //! The fabric knows one MAC for this node, the NIC's, and answers every request itself.
 
 use aya_ebpf::programs::TcContext;
-use azure_vnet_abi::{Be16, Be32, Mac, Reason, Uplink};
+use azure_vnet_abi::{Be16, Be32, Mac, Port, Reason, Uplink};
 
 use crate::{
     packet::{Ethernet, NETWORK, at},
@@ -30,10 +30,8 @@ struct Arp {
 
 impl Arp {
     #[inline(always)]
-    fn read(ctx: &TcContext) -> Result<&mut Self, Reason> {
-        let arp = at::<Self>(ctx, NETWORK).ok_or(Reason::Malformed)?;
-        // SAFETY: `at` has shown that the packet is inside the frame.
-        Ok(unsafe { &mut *arp })
+    fn read(ctx: &TcContext) -> Result<*mut Self, Reason> {
+        at::<Self>(ctx, NETWORK).ok_or(Reason::Malformed)
     }
 
     #[inline(always)]
@@ -54,12 +52,15 @@ fn address([first, second]: [u16; 2]) -> Be32 {
     Be32::from_raw(u32::from_ne_bytes([a, b, c, d]))
 }
 
-/// From a pod: it may speak for its own address and MAC, and probe with none (RFC 5227).
+/// From a pod: it may speak for its own addresses and MAC, and probe with none (RFC 5227).
 #[inline(always)]
-pub fn from_pod(ctx: &TcContext, own: Be32, source: Mac) -> Outcome {
+pub fn from_pod(ctx: &TcContext, port: &Port, source: Mac) -> Outcome {
     let arp = Arp::read(ctx)?;
+    // SAFETY: `read` has shown that the packet is inside the frame, and no other reference to it
+    // is alive.
+    let arp = unsafe { &mut *arp };
     let sender = arp.sender();
-    if sender != own && sender.raw() != 0 {
+    if sender.raw() != 0 && !pods::may_send(port, sender) {
         return Err(Reason::SpoofedAddress);
     }
     if arp.sender_mac != source {
@@ -73,6 +74,9 @@ pub fn from_pod(ctx: &TcContext, own: Be32, source: Mac) -> Outcome {
 #[inline(always)]
 pub fn to_uplink(ctx: &TcContext, uplink: &Uplink) -> Outcome {
     let arp = Arp::read(ctx)?;
+    // SAFETY: `read` has shown that the packet is inside the frame, and no other reference to it
+    // is alive.
+    let arp = unsafe { &mut *arp };
     let target = arp.target();
     if arp.operation == REQUEST && (target == uplink.address || pods::by_address(target).is_some())
     {
@@ -92,6 +96,9 @@ pub fn to_uplink(ctx: &TcContext, uplink: &Uplink) -> Outcome {
 #[inline(always)]
 pub fn from_uplink(ctx: &TcContext) -> Outcome {
     let arp = Arp::read(ctx)?;
+    // SAFETY: `read` has shown that the packet is inside the frame, and no other reference to it
+    // is alive.
+    let arp = unsafe { &mut *arp };
     if arp.operation != REPLY {
         return Ok(Reason::NotOurs);
     }

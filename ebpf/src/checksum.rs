@@ -8,9 +8,14 @@ use azure_vnet_abi::{Be16, Be32};
 /// order, so the words are taken as they lie in memory.
 #[inline(always)]
 pub fn after_address(checksum: u16, old: Be32, new: Be32) -> u16 {
-    let sum = u32::from(!checksum) + halves(!old.raw()) + halves(new.raw());
-    let folded = (sum & 0xffff) + (sum >> 16);
-    !((folded & 0xffff) + (folded >> 16)) as u16
+    folded(u32::from(!checksum) + halves(!old.raw()) + halves(new.raw()))
+}
+
+/// The checksum whose complement is this sum of half words.
+#[inline(always)]
+pub fn folded(sum: u32) -> u16 {
+    let once = (sum & 0xffff) + (sum >> 16);
+    !((once & 0xffff) + (once >> 16)) as u16
 }
 
 #[inline(always)]

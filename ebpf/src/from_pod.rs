@@ -12,7 +12,7 @@ use crate::{
     verdict::Outcome,
 };
 
-/// Drops what does not come from the pod's own address.
+/// Drops what does not come from the pod's own addresses.
 #[inline(always)]
 pub fn decide(ctx: &TcContext) -> Outcome {
     packet::pull_headers(ctx);
@@ -26,7 +26,7 @@ pub fn decide(ctx: &TcContext) -> Outcome {
     }
     match frame.ether_type {
         ETHERTYPE_IPV4 => ipv4(ctx, port),
-        ETHERTYPE_ARP => arp::from_pod(ctx, port.address, frame.source),
+        ETHERTYPE_ARP => arp::from_pod(ctx, port, frame.source),
         _ => Ok(Reason::NotOurs),
     }
 }
@@ -34,7 +34,7 @@ pub fn decide(ctx: &TcContext) -> Outcome {
 #[inline(always)]
 fn ipv4(ctx: &TcContext, port: &Port) -> Outcome {
     let ip = Ipv4::read(ctx)?;
-    if ip.source != port.address {
+    if !pods::may_send(port, ip.source) {
         return Err(Reason::SpoofedAddress);
     }
     Ok(Reason::NotOurs)

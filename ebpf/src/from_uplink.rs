@@ -7,11 +7,12 @@ use aya_ebpf::programs::TcContext;
 use azure_vnet_abi::{Action, Flow, FlowKind, Pod, Reason, Uplink};
 
 use crate::{
-    arp, config, flow,
-    packet::{self, ETHERTYPE_ARP, ETHERTYPE_IPV4, Frame, Ipv4, TCP, Transport},
+    arp, config, flow, fragment,
+    icmp::IcmpError,
+    packet::{self, ETHERTYPE_ARP, ETHERTYPE_IPV4, Frame, ICMP, Ipv4, Part, TCP, Transport},
     pods, policy,
     rewrite::{self, End},
-    snat,
+    snat, sweep,
     verdict::Outcome,
 };
 
@@ -47,7 +48,7 @@ fn ipv4(ctx: &TcContext, uplink: &Uplink) -> Outcome {
 #[inline(always)]
 fn to_node(ctx: &TcContext, uplink: &Uplink, ip: &Ipv4) -> Outcome {
     let Ok(transport) = Transport::read(ctx, ip) else {
-        return Ok(Reason::NotOurs);
+        return without_ports(ctx, uplink, ip);
     };
     if !snat::is_in_range(transport.destination_port.to_host(), uplink) {
         return Ok(Reason::NotOurs);
@@ -59,11 +60,55 @@ fn to_node(ctx: &TcContext, uplink: &Uplink, ip: &Ipv4) -> Outcome {
     if flow.kind != FlowKind::UNMASQUERADE {
         return Ok(Reason::NotOurs);
     }
-    flow::touch(&key, flow, &transport, uplink, flow::now());
+    let now = flow::now();
+    flow::touch(&key, flow, &transport, uplink, now);
     let (address, port, mac) = (flow.address, flow.port, flow.mac);
+    fragment::expect_more(ip, address, mac, now);
     rewrite::destination_mac(ctx, mac)?;
     rewrite::endpoint(ctx, End::Destination, ip, &transport, address, port)?;
     Ok(Reason::Unmasqueraded)
+}
+
+/// For the node's address, and its flow not to be told by ports.
+#[inline(always)]
+fn without_ports(ctx: &TcContext, uplink: &Uplink, ip: &Ipv4) -> Outcome {
+    if ip.part == Part::Later {
+        later_fragment(ctx, uplink, ip)
+    } else {
+        icmp_error(ctx, ip)
+    }
+}
+
+/// The first fragment has told what becomes of this one, if it was for a pod.
+#[inline(always)]
+fn later_fragment(ctx: &TcContext, uplink: &Uplink, ip: &Ipv4) -> Outcome {
+    let Some(first) = fragment::first_of(ip, flow::now(), uplink) else {
+        return Ok(Reason::NotOurs);
+    };
+    let (address, mac) = (first.address, first.mac);
+    rewrite::destination_mac(ctx, mac)?;
+    rewrite::address(ctx, End::Destination, ip, address)?;
+    Ok(Reason::Unmasqueraded)
+}
+
+/// A router or the remote complains about a packet of a masqueraded flow: so the pod is told.
+#[inline(always)]
+fn icmp_error(ctx: &TcContext, ip: &Ipv4) -> Outcome {
+    if ip.protocol != ICMP {
+        return Ok(Reason::NotOurs);
+    }
+    let Ok(error) = IcmpError::read(ctx, ip) else {
+        return Ok(Reason::NotOurs);
+    };
+    let Some(flow) = flow::find(&error.key()) else {
+        return Ok(Reason::NotOurs);
+    };
+    if flow.kind != FlowKind::UNMASQUERADE || error.quoted.source != ip.destination {
+        return Ok(Reason::NotOurs);
+    }
+    rewrite::destination_mac(ctx, flow.mac)?;
+    error.translate(ctx, ip, End::Destination, flow.address, flow.port)?;
+    Ok(Reason::IcmpErrorIn)
 }
 
 /// For a pod's own address. A flow that starts outside the ranges is remembered, or its replies
@@ -77,19 +122,24 @@ fn to_pod(ctx: &TcContext, uplink: &Uplink, ip: &Ipv4, pod: &Pod) -> Outcome {
     let Ok(transport) = Transport::read(ctx, ip) else {
         return Ok(Reason::ToPod);
     };
-    record_inbound(uplink, ip, &transport, pod)
+    Ok(record_inbound(uplink, ip, &transport, pod))
 }
 
 #[inline(always)]
-fn record_inbound(uplink: &Uplink, ip: &Ipv4, transport: &Transport, pod: &Pod) -> Outcome {
+fn record_inbound(uplink: &Uplink, ip: &Ipv4, transport: &Transport, pod: &Pod) -> Reason {
     let reply = transport.key(ip).reversed();
     let now = flow::now();
-    if let Some(known) = flow::find(&reply) {
-        flow::touch(&reply, known, transport, uplink, now);
-        return Ok(Reason::ToPod);
+    match flow::find(&reply) {
+        Some(known) if known.kind == FlowKind::INBOUND => {
+            flow::touch(&reply, known, transport, uplink, now);
+            return Reason::ToPod;
+        }
+        // The pod's own flow with the same ends: what comes in beside it is not a part of it.
+        Some(known) if !known.is_over(now) => return Reason::ToPod,
+        _ => {}
     }
     if transport.is_echo_reply || (ip.protocol == TCP && !transport.opens_connection()) {
-        return Ok(Reason::ToPod);
+        return Reason::ToPod;
     }
     let entry = Flow::new(
         FlowKind::INBOUND,
@@ -101,10 +151,15 @@ fn record_inbound(uplink: &Uplink, ip: &Ipv4, transport: &Transport, pod: &Pod) 
         now,
         flow::timeout(ip.protocol, 0, uplink),
     );
+    flow::remove(&reply);
     // A full table must not close the way in for what is in range; the reply is then dropped,
     // counted, at the NIC.
     match flow::insert(&reply, &entry) {
-        Ok(()) => Ok(Reason::InboundRecorded),
-        Err(_) => Ok(Reason::ToPod),
+        Ok(()) => {
+            sweep::enqueue(&reply);
+            sweep::step(now);
+            Reason::InboundRecorded
+        }
+        Err(_) => Reason::ToPod,
     }
 }

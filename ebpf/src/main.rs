@@ -18,19 +18,30 @@
     clippy::inline_always,
     reason = "a call costs the verifier a frame and the packet ten instructions"
 )]
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "the low bits are meant; a checked conversion is one more path for the verifier to walk"
+)]
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "the classifier macro passes its context by value"
+)]
 
 mod arp;
 mod checksum;
 mod config;
 mod counters;
 mod flow;
+mod fragment;
 mod from_pod;
 mod from_uplink;
+mod icmp;
 mod packet;
 mod pods;
 mod policy;
 mod rewrite;
 mod snat;
+mod sweep;
 mod to_uplink;
 mod verdict;
 

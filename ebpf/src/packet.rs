@@ -99,35 +99,88 @@ pub struct Ipv4 {
     pub destination: Be32,
     pub protocol: u8,
     /// Offset of the transport header from the start of the frame.
-    transport: usize,
-    is_fragment: bool,
+    pub transport: usize,
+    /// Offset of the first byte behind the packet; what follows is Ethernet's padding.
+    pub end: usize,
+    /// Which part of a packet this is.
+    pub part: Part,
+    /// What its fragments have in common.
+    pub identification: Be16,
+}
+
+/// RFC 791, section 3.2: the fragment offset and the flag for more.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Not fragmented.
+    Whole,
+    /// The fragment that has the transport header.
+    First,
+    /// One that has not.
+    Later,
 }
 
 impl Ipv4 {
-    /// Reads the header; one whose lengths cannot be right is [`Reason::Malformed`].
+    /// Reads the packet's header; one whose lengths cannot be right is [`Reason::Malformed`].
     #[inline(always)]
     pub fn read(ctx: &TcContext) -> Result<Self, Reason> {
-        const MORE_FRAGMENTS_AND_OFFSET: u16 = Be16::from_host(0x3fff).raw();
+        let (header, total) = Self::header(ctx, NETWORK)?;
+        let end = NETWORK + total;
+        if total < header.transport - NETWORK || (ctx.len() as usize) < end {
+            return Err(Reason::Malformed);
+        }
+        Ok(Self { end, ..header })
+    }
 
-        let header = at::<Ipv4Header>(ctx, NETWORK).ok_or(Reason::Malformed)?;
+    /// Reads the header at `offset` that an ICMP error quotes. The quotation is shorter than the
+    /// packet was: it reaches to the error's own `end`.
+    #[inline(always)]
+    pub fn read_quoted(ctx: &TcContext, offset: usize, end: usize) -> Result<Self, Reason> {
+        let (header, _total) = Self::header(ctx, offset)?;
+        if header.transport > end {
+            return Err(Reason::Malformed);
+        }
+        Ok(Self { end, ..header })
+    }
+
+    /// The header, and how long it says that the packet is.
+    #[inline(always)]
+    fn header(ctx: &TcContext, offset: usize) -> Result<(Self, usize), Reason> {
+        const OFFSET: u16 = Be16::from_host(0x1fff).raw();
+        const MORE_FRAGMENTS: u16 = Be16::from_host(0x2000).raw();
+
+        let header = at::<Ipv4Header>(ctx, offset).ok_or(Reason::Malformed)?;
         // SAFETY: `at` has shown that the header is inside the packet.
         let header = unsafe { &*header };
         let length = usize::from(header.version_and_length & 0x0f) * 4;
-        let total = usize::from(header.total_length.to_host());
-        if header.version_and_length >> 4 != 4
-            || length < IPV4_MINIMUM
-            || total < length
-            || (ctx.len() as usize) < NETWORK + length
-        {
+        if header.version_and_length >> 4 != 4 || length < IPV4_MINIMUM {
             return Err(Reason::Malformed);
         }
-        Ok(Self {
+        let ip = Self {
             source: header.source,
             destination: header.destination,
             protocol: header.protocol,
-            transport: NETWORK + length,
-            is_fragment: header.fragment.raw() & MORE_FRAGMENTS_AND_OFFSET != 0,
-        })
+            transport: offset + length,
+            end: offset + length,
+            part: if header.fragment.raw() & OFFSET != 0 {
+                Part::Later
+            } else if header.fragment.raw() & MORE_FRAGMENTS != 0 {
+                Part::First
+            } else {
+                Part::Whole
+            },
+            identification: header.identification,
+        };
+        Ok((ip, usize::from(header.total_length.to_host())))
+    }
+
+    /// A pointer to the transport header as `T`, which has to be inside the IP packet: what a
+    /// frame has behind that is not the sender's word.
+    #[inline(always)]
+    pub fn transport_header<T>(&self, ctx: &TcContext) -> Result<*mut T, Reason> {
+        if self.transport + size_of::<T>() > self.end {
+            return Err(Reason::Malformed);
+        }
+        at(ctx, self.transport).ok_or(Reason::Malformed)
     }
 }
 
@@ -140,6 +193,8 @@ pub struct Transport {
     pub offset: usize,
     /// TCP's flag byte; 0 for the others.
     pub tcp_flags: u8,
+    /// Whether it is an ICMP echo request: the first packet of a flow, never an answer.
+    pub is_echo_request: bool,
     /// Whether it is an ICMP echo reply: the answer in a flow, never its first packet.
     pub is_echo_reply: bool,
 }
@@ -150,24 +205,23 @@ impl Transport {
     pub const RST: u8 = 0x04;
     pub const ACK: u8 = 0x10;
 
-    /// Reads the ports of a TCP or UDP packet or the identifier of an ICMP echo.
-    ///
-    /// Fragments are refused whole: the first one has ports, the others would leave without.
+    /// Reads the ports of a TCP or UDP packet or the identifier of an ICMP echo. A fragment that is
+    /// not the first has none.
     #[inline(always)]
     pub fn read(ctx: &TcContext, ip: &Ipv4) -> Result<Self, Reason> {
-        if ip.is_fragment {
+        if ip.part == Part::Later {
             return Err(Reason::Fragment);
         }
         match ip.protocol {
-            TCP => Self::tcp(ctx, ip.transport),
-            UDP => Self::udp(ctx, ip.transport),
-            ICMP => Self::icmp(ctx, ip.transport),
+            TCP => Self::tcp(ctx, ip),
+            UDP => Self::udp(ctx, ip),
+            ICMP => Self::icmp(ctx, ip),
             _ => Err(Reason::UnsupportedProtocol),
         }
     }
 
     #[inline(always)]
-    fn tcp(ctx: &TcContext, offset: usize) -> Result<Self, Reason> {
+    fn tcp(ctx: &TcContext, ip: &Ipv4) -> Result<Self, Reason> {
         #[repr(C)]
         struct Tcp {
             source: Be16,
@@ -178,34 +232,36 @@ impl Transport {
             flags: u8,
             rest: [u16; 3],
         }
-        let header = at::<Tcp>(ctx, offset).ok_or(Reason::Malformed)?;
-        // SAFETY: `at` has shown that the header is inside the packet.
+        let header = ip.transport_header::<Tcp>(ctx)?;
+        // SAFETY: `transport_header` has shown that the header is inside the packet.
         let header = unsafe { &*header };
         Ok(Self {
             source_port: header.source,
             destination_port: header.destination,
-            offset,
+            offset: ip.transport,
             tcp_flags: header.flags,
+            is_echo_request: false,
             is_echo_reply: false,
         })
     }
 
     #[inline(always)]
-    fn udp(ctx: &TcContext, offset: usize) -> Result<Self, Reason> {
-        let header = at::<[Be16; 4]>(ctx, offset).ok_or(Reason::Malformed)?;
-        // SAFETY: `at` has shown that the header is inside the packet.
+    fn udp(ctx: &TcContext, ip: &Ipv4) -> Result<Self, Reason> {
+        let header = ip.transport_header::<[Be16; 4]>(ctx)?;
+        // SAFETY: `transport_header` has shown that the header is inside the packet.
         let [source_port, destination_port, _, _] = unsafe { *header };
         Ok(Self {
             source_port,
             destination_port,
-            offset,
+            offset: ip.transport,
             tcp_flags: 0,
+            is_echo_request: false,
             is_echo_reply: false,
         })
     }
 
     #[inline(always)]
-    fn icmp(ctx: &TcContext, offset: usize) -> Result<Self, Reason> {
+    fn icmp(ctx: &TcContext, ip: &Ipv4) -> Result<Self, Reason> {
         #[repr(C)]
         struct Echo {
             kind: u8,
@@ -214,8 +270,8 @@ impl Transport {
             identifier: Be16,
             sequence: Be16,
         }
-        let header = at::<Echo>(ctx, offset).ok_or(Reason::Malformed)?;
-        // SAFETY: `at` has shown that the header is inside the packet.
+        let header = ip.transport_header::<Echo>(ctx)?;
+        // SAFETY: `transport_header` has shown that the header is inside the packet.
         let header = unsafe { &*header };
         let (source_port, destination_port) = match header.kind {
             ICMP_ECHO => (header.identifier, Be16::default()),
@@ -225,8 +281,9 @@ impl Transport {
         Ok(Self {
             source_port,
             destination_port,
-            offset,
+            offset: ip.transport,
             tcp_flags: 0,
+            is_echo_request: header.kind == ICMP_ECHO,
             is_echo_reply: header.kind == ICMP_ECHO_REPLY,
         })
     }

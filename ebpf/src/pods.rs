@@ -24,18 +24,25 @@ pub fn by_ifindex(ifindex: u32) -> Option<&'static Port> {
     unsafe { PORTS.get(ifindex) }
 }
 
+/// Whether a packet with this source may come out of `port`. With several interfaces in one subnet, a
+/// container answers for all of their addresses through the one that its route names.
+#[inline(always)]
+pub fn may_send(port: &Port, source: Be32) -> bool {
+    source == port.address || by_address(source).is_some_and(|pod| pod.container == port.container)
+}
+
 /// The pod's interface has another MAC now (the `tuning` plugin, `ip link set address`).
 pub fn learn(ifindex: u32, port: &Port, mac: Mac) {
-    let address = port.address;
+    let (address, container) = (port.address, port.container);
     // Both fail only when user space has just deleted the pod, which is then all the same.
     let _ = PODS.insert(
         address,
-        Pod::new(ifindex, mac),
+        Pod::new(ifindex, container, mac),
         aya_ebpf::bindings::BPF_EXIST.into(),
     );
     let _ = PORTS.insert(
         ifindex,
-        Port::new(address, mac),
+        Port::new(address, container, mac),
         aya_ebpf::bindings::BPF_EXIST.into(),
     );
 }

@@ -54,7 +54,7 @@ pub fn endpoint(
         End::Source => (ip.source, transport.source_port),
         End::Destination => (ip.destination, transport.destination_port),
     };
-    write_address(ctx, end, old_address, address)?;
+    self::address(ctx, end, ip, address)?;
     if port != old_port {
         write_port(ctx, end, ip.protocol, transport.offset, port)?;
     }
@@ -67,15 +67,23 @@ pub fn endpoint(
     )
 }
 
+/// One address of the packet becomes `new`. Its IPv4 header stays right, the transport's checksum
+/// does not.
 #[inline(always)]
-fn write_address(ctx: &TcContext, end: End, old: Be32, new: Be32) -> Result<(), Reason> {
+pub fn address(ctx: &TcContext, end: End, ip: &Ipv4, new: Be32) -> Result<(), Reason> {
     let header = at::<Ipv4Header>(ctx, NETWORK).ok_or(Reason::Malformed)?;
     // SAFETY: `at` has shown that the header is inside the packet.
     let header = unsafe { &mut *header };
-    match end {
-        End::Source => header.source = new,
-        End::Destination => header.destination = new,
-    }
+    let old = match end {
+        End::Source => {
+            header.source = new;
+            ip.source
+        }
+        End::Destination => {
+            header.destination = new;
+            ip.destination
+        }
+    };
     header.checksum = checksum::after_address(header.checksum, old, new);
     Ok(())
 }

@@ -7,11 +7,14 @@ use aya_ebpf::programs::TcContext;
 use azure_vnet_abi::{Action, Flow, FlowKey, FlowKind, Reason, Uplink};
 
 use crate::{
-    arp, config, flow,
-    packet::{self, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, Ipv4, Transport},
+    arp, config, flow, fragment,
+    icmp::IcmpError,
+    packet::{
+        self, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, ICMP, Ipv4, Part, Transport,
+    },
     pods, policy,
     rewrite::{self, End},
-    snat,
+    snat, sweep,
     verdict::Outcome,
 };
 
@@ -47,10 +50,13 @@ fn ipv4(ctx: &TcContext, uplink: &Uplink, frame: &Frame) -> Outcome {
     if let Some(known) = flow::find(&key) {
         if known.kind == FlowKind::MASQUERADE {
             flow::touch(&key, known, &transport, uplink, now);
-            return masquerade(ctx, &ip, &transport, known, Reason::Masqueraded);
+            return masquerade(ctx, &ip, &transport, known, now, Reason::Masqueraded);
         }
-        if known.kind == FlowKind::INBOUND && !known.is_over(now) {
+        // With identifier 0 an echo request has the key of the reply to another's request.
+        let may_be_reply = !transport.is_echo_request && !known.is_over(now);
+        if known.kind == FlowKind::INBOUND && may_be_reply {
             flow::touch(&key, known, &transport, uplink, now);
+            fragment::expect_more(&ip, ip.source, known.mac, now);
             return Ok(Reason::InboundReply);
         }
         flow::remove(&key);
@@ -77,8 +83,12 @@ fn new_flow(
         _ if transport.is_echo_reply => Err(Reason::UnsupportedProtocol),
         _ => {
             let tcp_state = flow::first_state(key, transport);
-            let flow = snat::open(key, pod, uplink, tcp_state, now)?;
-            masquerade(ctx, ip, transport, &flow, Reason::FlowCreated)
+            let opened = snat::open(key, pod, uplink, tcp_state, now);
+            // Also where there was no room: the next packet may find some.
+            sweep::step(now);
+            let flow = opened?;
+            sweep::enqueue(key);
+            masquerade(ctx, ip, transport, &flow, now, Reason::FlowCreated)
         }
     }
 }
@@ -99,8 +109,39 @@ fn without_flow(
         Action::IN_RANGE => as_nic(ctx, uplink, frame, Reason::InRange),
         Action::EXEMPT => as_nic(ctx, uplink, frame, Reason::Exempt),
         Action::DROP => Err(Reason::PolicyDrop),
+        _ if ip.part == Part::Later => later_fragment(ctx, uplink, ip),
+        _ if ip.protocol == ICMP => icmp_error(ctx, uplink, ip),
         _ => Err(why),
     }
+}
+
+/// The first fragment has told what becomes of this one.
+#[inline(always)]
+fn later_fragment(ctx: &TcContext, uplink: &Uplink, ip: &Ipv4) -> Outcome {
+    let first = fragment::first_of(ip, flow::now(), uplink).ok_or(Reason::Fragment)?;
+    let address = first.address;
+    rewrite::source_mac(ctx, uplink.mac)?;
+    rewrite::address(ctx, End::Source, ip, address)?;
+    Ok(if address == ip.source {
+        Reason::InboundReply
+    } else {
+        Reason::Masqueraded
+    })
+}
+
+/// A pod complains about a packet that it got: as its flow left, so does the complaint.
+#[inline(always)]
+fn icmp_error(ctx: &TcContext, uplink: &Uplink, ip: &Ipv4) -> Outcome {
+    let error = IcmpError::read(ctx, ip)?;
+    if error.quoted.destination != ip.source {
+        return Err(Reason::Malformed);
+    }
+    let flow = flow::find(&error.key()).ok_or(Reason::UnsupportedProtocol)?;
+    rewrite::source_mac(ctx, uplink.mac)?;
+    if flow.kind == FlowKind::MASQUERADE {
+        error.translate(ctx, ip, End::Source, flow.address, flow.port)?;
+    }
+    Ok(Reason::IcmpErrorOut)
 }
 
 #[inline(always)]
@@ -109,9 +150,11 @@ fn masquerade(
     ip: &Ipv4,
     transport: &Transport,
     flow: &Flow,
+    now: u32,
     reason: Reason,
 ) -> Outcome {
     let (address, port) = (flow.address, flow.port);
+    fragment::expect_more(ip, address, flow.mac, now);
     rewrite::endpoint(ctx, End::Source, ip, transport, address, port)?;
     Ok(reason)
 }

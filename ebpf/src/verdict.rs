@@ -21,6 +21,6 @@ pub fn settle(outcome: Outcome) -> i32 {
     if reason.passes() {
         TC_ACT_UNSPEC
     } else {
-        TC_ACT_SHOT as i32
+        TC_ACT_SHOT
     }
 }

@@ -1,6 +1,6 @@
 //! `cargo xtask demo`: the simulated Azure with pods on two VMs, one row per kind of traffic.
 
-use std::{fmt, time::Duration};
+use std::{fmt, process::Stdio, time::Duration};
 
 use anyhow::Result;
 use clap::Args;
@@ -11,6 +11,7 @@ use crate::{
 };
 
 const LIMIT: Duration = Duration::from_mins(10);
+const KEEP_LIMIT: Duration = Duration::from_hours(24);
 
 /// What to show.
 #[derive(Args, Clone, Default)]
@@ -24,7 +25,7 @@ pub struct Options {
     /// Attach the eBPF programs with cls_bpf even where the kernel has TCX (6.6 and later)
     #[arg(long)]
     pub cls_bpf: bool,
-    /// Leave everything up and print how to look around
+    /// Leave everything up until Enter or Ctrl-C, and print how to look around
     #[arg(long)]
     pub keep: bool,
 }
@@ -52,12 +53,22 @@ impl fmt::Display for Options {
 
 /// Builds what is needed and runs the demo; any deviation is an error.
 pub fn main(options: &Options) -> Result<()> {
-    let binaries = plugins::build()?;
+    plugins::build()?;
+    show(options)
+}
+
+/// Runs the demo with what was built before.
+pub fn show(options: &Options) -> Result<()> {
+    let binaries = plugins::directory()?;
     let mut demo = as_root(binaries.join("demo"));
     demo.args(options.arguments())
         .env(plugins::BIN_DIR, &binaries);
     if options.cls_bpf {
         demo.env("AZURE_VNET_FORCE_CLS_BPF", "1");
+    }
+    if options.keep {
+        demo.stdin(Stdio::inherit()); // where Enter comes from
+        return run(&mut demo, KEEP_LIMIT);
     }
     run(&mut demo, LIMIT)
 }

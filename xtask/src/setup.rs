@@ -26,7 +26,7 @@ struct Package {
     reason: &'static str,
 }
 
-const PACKAGES: [Package; 4] = [
+const PACKAGES: [Package; 5] = [
     Package {
         name: "iproute2",
         witness: "ip",
@@ -47,14 +47,58 @@ const PACKAGES: [Package; 4] = [
         witness: "/usr/lib/cni/portmap",
         reason: "portmap, chained behind ours; bridge and host-local to compare with",
     },
+    Package {
+        name: "strace",
+        witness: "strace",
+        reason: "shows which programs an ADD executes",
+    },
 ];
+
+/// What the stage `runtime` needs beside.
+const RUNTIME_PACKAGES: [Package; 6] = [
+    Package {
+        name: "containerd",
+        witness: "containerd",
+        reason: "calls the plugins through CRI",
+    },
+    Package {
+        name: "docker.io",
+        witness: "dockerd",
+        reason: "containers without network, for docker-run.sh",
+    },
+    Package {
+        name: "podman",
+        witness: "podman",
+        reason: "calls the plugins through its CNI backend",
+    },
+    Package {
+        name: "runc",
+        witness: "runc",
+        reason: "runs the containers of all of them",
+    },
+    Package {
+        name: "busybox-static",
+        witness: "busybox",
+        reason: "the only image of the tests",
+    },
+    Package {
+        name: "jq",
+        witness: "jq",
+        reason: "reads the network configuration in docker-run.sh",
+    },
+];
+
+/// Installs the container runtimes that the stage `runtime` calls the plugins with, where missing.
+pub fn runtimes() -> Result<()> {
+    match lacking(&RUNTIME_PACKAGES) {
+        missing if missing.is_empty() => Ok(()),
+        missing => install_packages(&missing, false),
+    }
+}
 
 /// Installs what is missing.
 pub fn main() -> Result<()> {
-    let missing: Vec<&Package> = PACKAGES
-        .iter()
-        .filter(|package| !package.is_there())
-        .collect();
+    let missing = lacking(&PACKAGES);
     let compiler = Compiler::choose().is_ok();
     let linker = bpf_linker::installed().is_some();
     if missing.is_empty() && compiler && linker {
@@ -71,6 +115,13 @@ pub fn main() -> Result<()> {
     bpf_linker::ensure()?;
     println!("setup: done");
     Ok(())
+}
+
+fn lacking(packages: &[Package]) -> Vec<&Package> {
+    packages
+        .iter()
+        .filter(|package| !package.is_there())
+        .collect()
 }
 
 impl Package {

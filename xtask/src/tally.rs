@@ -2,6 +2,8 @@
 
 use std::{fmt, iter::Sum, ops::AddAssign};
 
+use anyhow::{Result, ensure};
+
 /// Counts of tests or steps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -21,6 +23,12 @@ impl Tally {
             failed: u32::from(!passed),
             skipped: 0,
         }
+    }
+
+    /// An error if any failed.
+    pub fn check(self) -> Result<()> {
+        ensure!(self.failed == 0, "{} failed", self.failed);
+        Ok(())
     }
 
     /// The counts in libtest's closing line, which has been of this form since Rust 1.0:

@@ -11,12 +11,14 @@ use clap::Args;
 
 use crate::{
     command::{cargo, is_root, run, run_lines},
-    plugins,
+    plugins, setup,
     tally::Tally,
     workspace::Metadata,
 };
 
 const UNIT: &str = "unit";
+/// The stage that needs container runtimes, which nobody wants on a machine for nothing.
+const RUNTIME: &str = "runtime";
 const STAGE_LIMIT: Duration = Duration::from_mins(12);
 
 /// What to run.
@@ -25,9 +27,22 @@ pub struct Options {
     /// Only this stage: unit, or the name of a [[test]] target; may be given more than once
     #[arg(long)]
     stage: Vec<String>,
+    /// The stage `runtime` as well: installs containerd, docker and podman, and has them call the plugins
+    #[arg(long)]
+    runtimes: bool,
     /// Arguments for the test programs, for example a part of a test's name
     #[arg(last = true)]
     arguments: Vec<String>,
+}
+
+impl Options {
+    /// Every stage there is.
+    pub fn everything() -> Self {
+        Self {
+            runtimes: true,
+            ..Self::default()
+        }
+    }
 }
 
 struct Outcome {
@@ -39,18 +54,19 @@ struct Outcome {
 
 /// Runs the stages, prints the summary and the closing line; any failure is an error.
 pub fn main(options: &Options) -> Result<()> {
-    let tally = stages(options)?;
+    let tally = stages(options).inspect_err(|_| println!("{}", Tally::one(false)))?;
     println!("{tally}");
-    if tally.failed > 0 {
-        bail!("{} failed", tally.failed);
-    }
-    Ok(())
+    tally.check()
 }
 
 /// Runs the stages and prints the summary.
 pub fn stages(options: &Options) -> Result<Tally> {
-    let stages = chosen(&options.stage)?;
-    let binaries = plugins::build()?;
+    let stages = chosen(options)?;
+    plugins::build()?;
+    if stages.iter().any(|stage| stage == RUNTIME) {
+        setup::runtimes()?;
+    }
+    let binaries = plugins::directory()?;
     // Compiled first, so that a stage's seconds are those of its tests.
     run(
         cargo().args(["test", "--no-run", "--quiet"]),
@@ -62,12 +78,16 @@ pub fn stages(options: &Options) -> Result<Tally> {
         println!("\n== {stage}");
         outcomes.push(run_stage(stage, &binaries, &options.arguments)?);
     }
+    if options.stage.is_empty() && !options.runtimes {
+        outcomes.push(left_out());
+    }
     print_summary(&outcomes);
     Ok(outcomes.iter().map(|outcome| outcome.tally).sum())
 }
 
 /// The stages asked for, in the order in which they run; all when none was named.
-fn chosen(named: &[String]) -> Result<Vec<String>> {
+fn chosen(options: &Options) -> Result<Vec<String>> {
+    let named = &options.stage;
     let mut stages = vec![UNIT.to_owned()];
     stages.extend(Metadata::read()?.test_targets());
     if let Some(unknown) = named.iter().find(|name| !stages.contains(name)) {
@@ -76,7 +96,11 @@ fn chosen(named: &[String]) -> Result<Vec<String>> {
             stages.join(", ")
         );
     }
-    stages.retain(|stage| named.is_empty() || named.contains(stage));
+    let by_default = |stage: &String| named.is_empty() && stage != RUNTIME;
+    let asked_for = |stage: &String| {
+        named.contains(stage) || (named.is_empty() && options.runtimes && stage == RUNTIME)
+    };
+    stages.retain(|stage| by_default(stage) || asked_for(stage));
     Ok(stages)
 }
 
@@ -110,6 +134,19 @@ fn run_stage(stage: String, binaries: &Path, arguments: &[String]) -> Result<Out
         time: start.elapsed(),
         note,
     })
+}
+
+/// A stage that was not run is in the summary, too.
+fn left_out() -> Outcome {
+    Outcome {
+        stage: RUNTIME.to_owned(),
+        tally: Tally {
+            skipped: 1,
+            ..Tally::default()
+        },
+        time: Duration::ZERO,
+        note: Some("not run: needs container runtimes (--runtimes installs them)".to_owned()),
+    }
 }
 
 /// Catches what libtest's own counts do not show, and counts it as one failure.

@@ -35,9 +35,14 @@ fn any() -> Wanted {
     Wanted::default()
 }
 
+fn particular(address: Ipv4Addr) -> Particular {
+    let by = "ipam.ipAddress";
+    Particular { address, by }
+}
+
 fn wanted_address(address: &str) -> Wanted {
     Wanted {
-        address: Some(ip(address)),
+        address: Some(particular(ip(address))),
         ..any()
     }
 }
@@ -66,8 +71,9 @@ fn a_repeated_add_gets_the_same_address() {
     let first = pool.lease(&key(1), &any()).unwrap();
     assert_eq!(pool.lease(&key(1), &any()), Ok(first.clone()));
     let same = Wanted {
-        address: Some(first.address),
+        address: Some(particular(first.address)),
         subnet: Some(first.subnet),
+        ..any()
     };
     assert_eq!(pool.lease(&key(1), &same), Ok(first));
     assert!(matches!(
@@ -118,7 +124,8 @@ fn the_primary_nic_goes_first_then_the_fullest_pool() {
         pool.lease(&key(9), &any()),
         Err(Error::Exhausted {
             total: 6,
-            in_use: 6
+            in_use: 6,
+            of_node: 0
         })
     );
 }
@@ -161,6 +168,7 @@ fn a_wanted_address_or_a_clear_error() {
     assert_eq!(
         pool.lease(&key(2), &wanted_address("10.0.0.9")),
         Err(Error::UnknownAddress {
+            by: "ipam.ipAddress",
             wanted: ip("10.0.0.9")
         })
     );
@@ -198,6 +206,66 @@ fn what_azure_reserves() {
     assert_eq!(reserved, [128, 129, 130, 131, 135]);
     assert_eq!(gateway(subnet), ip("10.0.0.129"));
     assert!(!is_reserved(ip("10.0.1.0"), net("10.0.0.0/22")));
+}
+
+#[test]
+fn an_address_of_the_node_is_nobodys() {
+    let mut pool = pool(vec![subnet("10.0.0.0/24", true, 5..=7)]);
+    let wanted = Wanted {
+        not: [ip("10.0.0.5"), ip("10.0.0.7"), ip("127.0.0.1")].into(),
+        ..any()
+    };
+    assert_eq!(
+        pool.lease(&key(1), &wanted).unwrap().address,
+        ip("10.0.0.6")
+    );
+    let error = pool.lease(&key(2), &wanted).unwrap_err();
+    assert_eq!(
+        error,
+        Error::Exhausted {
+            total: 3,
+            in_use: 1,
+            of_node: 2
+        }
+    );
+    assert!(
+        error
+            .to_string()
+            .contains("2 are configured on this node's own links")
+    );
+    let wanted = Wanted {
+        address: Some(particular(ip("10.0.0.7"))),
+        ..wanted
+    };
+    assert!(matches!(
+        pool.lease(&key(2), &wanted),
+        Err(Error::OnNode { .. })
+    ));
+}
+
+#[test]
+fn only_dead_attachments_of_the_network_lose_their_address() {
+    let mut pool = pool(vec![subnet("10.0.0.0/24", true, 5..=20)]);
+    let [one, other_interface, dead, other_network] = [
+        Key::new("azure", "c1", "eth0"),
+        Key::new("azure", "c1", "eth1"),
+        Key::new("azure", "c2", "eth0"),
+        Key::new("other", "c2", "eth0"),
+    ];
+    for key in [&one, &other_interface, &dead, &other_network] {
+        pool.lease(key, &any()).unwrap();
+    }
+    let valid = [one.clone(), Key::new("azure", "never", "eth0")].into();
+    let released = pool.release_all_but("azure", &valid);
+    let released: Vec<&Key> = released.iter().map(|lease| &lease.key).collect();
+    assert_eq!(released, [&other_interface, &dead]);
+    assert!(pool.of(&one).is_some() && pool.of(&other_network).is_some());
+    assert_eq!(pool.release_all_but("azure", &valid), []);
+    assert_eq!(pool.release_all_but("azure", &BTreeSet::new()).len(), 1);
+    assert!(pool.of(&other_network).is_some());
+    // The two given back together go back in their order.
+    assert_eq!(pool.released[&ip("10.0.0.6")], 1);
+    assert_eq!(pool.released[&ip("10.0.0.7")], 2);
 }
 
 /// Any sequence of ADD and DEL: no address twice, none lost.

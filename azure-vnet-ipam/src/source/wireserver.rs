@@ -9,6 +9,7 @@ use std::{
     fmt::Display,
     io::{self, Read},
     net::Ipv4Addr,
+    time::Duration,
 };
 
 use ipnet::{IpNet, Ipv4Net};
@@ -19,20 +20,21 @@ use crate::pool::{Subnet, is_reserved};
 
 const PATH: &str = "/machine/plugins?comp=nmagent&type=getinterfaceinfov1";
 
-/// Connecting and reading together. The host agent is one hop away and answers in milliseconds.
-const LIMIT_SECONDS: u64 = 5;
-
 /// A NIC has at most 256 ipconfigs of some 60 bytes each.
 const MAX_BYTES: u64 = 1 << 20;
 
 /// Why the addresses of this VM are not known.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each variant's message is its meaning")]
 pub enum Error {
     #[error(
-        "no answer from the wireserver at {url} within {LIMIT_SECONDS} s; is this an Azure VM?"
+        "no answer from the wireserver at {url} within {} s; is this an Azure VM, and may this process \
+         connect to it?",
+        limit.as_secs()
     )]
     Request {
         url: String,
+        limit: Duration,
         #[source]
         cause: minreq::Error,
     },
@@ -50,20 +52,24 @@ pub enum Error {
     Form { url: String, problem: String },
 }
 
-/// Asks the wireserver at `base`.
-pub(super) fn fetch(base: &str) -> Result<Found, Error> {
+/// Asks the wireserver at `base`; `limit` is for connecting and reading together, in whole seconds.
+pub(super) fn fetch(base: &str, limit: Duration) -> Result<Found, Error> {
     let url = format!("{base}{PATH}");
-    let xml = get(&url)?;
+    let xml = get(&url, limit)?;
     parse(&xml).map_err(|problem| Error::Form { url, problem })
 }
 
-fn get(url: &str) -> Result<String, Error> {
+fn get(url: &str, limit: Duration) -> Result<String, Error> {
     let url = || url.to_owned();
     let response = minreq::get(url())
-        .with_timeout(LIMIT_SECONDS)
+        .with_timeout(limit.as_secs())
         .with_follow_redirects(false)
         .send_lazy()
-        .map_err(|cause| Error::Request { url: url(), cause })?;
+        .map_err(|cause| Error::Request {
+            url: url(),
+            limit,
+            cause,
+        })?;
     if response.status_code != 200 {
         return Err(Error::Status {
             url: url(),
@@ -81,7 +87,10 @@ fn get(url: &str) -> Result<String, Error> {
 }
 
 /// The secondary addresses in the document.
-fn parse(xml: &str) -> Result<Found, String> {
+///
+/// # Errors
+/// What about it is not as expected.
+pub fn parse(xml: &str) -> Result<Found, String> {
     let document = Document::parse(xml).map_err(|cause| cause.to_string())?;
     let root = document.root_element();
     if !root.has_tag_name("Interfaces") {

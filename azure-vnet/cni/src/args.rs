@@ -2,14 +2,12 @@
 
 use std::collections::BTreeMap;
 
-/// Keys that a plugin need not be told to ignore: what Kubernetes runtimes say about the pod.
-const KNOWN: [&str; 5] = [
-    "IgnoreUnknown",
-    "K8S_POD_NAMESPACE",
-    "K8S_POD_NAME",
-    "K8S_POD_INFRA_CONTAINER_ID",
-    "K8S_POD_UID",
-];
+/// Keys that a plugin need not be told to ignore. Both plugins of the pair know all of them, as a runtime
+/// gives both the same variable while `MAC` is for one and `IP` for the other.
+const KNOWN: [&str; 3] = ["IgnoreUnknown", "IP", "MAC"];
+
+/// What Kubernetes runtimes say about the pod begins with this.
+const KNOWN_PREFIX: &str = "K8S_";
 
 /// The pairs of `CNI_ARGS`. The `K8S_POD_*` ones are optional: cnitool and podman do not send them all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,7 +50,8 @@ impl Args {
     }
 
     fn only_known(&self) -> Result<(), String> {
-        let mut unknown = self.0.keys().filter(|key| !KNOWN.contains(&key.as_str()));
+        let known = |key: &str| KNOWN.contains(&key) || key.starts_with(KNOWN_PREFIX);
+        let mut unknown = self.0.keys().filter(|key| !known(key));
         unknown.next().map_or(Ok(()), |key| {
             Err(format!("has unknown key {key:?} and no IgnoreUnknown=1"))
         })
@@ -70,6 +69,7 @@ mod tests {
             "IgnoreUnknown=1;K8S_POD_NAMESPACE=ns;K8S_POD_NAME=web;K8S_POD_UID=u;FOO=",
             "FOO=;K8S_POD_UID=u;K8S_POD_NAME=web;IgnoreUnknown=TRUE;K8S_POD_NAMESPACE=ns;",
             "K8S_POD_NAMESPACE=ns;K8S_POD_NAME=web",
+            "MAC=c2:11:22:33:44:55;K8S_POD_NAMESPACE=ns;IP=10.0.0.5/24;K8S_POD_NAME=web",
         ] {
             let args = Args::parse(text).unwrap();
             assert_eq!(args.get("K8S_POD_NAME"), Some("web"), "{text}");
@@ -89,6 +89,7 @@ mod tests {
             "IgnoreUnknown=yes",
             "FOO=1",
             "FOO=1;IgnoreUnknown=0",
+            "ip=10.0.0.5",
             "IgnoreUnknown=1;;A=B",
         ] {
             assert!(Args::parse(text).is_err(), "{text}");

@@ -79,6 +79,30 @@ impl<'a> Delegate<'a> {
         self.run("DEL").map(drop)
     }
 
+    /// Runs CHECK: is what ADD made still there?
+    ///
+    /// # Errors
+    /// As for [`add`](Self::add).
+    pub fn check(&self) -> Result<(), CniError> {
+        self.run("CHECK").map(drop)
+    }
+
+    /// Runs GC, which a plugin that delegates must pass on with the list of valid attachments.
+    ///
+    /// # Errors
+    /// As for [`add`](Self::add).
+    pub fn gc(&self) -> Result<(), CniError> {
+        self.run("GC").map(drop)
+    }
+
+    /// Runs STATUS. Runtimes ask twice a second: give [`find`](Self::find) a short limit.
+    ///
+    /// # Errors
+    /// As for [`add`](Self::add); code 50 or 51 from a delegate that knows why it cannot work.
+    pub fn status(&self) -> Result<(), CniError> {
+        self.run("STATUS").map(drop)
+    }
+
     /// Runs one command to its end and gives its standard output.
     fn run(&self, command: &str) -> Result<Vec<u8>, CniError> {
         let finished =

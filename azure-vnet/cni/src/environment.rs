@@ -43,8 +43,9 @@ pub(crate) enum Call {
     Version,
     Add(AddVariables),
     Del(DelVariables),
-    /// A command of a newer specification than the plugins speak: `CHECK`, `STATUS` or `GC`.
-    Newer(NewerCommand),
+    Check(CheckVariables),
+    Gc(CommonVariables),
+    Status(CommonVariables),
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -64,11 +65,19 @@ pub(crate) struct DelVariables {
     pub(crate) path: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NewerCommand {
-    Check,
-    Status,
-    Gc,
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct CheckVariables {
+    pub(crate) container_id: String,
+    pub(crate) netns: String,
+    pub(crate) ifname: String,
+    pub(crate) path: String,
+}
+
+/// Of a command that is about no attachment. libcni sets the other variables all the same, to nothing.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct CommonVariables {
+    /// Nobody but a plugin that delegates needs it, so its absence is that plugin's error.
+    pub(crate) path: String,
 }
 
 impl Call {
@@ -95,7 +104,7 @@ impl Call {
                 netns: variables.required("CNI_NETNS", |_| None),
                 ifname: variables.required("CNI_IFNAME", ifname_problem),
                 args: variables.args(),
-                path: variables.optional("CNI_PATH").unwrap_or_default(),
+                path: variables.path(),
             }),
             Some("DEL") => Call::Del(DelVariables {
                 container_id: variables.required("CNI_CONTAINERID", container_id_problem),
@@ -105,35 +114,29 @@ impl Call {
                     .and_then(|netns| netns.to_str())
                     .map(ToOwned::to_owned),
                 ifname: variables.required("CNI_IFNAME", ifname_problem),
-                path: variables.optional("CNI_PATH").unwrap_or_default(),
+                path: variables.path(),
             }),
-            Some("CHECK") => {
-                variables.required("CNI_CONTAINERID", container_id_problem);
-                variables.required("CNI_NETNS", |_| None);
-                variables.required("CNI_IFNAME", ifname_problem);
-                Call::Newer(NewerCommand::Check)
-            }
-            Some("STATUS") => Call::Newer(NewerCommand::Status),
-            Some("GC") => Call::Newer(NewerCommand::Gc),
+            Some("CHECK") => Call::Check(CheckVariables {
+                container_id: variables.required("CNI_CONTAINERID", container_id_problem),
+                netns: variables.required("CNI_NETNS", |_| None),
+                ifname: variables.required("CNI_IFNAME", ifname_problem),
+                path: variables.path(),
+            }),
+            Some("GC") => Call::Gc(CommonVariables {
+                path: variables.path(),
+            }),
+            Some("STATUS") => Call::Status(CommonVariables {
+                path: variables.path(),
+            }),
             _ => return Err(unknown_command(&command.to_string_lossy())),
         };
         variables.verdict().map(|()| call)
     }
 }
 
-/// Code 4 for a `CNI_COMMAND` that the plugins do not have.
-pub(crate) fn unknown_command(command: &str) -> CniError {
+/// Code 4 for a `CNI_COMMAND` that the specification does not have.
+fn unknown_command(command: &str) -> CniError {
     CniError::invalid_environment(format!("unknown CNI_COMMAND: {command:?}"))
-}
-
-impl NewerCommand {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            NewerCommand::Check => "CHECK",
-            NewerCommand::Status => "STATUS",
-            NewerCommand::Gc => "GC",
-        }
-    }
 }
 
 /// Takes variables out of the environment and remembers everything that is wrong with them.
@@ -165,6 +168,10 @@ impl Variables<'_> {
             self.problems.push(problem);
         }
         text.map(ToOwned::to_owned)
+    }
+
+    fn path(&mut self) -> String {
+        self.optional("CNI_PATH").unwrap_or_default()
     }
 
     fn args(&mut self) -> Args {
@@ -210,122 +217,4 @@ pub(crate) fn is_identifier(text: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-    use super::*;
-    use std::os::unix::ffi::OsStringExt;
-
-    fn call(pairs: &[(&str, &str)]) -> Result<Call, CniError> {
-        Call::from_environment(&pairs.iter().copied().collect()).unwrap()
-    }
-
-    /// A good environment for `command` with some variables replaced.
-    fn with(command: &str, changes: &[(&str, &str)]) -> Result<Call, CniError> {
-        let mut pairs = vec![
-            ("CNI_COMMAND", command),
-            ("CNI_CONTAINERID", "c1"),
-            ("CNI_NETNS", "/run/netns/c1"),
-            ("CNI_IFNAME", "eth0"),
-            ("CNI_ARGS", ""),
-            ("CNI_PATH", "/opt/cni/bin"),
-        ];
-        pairs.extend_from_slice(changes);
-        call(&pairs)
-    }
-
-    #[test]
-    fn no_command_is_no_call_and_version_needs_nothing() {
-        let about = |pairs: &[(&str, &str)]| {
-            Call::from_environment(&pairs.iter().copied().collect()).is_none()
-        };
-        assert!(about(&[]) && about(&[("CNI_COMMAND", ""), ("CNI_PATH", "/opt/cni/bin")]));
-        assert_eq!(call(&[("CNI_COMMAND", "VERSION")]), Ok(Call::Version));
-        let probe = [("CNI_CONTAINERID", ""), ("CNI_IFNAME", "not/a/name")];
-        assert_eq!(with("VERSION", &probe), Ok(Call::Version));
-    }
-
-    #[test]
-    fn unknown_commands_are_named() {
-        for command in ["FOO", "add", " ADD"] {
-            let error = with(command, &[]).unwrap_err();
-            assert_eq!(error.code, 4);
-            assert!(error.msg.contains("CNI_COMMAND") && error.msg.contains(command));
-        }
-    }
-
-    #[test]
-    fn everything_missing_is_reported_at_once() {
-        let error = call(&[("CNI_COMMAND", "ADD"), ("CNI_NETNS", "")]).unwrap_err();
-        assert_eq!(error.code, 4);
-        for name in ["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"] {
-            assert!(error.msg.contains(name), "{}", error.msg);
-        }
-        let error = call(&[("CNI_COMMAND", "DEL")]).unwrap_err();
-        assert!(error.msg.contains("CNI_CONTAINERID") && error.msg.contains("CNI_IFNAME"));
-        assert!(!error.msg.contains("CNI_NETNS"));
-    }
-
-    #[test]
-    fn del_needs_no_netns_and_ignores_args() {
-        for changes in [[("CNI_NETNS", ""), ("CNI_ARGS", "A=B=C")]] {
-            match with("DEL", &changes).unwrap() {
-                Call::Del(variables) => assert_eq!(variables.netns, None),
-                other => panic!("{other:?}"),
-            }
-        }
-        let error = with("ADD", &[("CNI_ARGS", "A=B=C")]).unwrap_err();
-        assert!(error.code == 4 && error.msg.contains("CNI_ARGS"));
-    }
-
-    #[test]
-    fn container_ids() {
-        let long = "a".repeat(300);
-        for good in ["A.b_c-9", "0", &"0af3".repeat(16), &long] {
-            assert!(with("ADD", &[("CNI_CONTAINERID", good)]).is_ok(), "{good}");
-        }
-        for bad in ["-abc", "_a", ".a", "a/b", "a b", "../x", "é", "a\n"] {
-            for command in ["ADD", "DEL", "CHECK"] {
-                let error = with(command, &[("CNI_CONTAINERID", bad)]).unwrap_err();
-                assert_eq!(error.code, 4);
-                assert!(error.msg.contains("CNI_CONTAINERID"), "{}", error.msg);
-                assert!(error.msg.contains(&format!("{bad:?}")), "{}", error.msg);
-            }
-        }
-    }
-
-    #[test]
-    fn interface_names() {
-        for good in ["eth0", "fifteen-bytes-x", "é", "..."] {
-            assert!(with("ADD", &[("CNI_IFNAME", good)]).is_ok(), "{good}");
-        }
-        for bad in [
-            "sixteen-bytes-xy",
-            ".",
-            "..",
-            "a/b",
-            "a:b",
-            "a b",
-            "a\u{a0}b",
-            "ééééééé12",
-        ] {
-            let error = with("ADD", &[("CNI_IFNAME", bad)]).unwrap_err();
-            assert!(error.code == 4 && error.msg.contains("CNI_IFNAME"), "{bad}");
-        }
-    }
-
-    #[test]
-    fn bytes_that_are_no_text_are_reported_not_lost() {
-        let mut environment: Environment = [
-            ("CNI_COMMAND", "ADD"),
-            ("CNI_CONTAINERID", "c1"),
-            ("CNI_IFNAME", "eth0"),
-        ]
-        .into_iter()
-        .collect();
-        let bytes = OsString::from_vec(b"/run/\xff".to_vec());
-        environment.0.insert("CNI_NETNS".into(), bytes);
-        let error = Call::from_environment(&environment).unwrap().unwrap_err();
-        assert!(error.msg.contains("CNI_NETNS") && error.msg.contains("UTF-8"));
-        assert!(!error.msg.contains("missing"));
-    }
-}
+mod tests;

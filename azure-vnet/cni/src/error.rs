@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::version::{Version, supported_list};
 
-/// Error codes. Below 100 they are the specification's; 0, 8-10 and 12-99 are never used.
+/// Error codes. Below 100 they are the specification's; 0, 8-10, 12-49 and 52-99 are never used.
 pub mod code {
     /// The configuration's `cniVersion` is not one the plugin speaks.
     pub const INCOMPATIBLE_VERSION: u32 = 1;
@@ -22,6 +22,10 @@ pub mod code {
     pub const INVALID_CONFIG: u32 = 7;
     /// A passing condition; the same call may succeed later.
     pub const TRY_AGAIN: u32 = 11;
+    /// STATUS: an ADD would fail.
+    pub const NOT_AVAILABLE: u32 = 50;
+    /// STATUS: an ADD would fail, and containers that are attached may have limited connectivity.
+    pub const LIMITED_CONNECTIVITY: u32 = 51;
     /// First code that belongs to the plugin. Here: a defect of the plugin itself.
     pub const INTERNAL: u32 = 100;
     /// A delegated plugin is missing, failed without an error object, or answered nonsense.
@@ -119,6 +123,16 @@ impl CniError {
         Self::new(code::TRY_AGAIN, problem)
     }
 
+    /// Code 50: what keeps ADD from working, and what to do about it. Only for STATUS.
+    pub fn not_available(reason: impl Into<String>) -> Self {
+        Self::new(code::NOT_AVAILABLE, reason)
+    }
+
+    /// Code 51: as [`not_available`](Self::not_available), and attached containers suffer from it too.
+    pub fn limited_connectivity(reason: impl Into<String>) -> Self {
+        Self::new(code::LIMITED_CONNECTIVITY, reason)
+    }
+
     /// The error object; `cniVersion` is part of it in every version of the specification.
     pub fn to_json(&self, version: Version) -> Value {
         let mut object = json!({
@@ -174,7 +188,7 @@ mod tests {
         assert_eq!(error.code, 1);
         assert_eq!(
             error.details,
-            r#"config is "9.9.9", plugin supports [0.3.0, 0.3.1]"#
+            r#"config is "9.9.9", plugin supports [0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0]"#
         );
     }
 

@@ -14,22 +14,27 @@ use std::{
 use serde_json::Value;
 
 mod args;
+mod attachments;
 pub mod delegate;
 mod environment;
 mod error;
+mod failed_del;
 mod input;
 pub mod keys;
 mod netconf;
 mod panicking;
 pub mod reply;
 mod request;
+mod requested;
 mod version;
 
 pub use args::Args;
+pub use attachments::ValidAttachment;
 pub use environment::Environment;
 pub use error::{CniError, code};
 pub use netconf::NetConf;
-pub use request::{Add, Del, Request};
+pub use request::{Add, Check, Del, Gc, Request, Status};
+pub use requested::Requested;
 pub use version::{SUPPORTED, Version};
 
 use environment::Call;
@@ -57,11 +62,12 @@ pub enum Outcome {
 /// Runs one call of the plugin `name` from the process's environment and standard streams.
 ///
 /// `plugin` is called only with a valid request. Its result, its error or its panic becomes the one document
-/// on standard output that the specification asks for, and the exit code.
+/// on standard output that the specification asks for, and the exit code. An ADD whose result cannot be
+/// delivered is taken back by DEL: the runtime does not know of it.
 pub fn main(
     name: &str,
     plugin_version: &str,
-    plugin: impl FnOnce(Request) -> Result<Outcome, CniError>,
+    plugin: impl Fn(Request) -> Result<Outcome, CniError>,
 ) -> ExitCode {
     panicking::report_to_runtime();
     let environment = Environment::of_process();
@@ -69,8 +75,8 @@ pub fn main(
         about(name, plugin_version);
         return ExitCode::SUCCESS;
     };
-    let reply = answer(call, io::stdin().as_fd(), plugin);
-    finish(&reply, &mut io::stdout())
+    let (reply, added) = answer(call, io::stdin().as_fd(), &plugin);
+    deliver(&reply, added, &mut io::stdout(), &plugin)
 }
 
 /// What goes to standard output, and whether the call succeeded.
@@ -89,44 +95,89 @@ impl Reply {
     }
 }
 
+/// Prints the reply; an ADD whose result nobody takes is taken back.
+fn deliver(
+    reply: &Reply,
+    added: Option<Del>,
+    stdout: &mut impl Write,
+    plugin: &impl Fn(Request) -> Result<Outcome, CniError>,
+) -> ExitCode {
+    let code = finish(reply, stdout);
+    if code != ExitCode::SUCCESS
+        && let Some(del) = added
+    {
+        take_back(del, plugin);
+    }
+    code
+}
+
+/// The answer to a call and, where that was an ADD that succeeded, the DEL that takes it back.
 fn answer(
     call: Result<Call, CniError>,
     stdin: BorrowedFd<'_>,
-    plugin: impl FnOnce(Request) -> Result<Outcome, CniError>,
-) -> Reply {
+    plugin: &impl Fn(Request) -> Result<Outcome, CniError>,
+) -> (Reply, Option<Del>) {
     let limit = match call {
         Ok(Call::Version) | Err(_) => VERSION_LIMIT,
-        Ok(Call::Add(_) | Call::Del(_) | Call::Newer(_)) => CONFIGURATION_LIMIT,
+        Ok(Call::Add(_) | Call::Del(_) | Call::Check(_) | Call::Gc(_) | Call::Status(_)) => {
+            CONFIGURATION_LIMIT
+        }
     };
-    match Invocation::new(call, Input::read(stdin, limit)) {
-        Ok(Invocation::Version(requested)) => Reply {
-            document: Some(reply::version_reply(requested)),
-            success: true,
-        },
-        Ok(Invocation::Plugin(request)) => serve(request, plugin),
-        Err(Rejected { version, error }) => Reply::error(&error, version),
-    }
-}
-
-fn serve(request: Request, plugin: impl FnOnce(Request) -> Result<Outcome, CniError>) -> Reply {
-    let version = request.version();
-    panicking::reply_in(version);
-    // Whatever the closure held is dropped by the unwinding, so nothing broken can be seen afterwards.
-    let outcome = panic::catch_unwind(AssertUnwindSafe(|| plugin(request)))
-        .unwrap_or_else(|_| Err(panicking::error()));
-    let document = outcome.and_then(|outcome| match outcome {
-        Outcome::Done => Ok(None),
-        Outcome::Added(success) => success
-            .to_json(version)
-            .map(Some)
-            .map_err(|cause| CniError::from_error(code::INTERNAL, &cause)),
-    });
-    match document {
+    let is_del = matches!(call, Ok(Call::Del(_)));
+    let mut added = None;
+    let (version, document) = match Invocation::new(call, Input::read(stdin, limit)) {
+        Ok(Invocation::Version(requested)) => {
+            let version = requested.unwrap_or(Version::NEWEST);
+            (version, Ok(Some(reply::version_reply(version))))
+        }
+        Ok(Invocation::Plugin(request)) => {
+            let version = request.version();
+            let undo = request.undo();
+            let served = serve(request, plugin);
+            added = undo.filter(|_| served.is_ok());
+            (version, served)
+        }
+        Err(Rejected { version, error }) => (version, Err(error)),
+    };
+    let reply = match document {
         Ok(document) => Reply {
             document,
             success: true,
         },
+        Err(error) if is_del => Reply::error(&failed_del::insistent(error), version),
         Err(error) => Reply::error(&error, version),
+    };
+    (reply, added)
+}
+
+/// Runs the plugin's verb; gives what is to be printed, if anything.
+fn serve(
+    request: Request,
+    plugin: &impl Fn(Request) -> Result<Outcome, CniError>,
+) -> Result<Option<Value>, CniError> {
+    let version = request.version();
+    let undo = request.undo();
+    panicking::reply_in(version);
+    // Whatever the closure held is dropped by the unwinding, so nothing broken can be seen afterwards.
+    let outcome = panic::catch_unwind(AssertUnwindSafe(|| plugin(request)))
+        .unwrap_or_else(|_| Err(panicking::error()));
+    match outcome? {
+        Outcome::Done => Ok(None),
+        Outcome::Added(success) => success.to_json(version).map(Some).map_err(|cause| {
+            if let Some(del) = undo {
+                take_back(del, plugin);
+            }
+            CniError::from_error(code::INTERNAL, &cause)
+        }),
+    }
+}
+
+/// Runs the DEL of an ADD that the runtime will never hear of.
+fn take_back(del: Del, plugin: &impl Fn(Request) -> Result<Outcome, CniError>) {
+    let outcome = panic::catch_unwind(AssertUnwindSafe(|| plugin(Request::Del(del))))
+        .unwrap_or_else(|_| Err(panicking::error()));
+    if let Err(error) = outcome {
+        let _ = writeln!(io::stderr(), "cannot take the ADD back: {}", error.msg);
     }
 }
 

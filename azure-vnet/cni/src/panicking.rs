@@ -24,7 +24,7 @@ pub(crate) fn report_to_runtime() {
         let _ = writeln!(io::stderr(), "{message}");
         *MESSAGE.lock().unwrap_or_else(PoisonError::into_inner) = message;
         if cfg!(panic = "abort") {
-            let version = VERSION.get().copied().unwrap_or(Version::newest());
+            let version = VERSION.get().copied().unwrap_or(Version::NEWEST);
             let _ = writeln!(io::stdout(), "{}", error().to_json(version));
             process::exit(1);
         }

@@ -212,12 +212,11 @@ impl Dns {
     }
 }
 
-/// The answer to VERSION: the caller's version where we speak it, else our newest.
-pub(crate) fn version_reply(requested: Option<Version>) -> Value {
-    let supported: Vec<&str> = SUPPORTED.iter().map(|version| version.as_str()).collect();
+/// The answer to VERSION, in `version`.
+pub(crate) fn version_reply(version: Version) -> Value {
     json!({
-        "cniVersion": requested.unwrap_or(Version::newest()).as_str(),
-        "supportedVersions": supported,
+        "cniVersion": version.as_str(),
+        "supportedVersions": SUPPORTED.map(Version::as_str),
     })
 }
 

@@ -2,10 +2,12 @@
 
 use crate::{
     args::Args,
-    environment::{Call, NewerCommand, unknown_command},
-    error::CniError,
+    attachments::{ValidAttachment, valid_attachments},
+    environment::{Call, Environment},
+    error::{CniError, code},
     input::{End, Input, MAX_BYTES},
     netconf::{NetConf, Rejected, requested_version, version_to_reply_in},
+    reply::Success,
     version::Version,
 };
 
@@ -16,6 +18,12 @@ pub enum Request {
     Add(Add),
     /// Undo an ADD, or nothing if there is nothing to undo.
     Del(Del),
+    /// Is what an ADD made still as it should be? Changes nothing. Since 0.4.0.
+    Check(Check),
+    /// Undo every ADD of this network whose container is gone. Since 1.1.0.
+    Gc(Gc),
+    /// Could an ADD work? Changes nothing, and is asked often. Since 1.1.0.
+    Status(Status),
 }
 
 /// The fields of ADD.
@@ -50,18 +58,99 @@ pub struct Del {
     pub conf: NetConf,
 }
 
+/// The fields of CHECK. `CNI_ARGS` is not among them: what came of it is in the result of the ADD.
+#[derive(Clone, Debug)]
+pub struct Check {
+    /// `CNI_CONTAINERID`.
+    pub container_id: String,
+    /// `CNI_NETNS` as the runtime wrote it.
+    pub netns: String,
+    /// `CNI_IFNAME`.
+    pub ifname: String,
+    /// `CNI_PATH`; empty if not given.
+    pub path: String,
+    /// Standard input.
+    pub conf: NetConf,
+    /// `prevResult`: what the whole chain of plugins reported in the end. Later plugins may have changed a
+    /// MAC address and added interfaces, addresses and routes of their own.
+    pub prev: Success,
+}
+
+/// The fields of GC.
+#[derive(Clone, Debug)]
+pub struct Gc {
+    /// `CNI_PATH`; empty if not given.
+    pub path: String,
+    /// Standard input.
+    pub conf: NetConf,
+    /// The attachments of this network that must stay; may be empty.
+    pub valid: Vec<ValidAttachment>,
+}
+
+/// The fields of STATUS.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// `CNI_PATH`; empty if not given.
+    pub path: String,
+    /// Standard input.
+    pub conf: NetConf,
+}
+
 impl Request {
+    /// What a runtime asks with these variables and these bytes on standard input; `None` if it is nothing
+    /// that a plugin answers itself (VERSION, or no command at all).
+    ///
+    /// # Errors
+    /// Code 1, 4, 6 or 7.
+    pub fn read(environment: &Environment, stdin: Vec<u8>) -> Result<Option<Request>, CniError> {
+        let Some(call) = Call::from_environment(environment) else {
+            return Ok(None);
+        };
+        let end = End::Closed;
+        match Invocation::new(call, Input { bytes: stdin, end }) {
+            Ok(Invocation::Plugin(request)) => Ok(Some(request)),
+            Ok(Invocation::Version(_)) => Ok(None),
+            Err(rejected) => Err(rejected.error),
+        }
+    }
+
     /// The version the reply is written in.
     pub fn version(&self) -> Version {
+        self.conf().version()
+    }
+
+    /// What takes this call back, if it is an ADD.
+    pub(crate) fn undo(&self) -> Option<Del> {
         match self {
-            Request::Add(add) => add.conf.version(),
-            Request::Del(del) => del.conf.version(),
+            Request::Add(add) => Some(Del {
+                container_id: add.container_id.clone(),
+                netns: Some(add.netns.clone()),
+                ifname: add.ifname.clone(),
+                path: add.path.clone(),
+                conf: add.conf.clone(),
+            }),
+            _ => None,
+        }
+    }
+
+    /// Standard input.
+    pub fn conf(&self) -> &NetConf {
+        match self {
+            Request::Add(add) => &add.conf,
+            Request::Del(del) => &del.conf,
+            Request::Check(check) => &check.conf,
+            Request::Gc(gc) => &gc.conf,
+            Request::Status(status) => &status.conf,
         }
     }
 }
 
 /// A call that can be answered: by this crate, or by the plugin.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one in a process, and it is taken apart at once"
+)]
 pub(crate) enum Invocation {
     /// With the caller's version, if we speak it.
     Version(Option<Version>),
@@ -94,7 +183,35 @@ impl Invocation {
                 path: variables.path,
                 conf: configuration(input)?,
             }))),
-            Call::Newer(command) => Err(refusal(command, &configuration(input)?)),
+            Call::Check(variables) => {
+                let conf = configuration(input)?;
+                allowed("CHECK", Version::has_check, &conf)?;
+                Ok(Invocation::Plugin(Request::Check(Check {
+                    container_id: variables.container_id,
+                    netns: variables.netns,
+                    ifname: variables.ifname,
+                    path: variables.path,
+                    prev: in_version_of(&conf, previous(&conf))?,
+                    conf,
+                })))
+            }
+            Call::Gc(variables) => {
+                let conf = configuration(input)?;
+                allowed("GC", Version::has_status_and_gc, &conf)?;
+                Ok(Invocation::Plugin(Request::Gc(Gc {
+                    path: variables.path,
+                    valid: in_version_of(&conf, valid_attachments(&conf))?,
+                    conf,
+                })))
+            }
+            Call::Status(variables) => {
+                let conf = configuration(input)?;
+                allowed("STATUS", Version::has_status_and_gc, &conf)?;
+                Ok(Invocation::Plugin(Request::Status(Status {
+                    path: variables.path,
+                    conf,
+                })))
+            }
         }
     }
 }
@@ -103,11 +220,11 @@ fn configuration(input: Input) -> Result<NetConf, Rejected> {
     let problem = match input.end {
         End::Closed => return NetConf::from_bytes(input.bytes),
         End::TimedOut(limit) => CniError::new(
-            crate::error::code::IO,
+            code::IO,
             format!("standard input was not closed within {} s", limit.as_secs()),
         ),
         End::TooLarge => CniError::new(
-            crate::error::code::IO,
+            code::IO,
             format!(
                 "the configuration on standard input is larger than {} MiB",
                 MAX_BYTES >> 20
@@ -121,144 +238,30 @@ fn configuration(input: Input) -> Result<NetConf, Rejected> {
     })
 }
 
-/// Commands of later versions: the configuration's version does not have them, or we do not yet.
-fn refusal(command: NewerCommand, conf: &NetConf) -> Rejected {
+/// Code 1 for a command that the configuration's version does not have yet, in libcni's words.
+fn allowed(command: &str, has: fn(Version) -> bool, conf: &NetConf) -> Result<(), Rejected> {
+    if has(conf.version()) {
+        return Ok(());
+    }
+    let error = CniError::new(
+        code::INCOMPATIBLE_VERSION,
+        format!("config version does not allow {command}"),
+    )
+    .with_details(format!("config is {:?}", conf.version().as_str()));
+    in_version_of(conf, Err(error))
+}
+
+/// CHECK compares with the result of ADD, so it cannot do without.
+fn previous(conf: &NetConf) -> Result<Success, CniError> {
+    conf.prev_result()?.ok_or_else(|| {
+        CniError::invalid_config("CHECK needs the result of ADD, and \"prevResult\" is missing")
+    })
+}
+
+fn in_version_of<T>(conf: &NetConf, result: Result<T, CniError>) -> Result<T, Rejected> {
     let version = conf.version();
-    let in_version = match command {
-        NewerCommand::Check => version.has_check(),
-        NewerCommand::Status | NewerCommand::Gc => version.has_status_and_gc(),
-    };
-    let error = if in_version {
-        unknown_command(command.name())
-    } else {
-        CniError::new(
-            crate::error::code::INCOMPATIBLE_VERSION,
-            format!("config version does not allow {}", command.name()),
-        )
-    };
-    Rejected { version, error }
+    result.map_err(|error| Rejected { version, error })
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-    use super::*;
-    use crate::environment::Environment;
-    use std::{io, time::Duration};
-
-    const CONF: &str = r#"{"cniVersion":"0.3.0","name":"n1"}"#;
-
-    fn invoke(command: &str, bytes: &[u8], end: End) -> Result<Invocation, Rejected> {
-        let environment: Environment = [
-            ("CNI_COMMAND", command),
-            ("CNI_CONTAINERID", "c1"),
-            ("CNI_NETNS", "/run/netns/../netns/c1"),
-            ("CNI_IFNAME", "eth0"),
-            ("CNI_PATH", "/opt/cni/bin"),
-        ]
-        .into_iter()
-        .collect();
-        let input = Input {
-            bytes: bytes.to_vec(),
-            end,
-        };
-        Invocation::new(Call::from_environment(&environment).unwrap(), input)
-    }
-
-    #[test]
-    fn add_has_everything_verbatim() {
-        let Ok(Invocation::Plugin(Request::Add(add))) = invoke("ADD", CONF.as_bytes(), End::Closed)
-        else {
-            panic!("not an ADD");
-        };
-        assert_eq!(add.netns, "/run/netns/../netns/c1");
-        assert_eq!(
-            (add.container_id.as_str(), add.ifname.as_str()),
-            ("c1", "eth0")
-        );
-        assert_eq!(add.conf.raw(), CONF.as_bytes());
-    }
-
-    #[test]
-    fn version_echoes_what_we_speak() {
-        for (stdin, expected) in [
-            (r#"{"cniVersion":"0.3.0"}"#, Some(Version::V0_3_0)),
-            (r#"{"cniVersion":"9.9.9"}"#, None),
-            ("garbage", None),
-            ("", None),
-        ] {
-            let end = End::TimedOut(Duration::ZERO);
-            match invoke("VERSION", stdin.as_bytes(), end) {
-                Ok(Invocation::Version(version)) => assert_eq!(version, expected, "{stdin}"),
-                other => panic!("{stdin}: {other:?}"),
-            }
-        }
-    }
-
-    #[test]
-    fn commands_of_later_versions() {
-        for command in ["CHECK", "STATUS", "GC"] {
-            let rejected = invoke(command, CONF.as_bytes(), End::Closed).unwrap_err();
-            assert_eq!(rejected.error.code, 1);
-            assert_eq!(
-                rejected.error.msg,
-                format!("config version does not allow {command}")
-            );
-        }
-    }
-
-    #[test]
-    fn environment_errors_carry_the_version_of_stdin() {
-        let rejected = invoke("FOO", CONF.as_bytes(), End::Closed).unwrap_err();
-        assert_eq!(
-            (rejected.error.code, rejected.version),
-            (4, Version::V0_3_0)
-        );
-        let rejected = invoke("FOO", b"{", End::Closed).unwrap_err();
-        assert_eq!(rejected.version, Version::newest());
-    }
-
-    #[test]
-    fn broken_input_is_code_5() {
-        for end in [
-            End::TimedOut(Duration::from_secs(10)),
-            End::TooLarge,
-            End::Failed(io::Error::other("torn cable")),
-        ] {
-            let rejected = invoke("DEL", CONF.as_bytes(), end).unwrap_err();
-            assert_eq!(
-                (rejected.error.code, rejected.version),
-                (5, Version::V0_3_0)
-            );
-        }
-    }
-
-    /// Arbitrary bytes give an error or a request, never a panic.
-    #[test]
-    fn damaged_configurations_never_panic() {
-        let seed = br#"{"cniVersion":"0.3.1","name":"n1","ipam":{"type":"x"},"prevResult":{"ips":[{"address":"10.0.0.2/24","interface":0}],"dns":null}}"#;
-        let mut random = 0x2545_f491_4f6c_dd1d_u64;
-        for _ in 0..20_000 {
-            let mut bytes = seed.to_vec();
-            for _ in 0..=random % 3 {
-                random ^= random << 13;
-                random ^= random >> 7;
-                random ^= random << 17;
-                let [position, value, action, ..] = random.to_le_bytes();
-                let position = usize::from(position) % bytes.len();
-                match action % 3 {
-                    0 => bytes[position] = value,
-                    1 => bytes.insert(position, b"{}[]\":,0"[usize::from(value) % 8]),
-                    _ => drop(bytes.remove(position)),
-                }
-            }
-            match invoke("ADD", &bytes, End::Closed) {
-                Ok(Invocation::Plugin(Request::Add(add))) => {
-                    let _ = add.conf.prev_result();
-                }
-                Ok(other) => panic!("{other:?}"),
-                Err(rejected) => assert!([1, 6, 7].contains(&rejected.error.code)),
-            }
-        }
-    }
-}
+mod tests;

@@ -1,7 +1,7 @@
 //! The versions of the CNI specification and what differs between them.
 //!
 //! Everything version-dependent in this crate asks [`TABLE`]; nothing compares version numbers by hand. To
-//! support another version, add it to [`SUPPORTED`].
+//! support another version, give it a row there and add it to [`SUPPORTED`].
 
 use std::fmt;
 
@@ -19,7 +19,15 @@ pub enum Version {
 }
 
 /// The versions both plugins accept in a configuration and announce in VERSION, oldest first.
-pub const SUPPORTED: &[Version] = &[Version::V0_3_0, Version::V0_3_1];
+pub const SUPPORTED: [Version; 7] = [
+    Version::V0_1_0,
+    Version::V0_2_0,
+    Version::V0_3_0,
+    Version::V0_3_1,
+    Version::V0_4_0,
+    Version::V1_0_0,
+    Version::V1_1_0,
+];
 
 /// How a version spells the addresses of a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +62,7 @@ enum Commands {
 }
 
 #[rustfmt::skip]
-const TABLE: [Features; 7] = {
+const TABLE: [Features; SUPPORTED.len()] = {
     use Addresses::{List, ListWithFamily, PerFamily};
     use Commands::{Basic, WithCheck, WithStatusAndGc};
     use Version::{V0_1_0, V0_2_0, V0_3_0, V0_3_1, V0_4_0, V1_0_0, V1_1_0};
@@ -81,15 +89,8 @@ impl Version {
             .map(|row| row.version)
     }
 
-    /// Like [`known`](Self::known), if both plugins also speak it.
-    pub fn supported(text: &str) -> Option<Version> {
-        Self::known(text).filter(|version| SUPPORTED.contains(version))
-    }
-
-    /// The newest version the plugins speak: what an error carries when the caller's version is unknown.
-    pub fn newest() -> Version {
-        SUPPORTED.last().copied().unwrap_or(Version::V0_3_1)
-    }
+    /// What an error carries when the caller's version is unknown.
+    pub const NEWEST: Version = SUPPORTED[SUPPORTED.len() - 1];
 
     /// The number, as it stands in `cniVersion`.
     pub fn as_str(self) -> &'static str {
@@ -134,8 +135,7 @@ impl fmt::Display for Version {
 
 /// [`SUPPORTED`] as text, for messages.
 pub(crate) fn supported_list() -> String {
-    let texts: Vec<&str> = SUPPORTED.iter().map(|version| version.as_str()).collect();
-    texts.join(", ")
+    SUPPORTED.map(Version::as_str).join(", ")
 }
 
 #[cfg(test)]
@@ -154,7 +154,10 @@ mod tests {
     #[test]
     fn supported_versions_ascend_without_repeats() {
         assert!(SUPPORTED.is_sorted_by(|a, b| a < b), "{SUPPORTED:?}");
-        assert_eq!(Version::newest(), Version::V0_3_1);
+        assert_eq!(
+            supported_list(),
+            "0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0"
+        );
     }
 
     #[test]
@@ -164,12 +167,6 @@ mod tests {
         ] {
             assert_eq!(Version::known(text), None, "{text:?}");
         }
-        assert_eq!(Version::supported("0.3.0"), Some(Version::V0_3_0));
-        assert_eq!(
-            Version::supported("1.1.0"),
-            None,
-            "known, but not announced yet"
-        );
     }
 
     #[test]

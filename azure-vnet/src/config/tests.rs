@@ -99,3 +99,64 @@ fn every_error_names_key_and_value() {
         assert!(error.contains(names), "{extra}: {error}");
     }
 }
+
+#[test]
+fn keys_that_would_isolate_pods_are_refused_by_name_and_value() {
+    for (extra, names) in [
+        (json!({"vlan": 100}), ["vlan", "100"]),
+        (json!({"vlanTrunk": [{"id": 7}]}), ["vlanTrunk", "7"]),
+        (json!({"MacSpoofChk": true}), ["macspoofchk", "true"]),
+        (json!({"portIsolation": "yes"}), ["portIsolation", "yes"]),
+    ] {
+        let error = Config::read(&conf(&extra)).unwrap_err();
+        assert_eq!(error.code(), 2);
+        let text = error.to_string();
+        assert!(names.iter().all(|name| text.contains(name)), "{text}");
+    }
+    let unset = json!({"vlan": 0, "vlanTrunk": [], "macspoofchk": false, "promiscMode": null});
+    assert!(Config::read(&conf(&unset)).is_ok());
+}
+
+#[test]
+fn mac_of_the_runtime_comes_first() {
+    let (runtime, args) = ("0a:00:00:00:00:01", "0a:00:00:00:00:02");
+    let mac = |extra: &Value| Config::read(&conf(extra)).map(|config| config.mac);
+    let both = json!({"runtimeConfig": {"Mac": runtime}, "args": {"cni": {"mac": args}, "x": 7}});
+    assert_eq!(mac(&both).unwrap(), Some(runtime.parse().unwrap()));
+    let one = json!({"runtimeConfig": {"mac": ""}, "args": {"cni": {"MAC": args}}});
+    assert_eq!(mac(&one).unwrap(), Some(args.parse().unwrap()));
+    for none in [
+        json!({}),
+        json!({"args": 7}),
+        json!({"args": {"cni": [args]}}),
+    ] {
+        assert_eq!(mac(&none).unwrap(), None, "{none}");
+    }
+    for wrong in [
+        json!("x"),
+        json!(7),
+        json!("01:00:5e:00:00:01"),
+        json!("00:00:00:00:00:00"),
+    ] {
+        let error = mac(&json!({"runtimeConfig": {"mac": wrong}})).unwrap_err();
+        let value = wrong.to_string();
+        assert!(
+            error.code() == 7 && error.to_string().contains(&value),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn dns_of_the_runtime_comes_first() {
+    let own = json!({"nameservers": ["10.0.0.10"]});
+    let config = Config::read(&conf(&json!({"dns": own}))).unwrap();
+    assert_eq!(config.dns.unwrap().nameservers, ["10.0.0.10"]);
+    let runtime = json!({"Servers": ["10.0.0.11"], "Searches": ["a"], "Options": ["ndots:5"]});
+    let both = json!({"dns": own, "runtimeConfig": {"dns": runtime}});
+    let dns = Config::read(&conf(&both)).unwrap().dns.unwrap();
+    assert_eq!(
+        (dns.nameservers, dns.search),
+        (vec!["10.0.0.11".to_owned()], vec!["a".to_owned()])
+    );
+}

@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::tc::{
@@ -11,10 +12,14 @@ use aya::programs::tc::{
 };
 use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
 use aya::util::KernelVersion;
+use rtnetlink::packet_route::tc;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::ebpf::EbpfError;
+use crate::netlink::filter::{Filter, Side};
+use crate::netlink::link::Link;
+use crate::netlink::{Netlink, NetlinkError};
 
 /// Set to `1`, makes the plugin use `cls_bpf` where TCX is to be had: the way of older kernels,
 /// for tests on newer ones.
@@ -23,6 +28,11 @@ pub const FORCE_CLS_BPF: &str = "AZURE_VNET_FORCE_CLS_BPF";
 /// Filter priority and handle of our `cls_bpf` programs: fixed, so that they are found again.
 const PRIORITY: u16 = 10;
 const HANDLE: TcHandle = TcHandle::new(0, 1);
+
+/// How long another call may take between attaching a link and pinning it. That is two system
+/// calls, on a machine that may be busy.
+const PATIENCE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// How programs are attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +87,24 @@ impl Mechanism {
         })
     }
 
+    /// Whether the program called `name` hangs on `interface`. Nothing is changed.
+    pub async fn is_attached(
+        self,
+        netlink: &Netlink,
+        interface: &Link,
+        direction: TcAttachType,
+        name: &str,
+    ) -> Result<bool, EbpfError> {
+        let result = match self {
+            Self::Tcx => is_in_tcx(&interface.name, direction, name),
+            Self::ClsBpf => is_in_clsact(netlink, interface, direction).await,
+        };
+        result.map_err(|why| EbpfError::Inspect {
+            interface: interface.name.clone(),
+            why,
+        })
+    }
+
     /// Takes our program off `interface`; an interface that is gone took it along.
     pub fn detach(self, interface: &str, direction: TcAttachType, pin: &Path) {
         match self {
@@ -92,7 +120,28 @@ impl Mechanism {
     }
 }
 
+/// Attaches without a lock. Another call may be attaching the same program to the same interface: it
+/// pins its link in a moment, or ends and takes the link along.
 fn attach_tcx(
+    program: &mut SchedClassifier,
+    interface: &str,
+    direction: TcAttachType,
+    pin: &Path,
+) -> Result<(), AttachError> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match try_attach_tcx(program, interface, direction, pin) {
+            Err(AttachError::Program(error))
+                if errno(&error) == Some(Errno::EXIST) && Instant::now() < end =>
+            {
+                std::thread::sleep(PAUSE);
+            }
+            result => return result,
+        }
+    }
+}
+
+fn try_attach_tcx(
     program: &mut SchedClassifier,
     interface: &str,
     direction: TcAttachType,
@@ -123,12 +172,15 @@ fn update_tcx(program: &mut SchedClassifier, pin: &Path) -> Result<bool, AttachE
     let link: SchedClassifierLink = FdLink::from(pinned).try_into()?;
     match program.attach_to_link(link) {
         Ok(_) => Ok(true),
-        Err(ProgramError::SyscallError(error))
-            if Errno::from_io_error(&error.io_error) == Some(Errno::NOLINK) =>
-        {
-            Ok(false)
-        }
+        Err(error) if errno(&error) == Some(Errno::NOLINK) => Ok(false),
         Err(error) => Err(error.into()),
+    }
+}
+
+fn errno(error: &ProgramError) -> Option<Errno> {
+    match error {
+        ProgramError::SyscallError(error) => Errno::from_io_error(&error.io_error),
+        _ => None,
     }
 }
 
@@ -166,6 +218,31 @@ fn cls_bpf_link(
     SchedClassifierLink::attached(interface, direction, PRIORITY, HANDLE, None)
 }
 
+/// The kernel is asked, not the pin: a pin outlives the link's interface.
+fn is_in_tcx(interface: &str, direction: TcAttachType, name: &str) -> Result<bool, AttachError> {
+    let (_, programs) = SchedClassifier::query_tcx(interface, direction)?;
+    // By name, since after an upgrade the programs of the build before serve until the next ADD.
+    Ok(programs
+        .iter()
+        .any(|program| program.name_as_str() == Some(name)))
+}
+
+async fn is_in_clsact(
+    netlink: &Netlink,
+    interface: &Link,
+    direction: TcAttachType,
+) -> Result<bool, AttachError> {
+    let side = match direction {
+        TcAttachType::Egress => Side::Egress,
+        _ => Side::Ingress,
+    };
+    let ours = Filter {
+        priority: PRIORITY,
+        handle: tc::TcHandle { major: 0, minor: 1 },
+    };
+    Ok(netlink.filters(interface, side).await?.contains(&ours))
+}
+
 fn is_exists(errno: Option<i32>) -> bool {
     errno == Some(Errno::EXIST.raw_os_error())
 }
@@ -188,4 +265,7 @@ pub enum AttachError {
     /// The interface could not be asked for.
     #[error(transparent)]
     Interface(#[from] std::io::Error),
+    /// The interface's filters could not be listed.
+    #[error(transparent)]
+    Filters(#[from] NetlinkError),
 }

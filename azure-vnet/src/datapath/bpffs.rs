@@ -3,7 +3,7 @@
 //! ```text
 //! /sys/fs/bpf/azure-vnet/v<ABI>/<bridge>/maps/<map>
 //!                                       /programs/<build>/<program>
-//!                                       /links/{to_uplink,from_uplink,<host veth>}     (TCX only)
+//!                                       /links/{to_uplink,from_uplink}     (TCX only)
 //! ```
 
 use std::io;
@@ -25,10 +25,7 @@ pub struct Pins {
 impl Pins {
     pub fn of(bridge: &str) -> Self {
         Self {
-            root: Path::new(MOUNT_POINT)
-                .join("azure-vnet")
-                .join(format!("v{ABI_VERSION}"))
-                .join(bridge),
+            root: place().join(bridge),
         }
     }
 
@@ -42,6 +39,13 @@ impl Pins {
 
     pub fn link(&self, name: &str) -> PathBuf {
         self.root.join("links").join(name)
+    }
+
+    /// The bridges that have pins.
+    pub fn bridges() -> Vec<String> {
+        let entries = std::fs::read_dir(place()).into_iter().flatten().flatten();
+        let names = entries.map(|entry| entry.file_name().into_string());
+        names.filter_map(Result::ok).collect()
     }
 
     /// Makes the directories, and mounts the BPF file system where nobody has (no systemd).
@@ -69,6 +73,18 @@ impl Pins {
     pub fn remove(&self) {
         let _ = std::fs::remove_dir_all(&self.root);
     }
+}
+
+/// Of all bridges.
+fn place() -> PathBuf {
+    Path::new(MOUNT_POINT)
+        .join("azure-vnet")
+        .join(format!("v{ABI_VERSION}"))
+}
+
+/// Whether the BPF file system is there, or could be mounted, as far as can be seen without trying.
+pub fn is_available() -> io::Result<()> {
+    is_bpffs().map(drop)
 }
 
 fn is_bpffs() -> io::Result<bool> {

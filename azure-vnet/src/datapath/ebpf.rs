@@ -5,14 +5,23 @@ use std::path::PathBuf;
 
 use aya::maps::MapError;
 use aya::pin::PinError;
-use aya::programs::{ProgramError, TcAttachType};
+use aya::programs::{ProgramError, ProgramType, TcAttachType};
+use aya::sys::is_program_supported;
 use azure_vnet_abi::programs;
 
 use super::attach::{AttachError, Mechanism};
-use super::bpffs::Pins;
+use super::bpffs::{self, Pins};
 use super::maps;
 use super::object::{BUILD, Programs};
-use super::{Counters, Pod, Uplink};
+use super::{Counters, Departed, Pod, Uplink, Way};
+use crate::netlink::Netlink;
+
+/// How much of the flow table a DEL reads, some 20 ms. Flows that it does not come across time out.
+const FLOWS_READ_BY_DEL: usize = 20_000;
+
+/// How `from_pod` is attached, on every kernel: a TCX link waits for an RCU grace period (9 ms of an
+/// ADD that takes 6), and would leave a pin behind where the filter goes with the veth.
+const ON_PODS: Mechanism = Mechanism::ClsBpf;
 
 /// The tier in place.
 pub struct Ebpf {
@@ -41,9 +50,9 @@ impl Ebpf {
             mechanism: Mechanism::of_this_kernel(),
         };
         for pod in pods {
-            match this.add_pod(&uplink.bridge, pod) {
-                // A DEL was faster.
-                Err(_) if super::interface_index(&pod.host_veth).is_none() => {}
+            match add_pod(&uplink.bridge, pod) {
+                // A DEL was faster, and may have been between our list and our entry.
+                Err(_) if !super::is_link(pod.ifindex) => drop(maps::forget_dead(&pins)?),
                 result => result?,
             }
         }
@@ -52,29 +61,92 @@ impl Ebpf {
         Ok(this)
     }
 
-    /// Serves one more pod.
-    pub fn add_pod(&self, bridge: &str, pod: &Pod) -> Result<(), EbpfError> {
-        let pins = Pins::of(bridge);
-        maps::add_pod(&pins, pod)?;
-        self.mechanism.attach(
-            &mut Programs::open(&pins)?.from_pod,
-            &pod.host_veth,
-            TcAttachType::Ingress,
-            &pins.link(&pod.host_veth),
-        )
-    }
-
     /// How the programs are attached.
     pub fn mechanism(&self) -> Mechanism {
         self.mechanism
     }
 }
 
-/// Forgets a pod. Its program goes with its veth; only the pin is ours to remove.
-pub fn remove_pod(bridge: &str, host_veth: &str, address: Ipv4Addr) -> Result<(), EbpfError> {
+/// Serves one more pod.
+pub fn add_pod(bridge: &str, pod: &Pod) -> Result<(), EbpfError> {
     let pins = Pins::of(bridge);
-    let _ = std::fs::remove_file(pins.link(host_veth));
-    maps::remove_pod(&pins, address)
+    maps::add_pod(&pins, pod)?;
+    ON_PODS.attach(
+        &mut Programs::open(&pins)?.from_pod,
+        &pod.host_veth,
+        TcAttachType::Ingress,
+        &pins.link(&pod.host_veth),
+    )
+}
+
+/// Forgets a pod. Its program goes with its veth.
+pub fn remove_pod(bridge: &str, pod: &Departed) -> Result<(), EbpfError> {
+    let pins = Pins::of(bridge);
+    maps::remove_pod(&pins, pod)?;
+    maps::forget_dead_flows(&pins, FLOWS_READ_BY_DEL)
+}
+
+/// Forgets the pods whose links are gone; returns their addresses.
+pub fn forget_dead(bridge: &str) -> Result<Vec<Ipv4Addr>, EbpfError> {
+    maps::forget_dead(&Pins::of(bridge))
+}
+
+/// Forgets everything of pods whose links are gone: entries and flows. Returns their addresses.
+pub fn sweep(bridge: &str) -> Result<Vec<Ipv4Addr>, EbpfError> {
+    let pins = Pins::of(bridge);
+    let addresses = maps::forget_dead(&pins)?;
+    maps::forget_dead_flows(&pins, usize::MAX)?;
+    Ok(addresses)
+}
+
+/// The bridges that this tier has pins of.
+pub fn bridges() -> Vec<String> {
+    Pins::bridges()
+}
+
+/// What of this tier is missing for `pod`.
+pub async fn defects(
+    netlink: &Netlink,
+    mechanism: Mechanism,
+    way: Way<'_>,
+    pod: &Pod,
+) -> Result<Vec<String>, EbpfError> {
+    let mut defects = Vec::new();
+    let (ingress, egress) = (TcAttachType::Ingress, TcAttachType::Egress);
+    for (mechanism, link, direction, name) in [
+        (mechanism, way.nic, ingress, programs::FROM_UPLINK),
+        (mechanism, way.nic, egress, programs::TO_UPLINK),
+        (ON_PODS, way.port, ingress, programs::FROM_POD),
+    ] {
+        if !mechanism
+            .is_attached(netlink, link, direction, name)
+            .await?
+        {
+            let link = &link.name;
+            defects.push(format!(
+                "the eBPF program {name} is not attached to {link} ({mechanism})"
+            ));
+        }
+    }
+    for map in maps::lacking(&Pins::of(&way.bridge.name), pod)? {
+        let Pod {
+            address, host_veth, ..
+        } = pod;
+        defects.push(format!(
+            "the eBPF map {map} does not have {address} behind {host_veth}"
+        ));
+    }
+    Ok(defects)
+}
+
+/// Whether this tier could be set up, as far as can be told without setting anything up.
+pub fn probe() -> Result<(), EbpfError> {
+    bpffs::is_available().map_err(EbpfError::Bpffs)?;
+    match is_program_supported(ProgramType::SchedClassifier) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(EbpfError::Unsupported),
+        Err(source) => Err(EbpfError::program(programs::TO_UPLINK, source)),
+    }
 }
 
 /// Takes everything away: another tier has taken over, or a set-up that failed half-way.
@@ -89,7 +161,7 @@ pub fn remove(uplink: &Uplink, pods: &[Pod]) {
     }
     for pod in pods {
         let pin = pins.link(&pod.host_veth);
-        mechanism.detach(&pod.host_veth, TcAttachType::Ingress, &pin);
+        ON_PODS.detach(&pod.host_veth, TcAttachType::Ingress, &pin);
     }
     pins.remove();
 }
@@ -126,6 +198,9 @@ pub enum EbpfError {
     /// There is no BPF file system, and none could be mounted.
     #[error("the BPF file system at /sys/fs/bpf cannot be used")]
     Bpffs(#[source] std::io::Error),
+    /// The kernel has no TC programs.
+    #[error("the kernel has no eBPF programs for traffic control (CONFIG_NET_CLS_BPF)")]
+    Unsupported,
     /// The kernel did not take the object's maps.
     #[error("the kernel does not take the eBPF maps")]
     Load(#[source] Box<aya::EbpfError>),
@@ -158,6 +233,15 @@ pub enum EbpfError {
     Incompatible {
         /// Which pin.
         path: PathBuf,
+    },
+    /// What is attached could not be seen.
+    #[error("cannot see what is attached to {interface}")]
+    Inspect {
+        /// To which interface.
+        interface: String,
+        /// What the kernel said.
+        #[source]
+        why: AttachError,
     },
     /// A program could not be attached.
     #[error("cannot attach to {interface} by {mechanism}")]

@@ -1,18 +1,19 @@
 //! Typed access to the pinned maps.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::Ipv4Addr;
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, MapInfo, PerCpuArray};
 use azure_vnet_abi::{
-    Action as KernelAction, Be32, Flow, FlowKey, Mac, Pod as PodEntry, PolicyKey, Port, Reason,
-    Timeouts, Uplink as UplinkEntry, maps,
+    Action as KernelAction, Be32, Flow, FlowKey, Fragment, FragmentKey, Mac, Pod as PodEntry,
+    PolicyKey, Port, Reason, Timeouts, Uplink as UplinkEntry, maps,
 };
 
 use super::bpffs::Pins;
 use super::ebpf::EbpfError;
-use super::{Pod, Uplink};
+use super::{Departed, Pod, Uplink, is_link};
 use crate::masquerade::Action;
 
 /// Packets by [`Reason`], summed over the CPUs.
@@ -72,27 +73,106 @@ pub fn add_pod(pins: &Pins, pod: &Pod) -> Result<(), EbpfError> {
     let mac = Mac(pod.mac.0);
     let address = Be32::from(pod.address);
     let mut pods: HashMap<MapData, Be32, PodEntry> = open(pins, maps::PODS)?;
-    pods.insert(address, PodEntry::new(pod.ifindex, mac), 0)
+    pods.insert(address, PodEntry::new(pod.ifindex, pod.container, mac), 0)
         .map_err(|source| EbpfError::map(maps::PODS, source))?;
     let mut ports: HashMap<MapData, u32, Port> = open(pins, maps::PORTS)?;
     ports
-        .insert(pod.ifindex, Port::new(address, mac), 0)
+        .insert(pod.ifindex, Port::new(address, pod.container, mac), 0)
         .map_err(|source| EbpfError::map(maps::PORTS, source))
 }
 
-/// Forgets the pod with this address, and its port.
-pub fn remove_pod(pins: &Pins, address: Ipv4Addr) -> Result<(), EbpfError> {
-    let address = Be32::from(address);
-    let mut pods: HashMap<MapData, Be32, PodEntry> = open(pins, maps::PODS)?;
-    let Some(pod) =
-        found(pods.get(&address, 0)).map_err(|source| EbpfError::map(maps::PODS, source))?
-    else {
+/// Forgets a pod and its port. An entry that another pod has by now stays: the address may have been
+/// given away again.
+pub fn remove_pod(pins: &Pins, pod: &Departed) -> Result<(), EbpfError> {
+    let (Some(mut pods), Some(mut ports)) = (open_pods(pins)?, open_ports(pins)?) else {
         return Ok(());
     };
-    let mut ports: HashMap<MapData, u32, Port> = open(pins, maps::PORTS)?;
-    found(ports.remove(&pod.ifindex)).map_err(|source| EbpfError::map(maps::PORTS, source))?;
-    found(pods.remove(&address)).map_err(|source| EbpfError::map(maps::PODS, source))?;
+    let mut address = pod.address.map(Be32::from);
+    if let Some(ifindex) = pod.ifindex {
+        let port = found(ports.get(&ifindex, 0)).map_err(of_ports)?;
+        address = address.or(port.map(|port| port.address));
+        found(ports.remove(&ifindex)).map_err(of_ports)?;
+    } else {
+        // It is known by its address and by its link's being gone.
+        let known: Vec<(u32, Port)> = ports.iter().collect::<Result<_, _>>().map_err(of_ports)?;
+        let at = |port: &Port| Some(port.address) == address;
+        for (ifindex, _) in known
+            .iter()
+            .filter(|(ifindex, port)| at(port) && !is_link(*ifindex))
+        {
+            found(ports.remove(ifindex)).map_err(of_ports)?;
+        }
+    }
+    let Some(address) = address else {
+        return Ok(());
+    };
+    let entry = found(pods.get(&address, 0)).map_err(of_pods)?;
+    if entry.is_some_and(|entry| Some(entry.ifindex) == pod.ifindex || !is_link(entry.ifindex)) {
+        found(pods.remove(&address)).map_err(of_pods)?;
+    }
     Ok(())
+}
+
+/// Forgets the pods and ports whose links are gone; returns the addresses of those pods.
+pub fn forget_dead(pins: &Pins) -> Result<Vec<Ipv4Addr>, EbpfError> {
+    let (Some(mut pods), Some(mut ports)) = (open_pods(pins)?, open_ports(pins)?) else {
+        return Ok(Vec::new());
+    };
+    let known: Vec<(Be32, PodEntry)> = pods.iter().collect::<Result<_, _>>().map_err(of_pods)?;
+    let mut dead = Vec::new();
+    for (address, _) in known.iter().filter(|(_, pod)| !is_link(pod.ifindex)) {
+        found(pods.remove(address)).map_err(of_pods)?;
+        dead.push(Ipv4Addr::from(*address));
+    }
+    let known: Vec<u32> = ports.keys().collect::<Result<_, _>>().map_err(of_ports)?;
+    for ifindex in known.iter().filter(|ifindex| !is_link(**ifindex)) {
+        found(ports.remove(ifindex)).map_err(of_ports)?;
+    }
+    Ok(dead)
+}
+
+/// Forgets the flows of pods whose links are gone, instead of waiting for them to time out, among the
+/// first `limit` entries of the table: others come and go while it is read.
+pub fn forget_dead_flows(pins: &Pins, limit: usize) -> Result<(), EbpfError> {
+    let failed = |source| EbpfError::map(maps::FLOWS, source);
+    let flows = open_pinned::<HashMap<MapData, FlowKey, Flow>>(pins, maps::FLOWS)?;
+    let Some(mut flows) = flows else {
+        return Ok(());
+    };
+    let mut alive: BTreeMap<u32, bool> = BTreeMap::new();
+    let mut dead = Vec::new();
+    for entry in flows.iter().take(limit) {
+        let (key, flow) = entry.map_err(failed)?;
+        let ifindex = flow.ifindex;
+        if !*alive.entry(ifindex).or_insert_with(|| is_link(ifindex)) {
+            dead.push(key);
+        }
+    }
+    for key in &dead {
+        found(flows.remove(key)).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Which of the maps do not know a pod as it is.
+pub fn lacking(pins: &Pins, pod: &Pod) -> Result<Vec<&'static str>, EbpfError> {
+    let address = Be32::from(pod.address);
+    let mut lacking = Vec::new();
+    let entry = match open_pods(pins)? {
+        Some(pods) => found(pods.get(&address, 0)).map_err(of_pods)?,
+        None => None,
+    };
+    if entry.is_none_or(|entry| entry.ifindex != pod.ifindex) {
+        lacking.push(maps::PODS);
+    }
+    let port = match open_ports(pins)? {
+        Some(ports) => found(ports.get(&pod.ifindex, 0)).map_err(of_ports)?,
+        None => None,
+    };
+    if port.is_none_or(|port| port.address != address) {
+        lacking.push(maps::PORTS);
+    }
+    Ok(lacking)
 }
 
 /// Reads the counters.
@@ -134,7 +214,38 @@ fn sizes(name: &str) -> (u32, u32) {
         maps::PORTS => of::<u32, Port>(),
         maps::POLICY => of::<Key<PolicyKey>, u32>(),
         maps::FLOWS => of::<FlowKey, Flow>(),
+        maps::FRAGMENTS => of::<FragmentKey, Fragment>(),
+        // A queue has no keys.
+        maps::SWEEP => of::<(), FlowKey>(),
         _ => of::<u32, u64>(),
+    }
+}
+
+fn open_pods(pins: &Pins) -> Result<Option<HashMap<MapData, Be32, PodEntry>>, EbpfError> {
+    open_pinned(pins, maps::PODS)
+}
+
+fn open_ports(pins: &Pins) -> Result<Option<HashMap<MapData, u32, Port>>, EbpfError> {
+    open_pinned(pins, maps::PORTS)
+}
+
+fn of_pods(source: MapError) -> EbpfError {
+    EbpfError::map(maps::PODS, source)
+}
+
+fn of_ports(source: MapError) -> EbpfError {
+    EbpfError::map(maps::PORTS, source)
+}
+
+/// A map that is not pinned holds nothing: the BPF file system was unmounted, or never mounted.
+fn open_pinned<T>(pins: &Pins, name: &'static str) -> Result<Option<T>, EbpfError>
+where
+    T: TryFrom<Map, Error = MapError>,
+{
+    if pins.map(name).exists() {
+        open(pins, name).map(Some)
+    } else {
+        Ok(None)
     }
 }
 

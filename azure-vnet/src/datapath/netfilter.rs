@@ -1,10 +1,16 @@
 //! The netfilter tier: the documented masquerade rule and the frame rewriting of bridge mode as
 //! nftables, in two tables of our own that are replaced whole, in one transaction.
 //!
+//! Every change is made under the bridge's lock, which nft holds too: if this process is killed, the
+//! next one waits for the transaction that is under way.
+//!
 //! It sees bridged packets only where the bridge hands them to netfilter (`nf_call_iptables`,
 //! which our bridge has), so without `br_netfilter` there is no such tier.
 
+mod installed;
+
 use std::fmt::{self, Write as _};
+use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -14,8 +20,14 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use installed::Table;
+
 use super::{Pod, Uplink};
+use crate::lock::Lock;
 use crate::masquerade::{Action, Policy};
+
+/// Of the package nftables.
+const PROGRAM: &str = "nft";
 
 /// How long one transaction may take. It waits for no lock; the kernel's part takes milliseconds.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -48,53 +60,120 @@ pub enum NetfilterError {
 }
 
 /// Installs the tier for `uplink` and all its `pods`, in the place of what was there.
-pub fn install(uplink: &Uplink, pods: &[Pod]) -> Result<(), NetfilterError> {
-    if !Path::new("/proc/sys/net/bridge").exists() {
+pub fn install(uplink: &Uplink, pods: &[Pod], lock: &Lock) -> Result<(), NetfilterError> {
+    if !bridges_reach_netfilter() {
         return Err(NetfilterError::NoBridgeNetfilter);
     }
     for name in [&uplink.name, &uplink.bridge] {
         check_name(name)?;
     }
-    nft(&ruleset(uplink, pods))
+    nft(&ruleset(uplink, pods), lock)
+}
+
+/// Whether the kernel hands bridged packets to netfilter at all.
+pub fn bridges_reach_netfilter() -> bool {
+    Path::new("/proc/sys/net/bridge").exists()
 }
 
 /// Forgets one pod. Its three elements came in one transaction, so all are there or none.
-pub fn remove_pod(bridge: &str, address: Ipv4Addr) -> Result<(), NetfilterError> {
+pub fn remove_pod(bridge: &str, address: Ipv4Addr, lock: &Lock) -> Result<(), NetfilterError> {
     check_name(bridge)?;
     let table = table(bridge);
     let mut script = String::new();
-    for (family, set) in [("bridge", "macs"), ("bridge", "local"), ("ip", "pods")] {
+    for (family, set) in SETS {
         let _ = writeln!(
             script,
             "delete element {family} {table} {set} {{ {address} }}"
         );
     }
-    match nft(&script) {
-        Err(NetfilterError::Refused { stderr, .. })
-            if stderr.contains("No such file or directory") =>
-        {
-            Ok(())
-        }
+    match nft(&script, lock) {
+        Err(error) if is_missing(&error) => Ok(()),
         result => result,
     }
 }
 
-/// Takes the tables away, if they are there. Called when another tier has taken over.
-pub fn remove(bridge: &str) {
+/// The addresses of the pods that the rules know.
+pub fn addresses(bridge: &str) -> Result<Vec<Ipv4Addr>, NetfilterError> {
+    let table = Table::read("bridge", bridge)?;
+    Ok(table.addresses("macs").to_vec())
+}
+
+/// What of this tier is missing for `pod`.
+pub fn defects(bridge: &str, pod: &Pod) -> Result<Vec<String>, NetfilterError> {
+    let mut defects = Vec::new();
+    for family in ["bridge", "ip"] {
+        let installed = Table::read(family, bridge)?;
+        let table = format!("the nftables table {family} {}", table(bridge));
+        let chains = CHAINS.iter().filter(|(of, _)| *of == family);
+        for (_, chain) in chains.filter(|(_, chain)| !installed.has_rules(chain)) {
+            defects.push(format!("{table} has no rules in {chain}"));
+        }
+        let sets = SETS.iter().filter(|(of, _)| *of == family);
+        for (_, set) in sets.filter(|(_, set)| !installed.addresses(set).contains(&pod.address)) {
+            defects.push(format!("{table} does not have {} in {set}", pod.address));
+        }
+    }
+    Ok(defects)
+}
+
+/// Whether this tier could be set up, as far as can be told without running nft.
+pub fn probe() -> Result<(), NetfilterError> {
+    if !bridges_reach_netfilter() {
+        return Err(NetfilterError::NoBridgeNetfilter);
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).any(|directory| directory.join(PROGRAM).is_file());
+    if found {
+        Ok(())
+    } else {
+        Err(NetfilterError::Run(io::ErrorKind::NotFound.into()))
+    }
+}
+
+/// Leaves everything to another tier but the connections that netfilter translates already. They
+/// live in connection tracking, which goes on as long as a chain of type nat and an expression of
+/// kind `ct` ask for it: the rule does nothing else.
+pub fn drain(bridge: &str, lock: &Lock) {
     if check_name(bridge).is_err() {
         return;
     }
     let table = table(bridge);
-    let mut script = String::new();
-    for family in ["bridge", "ip"] {
-        let _ = writeln!(
-            script,
-            "add table {family} {table}\ndelete table {family} {table}"
-        );
-    }
-    if let Err(error) = nft(&script) {
+    let script = format!(
+        "{}table ip {table} {{
+    chain postrouting {{
+        type nat hook postrouting priority srcnat; policy accept;
+        ct state established accept
+    }}
+}}
+",
+        emptied(&table)
+    );
+    if let Err(error) = nft(&script, lock) {
         tracing::warn!("the nftables rules of an earlier netfilter datapath stay: {error}");
     }
+}
+
+/// Both tables gone. `add` before `delete` because deleting what is not there is an error.
+fn emptied(table: &str) -> String {
+    ["bridge", "ip"]
+        .map(|family| format!("add table {family} {table}\ndelete table {family} {table}\n"))
+        .concat()
+}
+
+/// The sets and maps that know every pod, by the family of their table.
+const SETS: [(&str, &str); 3] = [("bridge", "macs"), ("bridge", "local"), ("ip", "pods")];
+
+/// The chains, by the family of their table.
+const CHAINS: [(&str, &str); 4] = [
+    ("bridge", "prerouting"),
+    ("bridge", "postrouting"),
+    ("ip", "forward"),
+    ("ip", "postrouting"),
+];
+
+/// Whether nft said that what it should delete or list is not there.
+fn is_missing(error: &NetfilterError) -> bool {
+    matches!(error, NetfilterError::Refused { stderr, .. } if stderr.contains("No such file or directory"))
 }
 
 fn table(bridge: &str) -> String {
@@ -111,23 +190,14 @@ fn check_name(name: &str) -> Result<(), NetfilterError> {
     }
 }
 
-/// Both tables, made anew. `add` before `delete` because deleting what is not there is an error.
+/// Both tables, made anew.
 fn ruleset(uplink: &Uplink, pods: &[Pod]) -> String {
-    let table = table(&uplink.bridge);
-    let mut script = String::new();
-    for family in ["bridge", "ip"] {
-        let _ = writeln!(
-            script,
-            "add table {family} {table}\ndelete table {family} {table}"
-        );
-    }
-    let _ = write!(
-        script,
-        "{}{}",
+    format!(
+        "{}{}{}",
+        emptied(&table(&uplink.bridge)),
         Frames { uplink, pods },
         Masquerade { uplink, pods }
-    );
-    script
+    )
 }
 
 /// The frames: what `to_uplink` and `from_uplink` do to MAC addresses and ARP.
@@ -147,6 +217,7 @@ impl fmt::Display for Frames<'_> {
         );
         let addresses = pods.iter().map(|pod| pod.address).chain([uplink.address]);
         let local = elements(addresses);
+        let (node, closed) = (uplink.address, elements(closed(&uplink.policy)));
         write!(
             formatter,
             r#"table bridge {table} {{
@@ -157,6 +228,11 @@ impl fmt::Display for Frames<'_> {
     set local {{
         type ipv4_addr
         {local}
+    }}
+    set closed {{
+        type ipv4_addr
+        flags interval
+        {closed}
     }}
     chain prerouting {{
         type filter hook prerouting priority -300; policy accept;
@@ -169,6 +245,7 @@ impl fmt::Display for Frames<'_> {
         arp operation request arp daddr ip @local drop
         ether type arp arp saddr ether set {mac}
         ether type ip6 ether saddr != {mac} drop
+        ip saddr != {node} ip saddr @local ip daddr @closed drop
         ether saddr set {mac}
     }}
 }}
@@ -223,15 +300,17 @@ impl fmt::Display for Masquerade<'_> {
     }
 }
 
+/// Destinations that are not masqueraded. What is closed is closed where it would leave the node,
+/// by [`Frames`]: pods of one node may speak multicast.
 fn verdicts(policy: &Policy) -> impl Iterator<Item = String> {
-    policy.intervals().into_iter().map(|(first, last, action)| {
-        let verdict = if action == Action::Drop {
-            "drop"
-        } else {
-            "accept"
-        };
-        format!("{first}-{last} : {verdict}")
-    })
+    let intervals = policy.intervals().into_iter();
+    intervals.map(|(first, last, _)| format!("{first}-{last} : accept"))
+}
+
+fn closed(policy: &Policy) -> impl Iterator<Item = String> {
+    let intervals = policy.intervals().into_iter();
+    let dropped = intervals.filter(|(_, _, action)| *action == Action::Drop);
+    dropped.map(|(first, last, _)| format!("{first}-{last}"))
 }
 
 /// `elements = { … }`, or nothing: nft takes no empty list.
@@ -244,17 +323,23 @@ fn elements<T: fmt::Display>(items: impl Iterator<Item = T>) -> String {
     }
 }
 
-/// Runs one transaction.
-fn nft(script: &str) -> Result<(), NetfilterError> {
+/// Runs one transaction. It prints nothing, so the lock can be its standard output.
+fn nft(script: &str, lock: &Lock) -> Result<(), NetfilterError> {
+    let lock = lock.share().map_err(NetfilterError::Run)?;
+    run(&["-f", "-"], script, lock)
+}
+
+/// Runs nft to its end.
+fn run(arguments: &[&str], script: &str, stdout: File) -> Result<(), NetfilterError> {
     #[expect(
         clippy::disallowed_methods,
         reason = "the netfilter tier's one external program"
     )]
-    let mut child = std::process::Command::new("nft")
-        .args(["-f", "-"])
+    let mut child = std::process::Command::new(PROGRAM)
+        .args(arguments)
         .env("LC_ALL", "C")
         .stdin(Stdio::piped())
-        .stdout(Stdio::null())
+        .stdout(stdout)
         .stderr(Stdio::piped())
         .spawn()
         .map_err(NetfilterError::Run)?;
@@ -327,8 +412,16 @@ mod tests {
             [
                 "10.0.0.0-10.255.255.255 : accept",
                 "168.63.129.16-168.63.129.16 : accept",
-                "224.0.0.0-239.255.255.255 : drop",
-                "255.255.255.255-255.255.255.255 : drop",
+                "224.0.0.0-239.255.255.255 : accept",
+                "255.255.255.255-255.255.255.255 : accept",
+            ]
+        );
+        let text: Vec<String> = closed(&uplink().policy).collect();
+        assert_eq!(
+            text,
+            [
+                "224.0.0.0-239.255.255.255",
+                "255.255.255.255-255.255.255.255"
             ]
         );
     }
@@ -344,6 +437,9 @@ mod tests {
     fn a_name_that_would_end_the_quotes_is_refused() {
         let mut odd = uplink();
         odd.name = "e\"; flush ruleset".into();
-        assert!(matches!(install(&odd, &[]), Err(NetfilterError::Name(_))));
+        let directory = tempfile::tempdir().unwrap();
+        let lock = Lock::acquire(&directory.path().join("lock")).unwrap();
+        let refused = install(&odd, &[], &lock);
+        assert!(matches!(refused, Err(NetfilterError::Name(_))));
     }
 }

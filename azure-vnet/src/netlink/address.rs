@@ -188,7 +188,7 @@ fn flags(address: &AddressMessage) -> AddressFlags {
         .unwrap_or_else(|| AddressFlags::from_bits_retain(address.header.flags.bits().into()))
 }
 
-#[allow(
+#[expect(
     clippy::cast_possible_truncation,
     reason = "the header has room for the low eight flags only; all are in IFA_FLAGS"
 )]

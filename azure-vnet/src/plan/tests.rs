@@ -155,3 +155,11 @@ fn no_gateway_no_default_route_and_no_address_no_plan() {
     };
     assert!(Plan::new(&nothing, &node()).is_err());
 }
+
+/// A DEL without state reads the address from the veth that is left.
+#[test]
+fn address_can_be_read_from_the_hosts_mac() {
+    let address = Ipv4Addr::new(10, 240, 0, 35);
+    assert_eq!(address_behind(mac(HOST_MAC, address.into())), Some(address));
+    assert_eq!(address_behind(mac(POD_MAC, address.into())), None);
+}

@@ -36,7 +36,10 @@ fn the_next_call_continues_after_every_request() {
         stop_after += 1;
     }
     // The move of this node takes this many at the least: it was really cut short.
-    assert!(stop_after > 40, "the move ended after {stop_after} requests");
+    assert!(
+        stop_after > 40,
+        "the move ended after {stop_after} requests"
+    );
 }
 
 /// Says whether the move was not yet complete after so many requests; continues it either way.
@@ -61,11 +64,7 @@ fn is_cut_short(requests: u64) -> bool {
 }
 
 /// Drives a future until it has sent so many requests, and drops it there.
-async fn until<T>(
-    netlink: &Netlink,
-    requests: u64,
-    future: impl Future<Output = T>,
-) -> Option<T> {
+async fn until<T>(netlink: &Netlink, requests: u64, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     std::future::poll_fn(|context| match future.as_mut().poll(context) {
         Poll::Ready(value) => Poll::Ready(Some(value)),

@@ -21,8 +21,11 @@ pub fn lab(test: impl FnOnce() + Send + 'static) {
         // SAFETY: only sharing file descriptors with other threads is unsafe to give up.
         unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET | UnshareFlags::NEWNS) }
             .expect("unshare");
-        rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
-            .expect("private mounts");
+        rustix::mount::mount_change(
+            "/",
+            MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+        )
+        .expect("private mounts");
         rustix::mount::mount("tmpfs", "/run", "tmpfs", MountFlags::empty(), None)
             .expect("an empty /run");
         ip("link set lo up");
@@ -138,7 +141,8 @@ pub fn network() -> Vec<String> {
         for line in ip(&format!("{family} -d route show table all")).lines() {
             let words: Vec<_> = line.split_whitespace().collect();
             let own = ["local", "broadcast", "anycast", "multicast"].contains(&words[0]);
-            if !(own && line.contains("proto kernel")) && !line.contains("fe80::/64") {
+            let by_itself = own && line.contains("proto kernel") || line.contains("fe80::/64");
+            if !by_itself {
                 lines.push(without_time(&words));
             }
         }
@@ -182,7 +186,9 @@ fn without_time(words: &[&str]) -> String {
     for word in words {
         // `ip -o` writes this for a line break.
         let word = &word.trim_end_matches('\\');
-        let seconds = word.strip_suffix("sec").filter(|n| n.parse::<u32>().is_ok());
+        let seconds = word
+            .strip_suffix("sec")
+            .filter(|n| n.parse::<u32>().is_ok());
         match (seconds, *word) {
             // State of the moment, not configuration.
             (_, "linkdown" | "dead" | "") => {}

@@ -2,15 +2,16 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use azure_vnet::netns::NetNs;
 use azure_vnet::node::{NodeError, NodeWanted, ensure};
 
 use crate::lab::{
-    NIC_MAC, assert_same, command, ip, lab, moved, netlink, network, plain_node, rich_node, run, wanted,
+    NIC_MAC, assert_same, command, ip, lab, moved, netlink, network, plain_node, rich_node, run,
+    wanted,
 };
 
 #[test]
@@ -21,7 +22,11 @@ fn everything_moves_and_nothing_changes() {
             let before = network();
             let node = run(async { ensure(&netlink(), &wanted()).await }).unwrap();
 
-            assert_same(&network(), &moved(&before, "eth0", "azure0"), "after the call");
+            assert_same(
+                &network(),
+                &moved(&before, "eth0", "azure0"),
+                "after the call",
+            );
             assert_eq!(node.bridge.name, "azure0");
             assert_eq!(node.master.name, "eth0");
             assert_eq!(node.mac.to_string(), NIC_MAC);
@@ -81,14 +86,21 @@ fn lifetimes_go_on_counting() {
 fn settings_of_the_nic_hold_for_the_bridge() {
     lab(|| {
         plain_node(1500);
-        let settings = [("ipv4/conf", "rp_filter", "2"), ("ipv6/conf", "accept_ra", "0")];
+        let settings = [
+            ("ipv4/conf", "rp_filter", "2"),
+            ("ipv6/conf", "accept_ra", "0"),
+        ];
         for (family, key, value) in settings {
             std::fs::write(format!("/proc/sys/net/{family}/eth0/{key}"), value).unwrap();
         }
         run(async { ensure(&netlink(), &wanted()).await }).unwrap();
         for (family, key, value) in settings {
             let path = format!("/proc/sys/net/{family}/azure0/{key}");
-            assert_eq!(std::fs::read_to_string(&path).unwrap().trim(), value, "{path}");
+            assert_eq!(
+                std::fs::read_to_string(&path).unwrap().trim(),
+                value,
+                "{path}"
+            );
         }
     });
 }
@@ -227,7 +239,12 @@ fn another_nic_keeps_its_equal_default_route() {
         ip("route append default via 10.9.0.1 dev eth1 proto dhcp src 10.9.0.4 metric 100");
         let before = ip("route show default");
         run(async { ensure(&netlink(), &wanted()).await }).unwrap();
-        assert_eq!(ip("route show default").replace("azure0", "eth0").replace("linkdown ", ""), before.replace("linkdown ", ""));
+        assert_eq!(
+            ip("route show default")
+                .replace("azure0", "eth0")
+                .replace("linkdown ", ""),
+            before.replace("linkdown ", "")
+        );
     });
 }
 
@@ -238,7 +255,10 @@ fn a_link_with_the_bridges_name_is_left_alone() {
         ip("link add azure0 type veth peer name foreign");
         let before = (network(), ip("-o link show"));
         let refused = run(async { ensure(&netlink(), &wanted()).await });
-        assert!(matches!(&refused, Err(NodeError::NotABridge { .. })), "{refused:?}");
+        assert!(
+            matches!(&refused, Err(NodeError::NotABridge { .. })),
+            "{refused:?}"
+        );
         assert_eq!((network(), ip("-o link show")), before);
         assert!(!std::path::Path::new("/run/azure-vnet/node-azure0.json").exists());
     });
@@ -252,13 +272,20 @@ fn a_nic_that_cannot_be_a_port_stays_as_it_was() {
         ip("link add busy link eth0 type macvlan");
         let before = network();
         let refused = run(async { ensure(&netlink(), &wanted()).await });
-        assert!(matches!(&refused, Err(NodeError::Netlink(_))), "{refused:?}");
+        assert!(
+            matches!(&refused, Err(NodeError::Netlink(_))),
+            "{refused:?}"
+        );
         assert_eq!(network(), before);
         assert!(!ip("link show").contains("azure0"));
         assert!(!std::path::Path::new("/run/azure-vnet/node-azure0.json").exists());
         ip("link delete busy");
         run(async { ensure(&netlink(), &wanted()).await }).unwrap();
-        assert_same(&network(), &moved(&before, "eth0", "azure0"), "after the call");
+        assert_same(
+            &network(),
+            &moved(&before, "eth0", "azure0"),
+            "after the call",
+        );
     });
 }
 
@@ -274,8 +301,15 @@ fn eight_calls_at_once_make_one_bridge() {
             let nodes = calls.into_iter().map(|call| call.join().unwrap().unwrap());
             nodes.map(|node| node.bridge.index).collect()
         });
-        assert!(bridges.iter().all(|index| *index == bridges[0]), "{bridges:?}");
-        assert_same(&network(), &moved(&before, "eth0", "azure0"), "after the call");
+        assert!(
+            bridges.iter().all(|index| *index == bridges[0]),
+            "{bridges:?}"
+        );
+        assert_same(
+            &network(),
+            &moved(&before, "eth0", "azure0"),
+            "after the call",
+        );
     });
 }
 
@@ -284,7 +318,10 @@ fn a_tcp_connection_survives_the_move() {
     lab(|| {
         plain_node(1500);
         let fabric = NetNs::open("/run/netns/fabric").unwrap();
-        let server = fabric.run_in(|| TcpListener::bind("10.0.0.1:7")).unwrap().unwrap();
+        let server = fabric
+            .run_in(|| TcpListener::bind("10.0.0.1:7"))
+            .unwrap()
+            .unwrap();
         let echo = std::thread::spawn(move || {
             let (mut peer, _) = server.accept().unwrap();
             let mut byte = [0; 1];
@@ -294,7 +331,9 @@ fn a_tcp_connection_survives_the_move() {
         });
         let mut stream = TcpStream::connect("10.0.0.1:7").unwrap();
         stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
 
         let finished = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&finished);

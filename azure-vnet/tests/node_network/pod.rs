@@ -46,7 +46,9 @@ fn attach(netns: &NetNs, plan: &Plan) -> Result<(), ApplyError> {
 /// Everything on the node that a pod leaves traces in.
 fn traces() -> Vec<String> {
     let links = ip("-o link show");
-    let links = links.lines().map(|line| line.split(": <").next().unwrap_or(line));
+    let links = links
+        .lines()
+        .map(|line| line.split(": <").next().unwrap_or(line));
     let forwarding = command("bridge", "fdb show");
     let made = |line: &&str| line.ends_with("static") || line.contains("permanent");
     let forwarding = forwarding.lines().filter(made);
@@ -76,9 +78,15 @@ fn the_pod_has_what_the_plan_says() {
             assert!(eth0.contains("0a:58:0a:00:00:07"), "{eth0}");
             assert!(ip("-n pod link show lo").contains(",UP,"));
             let address = ip("-n pod -4 -o addr show dev eth0");
-            assert!(address.contains("10.0.0.7/24 brd 10.0.0.255 scope global"), "{address}");
+            assert!(
+                address.contains("10.0.0.7/24 brd 10.0.0.255 scope global"),
+                "{address}"
+            );
             assert_eq!(
-                ip("-n pod route show").split_whitespace().collect::<Vec<_>>().join(" "),
+                ip("-n pod route show")
+                    .split_whitespace()
+                    .collect::<Vec<_>>()
+                    .join(" "),
                 "default via 10.0.0.1 dev eth0 proto static \
                  10.0.0.0/24 dev eth0 proto kernel scope link src 10.0.0.7"
             );
@@ -93,15 +101,29 @@ fn the_pod_has_what_the_plan_says() {
 fn the_node_knows_the_pod(plan: &Plan, mtu: u32) {
     let name = &plan.veth.host_name;
     let host = ip(&format!("link show {name}"));
-    for part in [",MULTICAST,UP,", &format!("mtu {mtu} "), "master azure0", "0e:58:0a:00:00:07"] {
+    for part in [
+        ",MULTICAST,UP,",
+        &format!("mtu {mtu} "),
+        "master azure0",
+        "0e:58:0a:00:00:07",
+    ] {
         assert!(host.contains(part), "{part}: {host}");
     }
     assert!(command("bridge", &format!("-d link show dev {name}")).contains("hairpin on"));
-    assert!(ip("link show azure0").contains(&format!("mtu {mtu} ")), "the bridge keeps its MTU");
+    assert!(
+        ip("link show azure0").contains(&format!("mtu {mtu} ")),
+        "the bridge keeps its MTU"
+    );
     let neighbour = ip("neigh show 10.0.0.7 dev azure0");
-    assert_eq!(neighbour.trim(), "10.0.0.7 lladdr 0a:58:0a:00:00:07 PERMANENT");
+    assert_eq!(
+        neighbour.trim(),
+        "10.0.0.7 lladdr 0a:58:0a:00:00:07 PERMANENT"
+    );
     let forwarding = command("bridge", &format!("fdb show brport {name}"));
-    assert!(forwarding.contains("0a:58:0a:00:00:07 master azure0 static"), "{forwarding}");
+    assert!(
+        forwarding.contains("0a:58:0a:00:00:07 master azure0 static"),
+        "{forwarding}"
+    );
 }
 
 #[test]
@@ -123,8 +145,14 @@ fn node_and_pods_reach_each_other_at_once() {
 }
 
 fn talk(client: &NetNs, server: &NetNs, address: &str) {
-    let listener = server.run_in(|| TcpListener::bind(address)).unwrap().unwrap();
-    let mut out = client.run_in(|| TcpStream::connect(address)).unwrap().unwrap();
+    let listener = server
+        .run_in(|| TcpListener::bind(address))
+        .unwrap()
+        .unwrap();
+    let mut out = client
+        .run_in(|| TcpStream::connect(address))
+        .unwrap()
+        .unwrap();
     let (mut back, _) = listener.accept().unwrap();
     out.write_all(b"hello").unwrap();
     let mut heard = [0; 5];
@@ -163,7 +191,10 @@ fn a_failure_in_the_middle_leaves_nothing() {
         plan.routes[0].via = Some([192, 0, 2, 1].into());
         let before = traces();
         let refused = attach(&netns, &plan);
-        assert!(matches!(&refused, Err(ApplyError::Netlink(_))), "{refused:?}");
+        assert!(
+            matches!(&refused, Err(ApplyError::Netlink(_))),
+            "{refused:?}"
+        );
         assert_same(&traces(), &before, "traces");
         assert_eq!(ip("-n pod -o link show").lines().count(), 1);
     });
@@ -183,11 +214,17 @@ fn an_interface_that_exists_is_not_touched() {
             refuse_existing(&netns, &pod, "eth1").await.unwrap();
             refuse_existing(&netns, &pod, "eth0").await
         });
-        assert!(matches!(asked, Err(ApplyError::InterfaceExists { .. })), "{asked:?}");
+        assert!(
+            matches!(asked, Err(ApplyError::InterfaceExists { .. })),
+            "{asked:?}"
+        );
         // The same attachment again, and another one that wants the same name.
         for container in ["c1", "c2"] {
             let refused = attach(&netns, &plan_for(&node, container, "eth0", "10.0.0.9/24"));
-            assert!(matches!(refused, Err(ApplyError::InterfaceExists { .. })), "{refused:?}");
+            assert!(
+                matches!(refused, Err(ApplyError::InterfaceExists { .. })),
+                "{refused:?}"
+            );
             assert_same(&traces(), &before.0, "traces");
             assert_eq!(inside(), before.1);
         }
@@ -217,8 +254,14 @@ fn a_second_interface_keeps_the_first_default_route() {
         let defaults = ip("-n pod route show default");
         let lines: Vec<_> = defaults.lines().collect();
         assert_eq!(lines.len(), 2, "{defaults}");
-        assert!(lines[0].contains("dev eth0") && !lines[0].contains("metric"), "{defaults}");
-        assert!(lines[1].contains("dev eth1") && lines[1].contains("metric 10"), "{defaults}");
+        assert!(
+            lines[0].contains("dev eth0") && !lines[0].contains("metric"),
+            "{defaults}"
+        );
+        assert!(
+            lines[1].contains("dev eth1") && lines[1].contains("metric 10"),
+            "{defaults}"
+        );
     });
 }
 

@@ -2,7 +2,7 @@
 
 use core::mem::{offset_of, size_of};
 
-use crate::{Flow, FlowKey, Pod, Port, Reason, Timeouts, Uplink};
+use crate::{Flow, FlowKey, Fragment, FragmentKey, Pod, Port, Reason, Timeouts, Uplink};
 
 macro_rules! layout {
     ($($type:ident { $($field:ident),* $(,)? })*) => {
@@ -18,14 +18,17 @@ macro_rules! layout {
 pub const LAYOUT: &[(&str, &str, usize)] = layout! {
     FlowKey { source, destination, source_port, destination_port, protocol }
     Flow { last_seen, timeout, address, port, kind, tcp_state, generation, ifindex, mac }
-    Pod { ifindex, mac }
-    Port { address, mac }
+    FragmentKey { source, destination, identification, protocol }
+    Fragment { seen, address, mac }
+    Pod { ifindex, container, mac }
+    Port { address, container, mac }
     Uplink { address, mac, port_min, port_max, hz, timeouts }
     Timeouts { tcp_opening, tcp_established, tcp_closing, udp, icmp }
 };
 
 const _: () = assert!(size_of::<FlowKey>() == 16 && size_of::<Flow>() == 32);
-const _: () = assert!(size_of::<Pod>() == 12 && size_of::<Port>() == 12);
+const _: () = assert!(size_of::<FragmentKey>() == 12 && size_of::<Fragment>() == 16);
+const _: () = assert!(size_of::<Pod>() == 16 && size_of::<Port>() == 16);
 const _: () = assert!(size_of::<Uplink>() == 40);
 
 #[cfg(feature = "user")]

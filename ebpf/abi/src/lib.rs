@@ -7,6 +7,7 @@
 #![no_std]
 
 mod flow;
+mod fragment;
 mod layout;
 mod names;
 mod net;
@@ -16,8 +17,9 @@ mod reason;
 mod uplink;
 
 pub use flow::{Flow, FlowKey, FlowKind, TcpState};
+pub use fragment::{Fragment, FragmentKey};
 pub use layout::LAYOUT;
-pub use names::{MAX_FLOWS, MAX_PODS, MAX_PREFIXES, maps, programs};
+pub use names::{MAX_FLOWS, MAX_FRAGMENTS, MAX_PODS, MAX_PREFIXES, maps, programs};
 pub use net::{Be16, Be32, Mac};
 pub use pod::{Pod, Port};
 pub use policy::{Action, PolicyKey};

@@ -24,10 +24,16 @@ pub mod maps {
     pub const POLICY: &str = "policy";
     /// [`FlowKey`](crate::FlowKey) to [`Flow`](crate::Flow).
     pub const FLOWS: &str = "flows";
+    /// [`FragmentKey`](crate::FragmentKey) to [`Fragment`](crate::Fragment).
+    pub const FRAGMENTS: &str = "fragments";
+    /// Queue of the [`FlowKey`](crate::FlowKey)s that are to be looked at again.
+    pub const SWEEP: &str = "sweep";
     /// Per-CPU packet counters by [`Reason`](crate::Reason).
     pub const COUNTERS: &str = "counters";
     /// All of them.
-    pub const ALL: [&str; 6] = [UPLINK, PODS, PORTS, POLICY, FLOWS, COUNTERS];
+    pub const ALL: [&str; 8] = [
+        UPLINK, PODS, PORTS, POLICY, FLOWS, FRAGMENTS, SWEEP, COUNTERS,
+    ];
 }
 
 /// Elements the `pods` and `ports` maps hold: Azure allows 256 addresses on a NIC.
@@ -36,3 +42,5 @@ pub const MAX_PODS: u32 = 1024;
 pub const MAX_PREFIXES: u32 = 16_384;
 /// Entries of the flow table, two for each masqueraded flow.
 pub const MAX_FLOWS: u32 = 262_144;
+/// Packets whose later fragments are waited for.
+pub const MAX_FRAGMENTS: u32 = 8192;

@@ -8,6 +8,8 @@ use crate::{Be32, Mac};
 pub struct Pod {
     /// Interface index of the pod's host veth.
     pub ifindex: u32,
+    /// Names the container, which may have several interfaces.
+    pub container: u32,
     /// MAC of the pod's interface: where frames for its address go.
     pub mac: Mac,
     padding: u16,
@@ -16,9 +18,10 @@ pub struct Pod {
 impl Pod {
     /// An entry with its padding zeroed.
     #[inline]
-    pub const fn new(ifindex: u32, mac: Mac) -> Self {
+    pub const fn new(ifindex: u32, container: u32, mac: Mac) -> Self {
         Self {
             ifindex,
+            container,
             mac,
             padding: 0,
         }
@@ -30,8 +33,10 @@ impl Pod {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Port {
-    /// The only IPv4 source address that may come out of this port.
+    /// The IPv4 source address of what comes out of this port.
     pub address: Be32,
+    /// Names the container, whose other interfaces' addresses may come out as well.
+    pub container: u32,
     /// The source MAC seen last.
     pub mac: Mac,
     padding: u16,
@@ -40,9 +45,10 @@ pub struct Port {
 impl Port {
     /// An entry with its padding zeroed.
     #[inline]
-    pub const fn new(address: Be32, mac: Mac) -> Self {
+    pub const fn new(address: Be32, container: u32, mac: Mac) -> Self {
         Self {
             address,
+            container,
             mac,
             padding: 0,
         }

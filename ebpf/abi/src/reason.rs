@@ -48,11 +48,15 @@ pub enum Reason {
     Ipv6 = 19,
     /// The programs run, but user space has not told them about the NIC.
     Unconfigured = 20,
+    /// ICMP error from a pod about a packet of a recorded flow.
+    IcmpErrorOut = 21,
+    /// ICMP error about a packet of a masqueraded flow, to the pod.
+    IcmpErrorIn = 22,
 }
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::NotOurs,
         Self::InRange,
         Self::Exempt,
@@ -74,6 +78,8 @@ impl Reason {
         Self::FlowTableFull,
         Self::Ipv6,
         Self::Unconfigured,
+        Self::IcmpErrorOut,
+        Self::IcmpErrorIn,
     ];
 
     /// How many there are: the size of the `counters` map.
@@ -107,6 +113,8 @@ impl Reason {
             Self::FlowTableFull => "flow_table_full",
             Self::Ipv6 => "ipv6",
             Self::Unconfigured => "unconfigured",
+            Self::IcmpErrorOut => "icmp_error_out",
+            Self::IcmpErrorIn => "icmp_error_in",
         }
     }
 
@@ -124,7 +132,9 @@ impl Reason {
             | Self::ToPod
             | Self::InboundRecorded
             | Self::InboundReply
-            | Self::ArpRewritten => true,
+            | Self::ArpRewritten
+            | Self::IcmpErrorOut
+            | Self::IcmpErrorIn => true,
             Self::ArpLocal
             | Self::SpoofedAddress
             | Self::SpoofedMac

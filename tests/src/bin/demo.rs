@@ -71,7 +71,9 @@ fn demo(options: &Options) -> Result<usize, Error> {
         println!("  (no row for pods of the same node: that needs two)");
     }
     deviations += print_fabric(&azure)?;
-    azure.vms.iter().try_for_each(print_datapath)?;
+    for vm in &azure.vms {
+        deviations += print_datapath(vm, options.datapath)?;
+    }
     if options.keep {
         keep(&azure, &pods, &remote);
     }
@@ -206,24 +208,29 @@ fn print_fabric(azure: &Azure) -> Result<usize, Error> {
     Ok(deviations + usize::from(leaked != 0) + usize::from(refused != 0))
 }
 
-/// What the plugin says of itself and what its programs counted in the kernel.
-fn print_datapath(vm: &Vm) -> Result<(), Error> {
-    let output = vm
-        .program(&format!("{PLUGIN_DIR}/azure-vnet"))?
-        .args(["status", "--json"])
-        .output()?;
-    let status: Option<Value> = serde_json::from_str(&output.stdout)
-        .ok()
-        .filter(|_| output.status.success());
-    match status {
-        Some(status) => println!("\nazure-vnet status on {}:\n{status:#}", vm.name),
-        None => println!(
-            "\nazure-vnet status on {}: {}",
-            vm.name,
-            output.stderr.lines().next().unwrap_or("no answer")
-        ),
+/// What the plugin says of itself and what its programs counted in the kernel; it must be what was
+/// asked for.
+fn print_datapath(vm: &Vm, wanted: Option<Datapath>) -> Result<usize, Error> {
+    let status = |arguments: &[&str]| -> Result<String, Error> {
+        let plugin = format!("{PLUGIN_DIR}/azure-vnet");
+        Ok(vm.program(&plugin)?.args(arguments).checked()?)
+    };
+    println!("\n{}: azure-vnet status", vm.name);
+    for line in status(&["status"])?.lines() {
+        println!("  {line}");
     }
-    Ok(())
+    let json: Value = serde_json::from_str(&status(&["status", "--json"])?).unwrap_or_default();
+    let tier = &json["bridges"][0]["tier"];
+    let fine = match wanted {
+        None | Some(Datapath::Auto) => !tier.is_null(),
+        Some(Datapath::Netfilter) => tier == "netfilter",
+        Some(Datapath::Ebpf) if std::env::var_os("AZURE_VNET_FORCE_CLS_BPF").is_some() => {
+            tier["ebpf"] == "cls_bpf"
+        }
+        Some(Datapath::Ebpf) => tier["ebpf"].is_string(),
+    };
+    println!("  the datapath that was asked for: {}", yes_or_no(fine));
+    Ok(usize::from(!fine))
 }
 
 /// After the last DEL neither a pod's link nor its namespace may be there; the bridge stays, as documented.

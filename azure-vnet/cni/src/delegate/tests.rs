@@ -46,7 +46,7 @@ fn add(plugins: &Plugins, limit: Duration) -> Result<Success, CniError> {
 fn the_delegate_gets_the_same_bytes_and_its_command() {
     let plugins = Plugins::with(
         r#"cat > "$0.stdin"; echo "$CNI_COMMAND" > "$0.command"; readlink /proc/self/ns/net > "$0.netns"
-           [ "$CNI_COMMAND" = DEL ] || echo '{"ips":[{"version":"4","address":"10.0.0.5/24"}]}'"#,
+           [ "$CNI_COMMAND" != ADD ] || echo '{"ips":[{"version":"4","address":"10.0.0.5/24"}]}'"#,
     );
     let result = add(&plugins, DEFAULT_LIMIT).unwrap();
     assert_eq!(result.ips[0].address.to_string(), "10.0.0.5/24");
@@ -56,11 +56,17 @@ fn the_delegate_gets_the_same_bytes_and_its_command() {
     assert_eq!(plugins.read("fake.netns").trim(), own.to_str().unwrap());
 
     let conf = conf();
-    Delegate::find("fake", plugins.path(), &conf, DEFAULT_LIMIT)
-        .unwrap()
-        .del()
-        .unwrap();
-    assert_eq!(plugins.read("fake.command"), "DEL\n");
+    let delegate = Delegate::find("fake", plugins.path(), &conf, DEFAULT_LIMIT).unwrap();
+    for (verb, command) in [
+        (Delegate::del as fn(&_) -> _, "DEL\n"),
+        (Delegate::check, "CHECK\n"),
+        (Delegate::gc, "GC\n"),
+        (Delegate::status, "STATUS\n"),
+    ] {
+        verb(&delegate).unwrap();
+        assert_eq!(plugins.read("fake.command"), command);
+        assert_eq!(plugins.read("fake.stdin"), CONF);
+    }
 }
 
 #[test]

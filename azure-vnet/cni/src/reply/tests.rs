@@ -2,16 +2,6 @@
 
 use super::*;
 
-const ALL: [Version; 7] = [
-    Version::V0_1_0,
-    Version::V0_2_0,
-    Version::V0_3_0,
-    Version::V0_3_1,
-    Version::V0_4_0,
-    Version::V1_0_0,
-    Version::V1_1_0,
-];
-
 fn bridge_result() -> Success {
     Success {
         interfaces: vec![
@@ -96,7 +86,7 @@ fn every_version_has_its_shape() {
 
 #[test]
 fn what_a_version_can_say_survives_a_round_trip() {
-    for version in ALL {
+    for version in SUPPORTED {
         let written = dual_stack().to_json(version).unwrap();
         let read = Success::from_json(&written, Version::V0_1_0).unwrap();
         assert_eq!(read.to_json(version).unwrap(), written, "{version}");
@@ -198,9 +188,11 @@ fn attributes_of_routes_are_passed_through() {
 
 #[test]
 fn version_replies() {
+    let supported = [
+        "0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0",
+    ];
     assert_eq!(
-        version_reply(Some(Version::V0_3_0)),
-        json!({"cniVersion": "0.3.0", "supportedVersions": ["0.3.0", "0.3.1"]})
+        version_reply(Version::V0_3_0),
+        json!({"cniVersion": "0.3.0", "supportedVersions": supported})
     );
-    assert_eq!(version_reply(None)["cniVersion"], "0.3.1");
 }

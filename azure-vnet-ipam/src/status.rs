@@ -1,0 +1,42 @@
+//! STATUS: could an ADD get an address?
+
+use std::time::Duration;
+
+use azure_vnet_cni::{CniError, Status};
+
+use crate::{
+    config::Config,
+    error::Error,
+    node,
+    store::{self, State, Store},
+};
+
+/// For an answer of the source: runtimes ask every few seconds, and the host agent answers in milliseconds.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Succeeds if an ADD could; an error says why not and what to do. Nothing is changed and no lock is taken,
+/// and the source is asked only if it has never answered an ADD.
+pub fn status(request: &Status) -> Result<(), CniError> {
+    let config = Config::read(&request.conf)?;
+    ready(config).map_err(|error| {
+        let error = CniError::from(error);
+        CniError::not_available(error.msg).with_details(error.details)
+    })
+}
+
+fn ready(mut config: Config) -> Result<(), Error> {
+    config.wanted.not = node::addresses();
+    let mut state = Store::new(&config.state_dir).read()?;
+    if !state.has_snapshot() {
+        ask(&config, &mut state)?;
+    }
+    state.pool.choose(&config.wanted)?;
+    Ok(())
+}
+
+/// Into this copy of the state alone: recording is for ADD.
+fn ask(config: &Config, state: &mut State) -> Result<(), Error> {
+    let found = config.source.fetch(PATIENCE)?;
+    state.learn(found.subnets, store::now());
+    Ok(())
+}

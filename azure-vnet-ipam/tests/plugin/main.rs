@@ -1,0 +1,16 @@
+//! The real binary against a real HTTP server on 127.0.0.1, each test with a state directory of its own.
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, and runs the program it is about"
+)]
+
+mod add;
+mod check;
+mod del;
+mod gc;
+mod node;
+mod particular;
+mod record;
+mod status;
+mod wireserver;

@@ -1,0 +1,90 @@
+//! The node's side: the bridge with the NIC in it, and the pod's veth.
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::netlink::link::{Link, LinkKind};
+use crate::netlink::{Netlink, NetlinkError};
+use crate::node::{self, Node, NodeWanted};
+use crate::plan::Plan;
+
+use super::expected::Expected;
+use super::{Defects, Difference};
+
+/// The node's network, which must be whole.
+pub async fn of_node(
+    host: &Netlink,
+    config: &Config,
+    expected: &Expected<'_>,
+) -> Result<Node, Error> {
+    let wanted = NodeWanted {
+        bridge: config.bridge.clone(),
+        master: config.master.clone(),
+        subnet: expected.address.trunc(),
+    };
+    match node::find(host, &wanted).await? {
+        Some(node) => Ok(node),
+        None => Err(broken_node(host, &wanted).await?.into()),
+    }
+}
+
+/// What is wrong with a node whose network is not whole.
+async fn broken_node(host: &Netlink, wanted: &NodeWanted) -> Result<Difference, NetlinkError> {
+    let mut defects = Defects::default();
+    let meant = |(bridge, nic): &(String, String)| {
+        let same = |wanted: &Option<String>, name| wanted.as_ref().is_none_or(|it| it == name);
+        same(&wanted.bridge, bridge) && same(&wanted.master, nic)
+    };
+    for (bridge_name, nic_name) in node::remembered().into_iter().filter(meant) {
+        let bridge = host.link(&bridge_name).await?;
+        let nic = host.link(&nic_name).await?;
+        let up = |link: &Option<Link>| link.as_ref().is_some_and(Link::is_up);
+        defects.unless(bridge.is_some(), || {
+            format!("there is no bridge {bridge_name}")
+        });
+        defects.unless(nic.is_some(), || format!("there is no NIC {nic_name}"));
+        defects.unless(up(&bridge), || format!("the bridge {bridge_name} is down"));
+        defects.unless(up(&nic), || format!("the NIC {nic_name} is down"));
+        if let (Some(bridge), Some(nic)) = (bridge, nic) {
+            defects.unless(nic.master == Some(bridge.index), || {
+                format!("the NIC {nic_name} is not a port of {bridge_name}")
+            });
+            defects.unless(nic.mac == bridge.mac, || {
+                format!("{bridge_name} does not have the MAC of {nic_name}")
+            });
+        }
+    }
+    if defects == Defects::default() {
+        defects.unless(false, || {
+            format!("no bridge of ours has an address in {}", wanted.subnet)
+        });
+    }
+    Ok(Difference::Defects(defects))
+}
+
+/// Compares the veth end on the node, the peer of `interface`.
+pub async fn of_pod(
+    host: &Netlink,
+    plan: &Plan,
+    node: &Node,
+    interface: Option<&Link>,
+    defects: &mut Defects,
+) -> Result<Option<Link>, NetlinkError> {
+    let name = &plan.veth.host_name;
+    let Some(port) = host.link(name).await? else {
+        defects.unless(false, || format!("the node has no veth {name}"));
+        return Ok(None);
+    };
+    defects.unless(port.is_up(), || format!("the veth {name} is down"));
+    defects.unless(port.master == Some(node.bridge.index), || {
+        format!("the veth {name} is not a port of {}", node.bridge.name)
+    });
+    if let Some(interface) = interface {
+        let peers = port.kind == LinkKind::Veth
+            && port.peer == Some(interface.index)
+            && interface.peer == Some(port.index);
+        defects.unless(peers, || {
+            format!("the veth {name} does not lead to {}", interface.name)
+        });
+    }
+    Ok(Some(port))
+}

@@ -1,0 +1,119 @@
+//! What goes when a pod goes, in whatever tier is in place.
+//!
+//! The pod's link goes first. A call that sets a tier up anew serves the pods whose links it sees, so
+//! whatever it adds is there before the link is gone, and is removed here, after that: nothing comes
+//! back. All of it can be done again, and done for a pod that never was.
+
+use std::io;
+use std::net::Ipv4Addr;
+
+use super::{Error, NetfilterError, Record, Tier, ebpf, lock, netfilter, pods};
+
+/// What is known of a pod that goes. Its link is gone already.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Departed {
+    /// Name that its host veth had.
+    pub host_veth: String,
+    /// Interface index that its host veth had; none if it was gone before anybody could ask.
+    pub ifindex: Option<u32>,
+    /// Its address, which by now may be another pod's; none if the state is lost.
+    pub address: Option<Ipv4Addr>,
+}
+
+/// Forgets a pod of `bridge`; what is gone already is as good, and what another pod has is left.
+pub fn remove_pod(bridge: &str, pod: &Departed) -> Result<(), Error> {
+    // Where the record is lost, either tier may be in place.
+    let tier = Record::read(bridge).map(|record| record.tier);
+    if tier != Some(Tier::Netfilter) {
+        ebpf::remove_pod(bridge, pod)?;
+    }
+    if matches!(tier, Some(Tier::Ebpf(_))) {
+        return Ok(());
+    }
+    match remove_elements(bridge, pod) {
+        Err(Error::Netfilter {
+            source: NetfilterError::Run(error),
+            ..
+        }) if tier.is_none() && error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+/// What was known of pods that are gone.
+#[derive(Debug, Default)]
+pub struct Forgotten {
+    /// Bridge and address of each such pod that was known.
+    pub pods: Vec<(String, Ipv4Addr)>,
+    /// What could not be looked at.
+    pub failures: Vec<Error>,
+}
+
+/// Forgets the pods of all bridges whose links are gone: all that can be done for a pod of which
+/// nothing is known but that it is gone. Cheap, and the eBPF tier's alone: the
+/// netfilter tier's elements do not say whose they are, and are [`sweep`]'s.
+pub fn forget_dead() -> Forgotten {
+    let mut forgotten = Forgotten::default();
+    for bridge in ebpf::bridges() {
+        let addresses = ebpf::forget_dead(&bridge).map_err(Error::from);
+        forgotten.note(&bridge, addresses);
+    }
+    forgotten
+}
+
+/// Forgets everything of pods that are gone, in all datapaths of the node.
+pub fn sweep() -> Forgotten {
+    let mut forgotten = Forgotten::default();
+    for bridge in ebpf::bridges() {
+        forgotten.note(&bridge, ebpf::sweep(&bridge).map_err(Error::from));
+    }
+    for (bridge, record) in Record::all() {
+        if record.tier == Tier::Netfilter {
+            forgotten.note(&bridge, sweep_elements(&bridge));
+        }
+    }
+    forgotten
+}
+
+/// Whether a pod other than the one behind `host_veth` has this address now.
+pub fn has_another(bridge: &str, host_veth: &str, address: Ipv4Addr) -> bool {
+    pods(bridge)
+        .iter()
+        .any(|pod| pod.address == address && pod.host_veth != host_veth)
+}
+
+impl Forgotten {
+    fn note(&mut self, bridge: &str, addresses: Result<Vec<Ipv4Addr>, Error>) {
+        match addresses {
+            Ok(addresses) => {
+                let pods = addresses.into_iter();
+                self.pods
+                    .extend(pods.map(|address| (bridge.to_owned(), address)));
+            }
+            Err(error) => self.failures.push(error),
+        }
+    }
+}
+
+fn remove_elements(bridge: &str, pod: &Departed) -> Result<(), Error> {
+    let Some(address) = pod.address else {
+        return Ok(());
+    };
+    let lock = lock(bridge)?;
+    if has_another(bridge, &pod.host_veth, address) {
+        return Ok(());
+    }
+    netfilter::remove_pod(bridge, address, &lock)
+        .map_err(|source| Error::Netfilter { source, ebpf: None })
+}
+
+fn sweep_elements(bridge: &str) -> Result<Vec<Ipv4Addr>, Error> {
+    let lock = lock(bridge)?;
+    let pods = pods(bridge);
+    let failed = |source| Error::Netfilter { source, ebpf: None };
+    let mut dead = netfilter::addresses(bridge).map_err(failed)?;
+    dead.retain(|address| pods.iter().all(|pod| pod.address != *address));
+    for address in &dead {
+        netfilter::remove_pod(bridge, *address, &lock).map_err(failed)?;
+    }
+    Ok(dead)
+}

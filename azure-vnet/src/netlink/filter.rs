@@ -1,0 +1,63 @@
+//! Traffic-control filters: reading which programs hang on a link. Attaching them is aya's business.
+
+use rtnetlink::packet_route::tc::{TcHandle, TcMessage};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::link::Link;
+use super::{Label, Netlink, NetlinkError};
+
+/// Which side of a link a filter of the `clsact` queueing discipline looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Frames that come in from the link.
+    Ingress,
+    /// Frames that go out to the link.
+    Egress,
+}
+
+/// What tells the filters of one side of a link apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Filter {
+    /// Lower priorities are asked first.
+    pub priority: u16,
+    /// Distinguishes filters of one priority.
+    pub handle: TcHandle,
+}
+
+impl Netlink {
+    /// The filters on one side of a link; none if the link has no `clsact`.
+    pub async fn filters(&self, link: &Link, side: Side) -> Result<Vec<Filter>, NetlinkError> {
+        let label = Label {
+            operation: "list the traffic-control filters of",
+            subject: link.name.clone(),
+        };
+        let mut wanted = TcMessage::with_index(link.index.cast_signed());
+        wanted.header.family = AddressFamily::Unspec;
+        wanted.header.parent = parent(side);
+        let entries = self
+            .dump(RouteNetlinkMessage::GetTrafficFilter(wanted), label)
+            .await?;
+        Ok(entries.into_iter().filter_map(filter).collect())
+    }
+}
+
+fn parent(side: Side) -> TcHandle {
+    TcHandle {
+        major: TcHandle::CLSACT.major,
+        minor: match side {
+            Side::Ingress => TcHandle::MIN_INGRESS,
+            Side::Egress => TcHandle::MIN_EGRESS,
+        },
+    }
+}
+
+fn filter(message: RouteNetlinkMessage) -> Option<Filter> {
+    let RouteNetlinkMessage::NewTrafficFilter(message) = message else {
+        return None;
+    };
+    Some(Filter {
+        // The upper half is the priority, the lower one the protocol (`TC_H_MAJ`, `TC_H_MIN`).
+        priority: u16::try_from(message.header.info >> 16).unwrap_or_default(),
+        handle: message.header.handle,
+    })
+}

@@ -1,0 +1,155 @@
+//! The few kinds of change that the plugin makes to links.
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::link::{
+    BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind,
+    InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
+
+use super::at;
+use crate::netlink::{MacAddress, Request};
+
+/// A bridge to make.
+#[derive(Debug, Clone)]
+pub struct NewBridge<'a> {
+    /// Name of the bridge.
+    pub name: &'a str,
+    /// Its MAC, set for good: without one a bridge takes over the lowest MAC of its ports.
+    pub mac: MacAddress,
+    /// MTU in bytes.
+    pub mtu: u32,
+}
+
+/// A veth pair to make, one end here, the other in a pod's namespace under its final name.
+#[derive(Debug, Clone)]
+pub struct NewVeth<'a, N> {
+    /// Name of the end on the node.
+    pub host_name: &'a str,
+    /// MAC of the end on the node.
+    pub host_mac: MacAddress,
+    /// Index of the bridge that the end on the node becomes a port of.
+    pub bridge: u32,
+    /// Name of the end in the pod.
+    pub pod_name: &'a str,
+    /// MAC of the end in the pod.
+    pub pod_mac: MacAddress,
+    /// The pod's namespace.
+    pub pod_netns: &'a N,
+    /// MTU of both ends in bytes.
+    pub mtu: u32,
+}
+
+/// Makes a bridge, down, in one message: no STP (a cloud fabric has no loops for it to find and
+/// drops its frames), no forwarding delay, and bridged IPv4 through iptables, which Services need.
+pub fn create_bridge(bridge: &NewBridge<'_>) -> Request {
+    let settings = vec![
+        InfoBridge::StpState(BridgeStpState::Disabled),
+        InfoBridge::ForwardDelay(0),
+        InfoBridge::NfCallIpTables(true),
+    ];
+    let mut message = LinkMessage::default();
+    message.attributes = vec![
+        LinkAttribute::IfName(bridge.name.to_owned()),
+        LinkAttribute::Address(bridge.mac.0.to_vec()),
+        LinkAttribute::Mtu(bridge.mtu),
+        LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Bridge),
+            LinkInfo::Data(InfoData::Bridge(settings)),
+        ]),
+    ];
+    new_link("create the bridge", bridge.name, message)
+}
+
+/// Makes a veth pair in one message: the host end up and a port of its bridge, the pod's end down
+/// in the pod's namespace. Fails with `EEXIST` and makes nothing if either name is taken.
+pub fn create_veth<N: AsFd>(veth: &NewVeth<'_, N>) -> Request {
+    let mut peer = LinkMessage::default();
+    peer.attributes = vec![
+        LinkAttribute::IfName(veth.pod_name.to_owned()),
+        LinkAttribute::Address(veth.pod_mac.0.to_vec()),
+        LinkAttribute::Mtu(veth.mtu),
+        LinkAttribute::NetNsFd(veth.pod_netns.as_fd().as_raw_fd()),
+    ];
+    let mut message = LinkMessage::default();
+    message.header.flags = LinkFlags::Up;
+    message.header.change_mask = LinkFlags::Up;
+    message.attributes = vec![
+        LinkAttribute::IfName(veth.host_name.to_owned()),
+        LinkAttribute::Address(veth.host_mac.0.to_vec()),
+        LinkAttribute::Mtu(veth.mtu),
+        LinkAttribute::Controller(veth.bridge),
+        LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+        ]),
+    ];
+    let subject = format!("{} with its peer {}", veth.host_name, veth.pod_name);
+    new_link("create the veth", &subject, message)
+}
+
+/// Sets a link up. Only `IFF_UP` is touched: a request that names all flags clears multicast.
+pub fn set_up(index: u32, name: &str) -> Request {
+    let mut message = at(index);
+    message.header.flags = LinkFlags::Up;
+    message.header.change_mask = LinkFlags::Up;
+    set("set up the link", name, message)
+}
+
+/// Makes a link a port of the bridge `master`, or of none with 0. The link stays up.
+pub fn set_master(index: u32, name: &str, master: u32) -> Request {
+    let mut message = at(index);
+    message.attributes.push(LinkAttribute::Controller(master));
+    set("change the bridge of the link", name, message)
+}
+
+/// Sets the MAC of a link.
+pub fn set_mac(index: u32, name: &str, mac: MacAddress) -> Request {
+    let mut message = at(index);
+    message
+        .attributes
+        .push(LinkAttribute::Address(mac.0.to_vec()));
+    set("set the MAC of the link", name, message)
+}
+
+/// Sets the MTU of a link, in bytes.
+pub fn set_mtu(index: u32, name: &str, mtu: u32) -> Request {
+    let mut message = at(index);
+    message.attributes.push(LinkAttribute::Mtu(mtu));
+    set("set the MTU of the link", name, message)
+}
+
+/// Switches hairpin of a bridge port: whether a frame may leave by the port it came in by.
+pub fn set_hairpin(index: u32, name: &str, on: bool) -> Request {
+    let mut message = at(index);
+    message.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::PortKind(InfoPortKind::Bridge),
+        LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(
+            on,
+        )])),
+    ]));
+    // Port data is a matter of RTM_NEWLINK; without NLM_F_CREATE it only changes what is there.
+    let message = RouteNetlinkMessage::NewLink(message);
+    Request::new("set hairpin of the bridge port", name, message)
+}
+
+/// Deletes a link by name, so that no look-up comes before it.
+pub fn delete(name: &str) -> Request {
+    let mut message = LinkMessage::default();
+    message
+        .attributes
+        .push(LinkAttribute::IfName(name.to_owned()));
+    let message = RouteNetlinkMessage::DelLink(message);
+    Request::new("delete the link", name, message)
+}
+
+fn new_link(operation: &'static str, subject: &str, message: LinkMessage) -> Request {
+    let message = RouteNetlinkMessage::NewLink(message);
+    Request::new(operation, subject, message).flags(NLM_F_CREATE | NLM_F_EXCL)
+}
+
+fn set(operation: &'static str, name: &str, message: LinkMessage) -> Request {
+    Request::new(operation, name, RouteNetlinkMessage::SetLink(message))
+}

@@ -1,0 +1,319 @@
+//! One VM, the plugin in one tier, and calls of it as a runtime makes them, with whatever a test wants to say in between.
+
+use std::net::Ipv4Addr;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use azure_vnet_testbed::namespace::Namespace;
+use azure_vnet_testbed::process::{Error, Output, Program};
+use azure_vnet_testbed::{Azure, NETNS_DIR, PLUGIN_DIR, Vm};
+use serde_json::{Value, json};
+
+use crate::traces::Traces;
+
+/// How the datapath is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tier {
+    /// eBPF by TCX links.
+    Tcx,
+    /// eBPF by filters, as on kernels before 6.6.
+    ClsBpf,
+    /// nftables.
+    Netfilter,
+}
+
+pub const TIERS: [Tier; 3] = [Tier::Tcx, Tier::ClsBpf, Tier::Netfilter];
+
+/// A VM whose runtime calls the plugin with one configuration.
+pub struct Node {
+    azure: Azure,
+    pub tier: Tier,
+    conf: Mutex<Value>,
+    containers: AtomicUsize,
+}
+
+/// A container's sandbox. Dropping it takes the path away, and with it the last user of the namespace.
+pub struct Container<'a> {
+    node: &'a Node,
+    pub id: String,
+    pub netns: String,
+    pub ifname: &'static str,
+    namespace: Option<Namespace>,
+}
+
+/// What the plugin answered.
+#[derive(Debug)]
+#[expect(
+    dead_code,
+    reason = "standard error is for whoever reads a failed assertion"
+)]
+pub struct Answer {
+    success: bool,
+    stdout: String,
+    stderr: String,
+}
+
+impl Node {
+    pub fn new(tier: Tier) -> Self {
+        Self::with_pool(tier, 40)
+    }
+
+    pub fn with_pool(tier: Tier, pool: u8) -> Self {
+        let datapath = if tier == Tier::Netfilter {
+            "netfilter"
+        } else {
+            "ebpf"
+        };
+        let conf = json!({
+            "cniVersion": "1.1.0", "name": "azure", "type": "azure-vnet", "mode": "bridge", "bridge": "azure0",
+            "ipam": { "type": "azure-vnet-ipam" }, "masquerade": { "datapath": datapath },
+        });
+        let azure = Azure::builder().pool(pool).mtu(3900).build().unwrap();
+        Self {
+            azure,
+            tier,
+            conf: Mutex::new(conf),
+            containers: AtomicUsize::new(0),
+        }
+    }
+
+    pub fn vm(&self) -> &Vm {
+        &self.azure.vms[0]
+    }
+
+    /// The plugin's configuration as it is now.
+    pub fn conf(&self) -> Value {
+        self.conf.lock().unwrap().clone()
+    }
+
+    /// Changes the configuration for all calls from now on; returns the one before.
+    pub fn reconfigure(&self, conf: Value) -> Value {
+        std::mem::replace(&mut self.conf.lock().unwrap(), conf)
+    }
+
+    /// Names another IPAM plugin for all calls from now on.
+    pub fn use_ipam(&self, plugin: &str) {
+        self.conf.lock().unwrap()["ipam"]["type"] = plugin.into();
+    }
+
+    /// The first attachment sets the node up; what is there when it is gone is what must be there when any other is gone.
+    pub fn settled(tier: Tier) -> (Self, Traces) {
+        let node = Self::new(tier);
+        let first = node.container();
+        first.add();
+        first.del().ok();
+        drop(first);
+        let traces = node.traces();
+        (node, traces)
+    }
+
+    pub fn container(&self) -> Container<'_> {
+        let number = self.containers.fetch_add(1, Ordering::Relaxed);
+        let (id, netns) = (
+            format!("container-{number}"),
+            format!("{NETNS_DIR}/cni-{number}"),
+        );
+        let namespace = Some(self.vm().new_sandbox(&netns).unwrap());
+        Container {
+            node: self,
+            id,
+            netns,
+            ifname: "eth0",
+            namespace,
+        }
+    }
+
+    pub fn traces(&self) -> Traces {
+        Traces::of(self.vm(), self.tier)
+    }
+
+    /// Calls the plugin about no container.
+    pub fn call(&self, verb: &str, extra: &Value) -> Answer {
+        self.run(self.program(verb, [""; 4]), extra)
+    }
+
+    /// `env` is container ID, namespace, interface and arguments.
+    fn program(&self, verb: &str, env: [&str; 4]) -> Program {
+        let names = ["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS"];
+        let forced = if self.tier == Tier::ClsBpf { "1" } else { "0" };
+        let path = format!("{PLUGIN_DIR}/azure-vnet");
+        let program = self.vm().program(&path).unwrap();
+        let program = program
+            .env("CNI_COMMAND", verb)
+            .env("CNI_PATH", PLUGIN_DIR)
+            .env("AZURE_VNET_FORCE_CLS_BPF", forced);
+        let variables = names.iter().zip(env);
+        variables.fold(program, |program, (name, value)| program.env(name, value))
+    }
+
+    fn stdin(&self, extra: &Value) -> String {
+        let mut conf = self.conf();
+        let extra = extra.as_object().unwrap().clone();
+        conf.as_object_mut().unwrap().extend(extra);
+        conf.to_string()
+    }
+
+    fn run(&self, program: Program, extra: &Value) -> Answer {
+        program.stdin(self.stdin(extra)).output().unwrap().into()
+    }
+
+    /// Runs a program on the VM.
+    pub fn sh(&self, line: &str) -> String {
+        sh(self.vm().namespace(), line)
+    }
+
+    /// An IPAM plugin of its own for the VM: a shell script.
+    pub fn install_plugin(&self, name: &str, script: &str) {
+        let path = format!("{PLUGIN_DIR}/{name}");
+        self.vm()
+            .write_file(&path, &format!("#!/bin/sh\n{script}\n"))
+            .unwrap();
+        self.sh(&format!("chmod 755 {path}"));
+    }
+}
+
+/// Runs a program in a namespace.
+pub fn sh(namespace: &Namespace, line: &str) -> String {
+    let mut words = line.split_whitespace();
+    let program = namespace.program(words.next().unwrap()).unwrap();
+    program.args(words).checked().unwrap()
+}
+
+/// Runs `ip -j` in a namespace.
+pub fn ip(namespace: &Namespace, line: &str) -> Value {
+    let text = sh(namespace, &format!("ip -j {line}"));
+    if text.trim().is_empty() {
+        json!([])
+    } else {
+        serde_json::from_str(&text).unwrap()
+    }
+}
+
+impl<'a> Container<'a> {
+    /// Another interface of the same container.
+    pub fn second(&self, ifname: &'static str) -> Container<'a> {
+        Container {
+            node: self.node,
+            id: self.id.clone(),
+            netns: self.netns.clone(),
+            ifname,
+            namespace: None,
+        }
+    }
+
+    pub fn call(&self, verb: &str, extra: &Value) -> Answer {
+        self.call_with_args(verb, "", extra)
+    }
+
+    pub fn call_with_args(&self, verb: &str, args: &str, extra: &Value) -> Answer {
+        self.node.run(self.program(verb, args), extra)
+    }
+
+    /// ADD, which must succeed.
+    pub fn add(&self) -> Value {
+        self.call("ADD", &json!({})).result()
+    }
+
+    /// ADD by a runtime that says whether the plugin's own namespace may be meant.
+    pub fn add_with_override(&self, value: &str) -> Answer {
+        let program = self.program("ADD", "").env("CNI_NETNS_OVERRIDE", value);
+        self.node.run(program, &json!({}))
+    }
+
+    /// ADD that is killed if it has not ended by `limit`; says whether it was.
+    pub fn add_or_kill(&self, limit: Duration) -> bool {
+        let program = self.program("ADD", "").stdin(self.node.stdin(&json!({})));
+        match program.limit(limit).output() {
+            Ok(_) => false,
+            Err(Error::TimeLimit { .. }) => true,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    pub fn del(&self) -> Answer {
+        self.call("DEL", &json!({}))
+    }
+
+    /// DEL of a runtime that knows no namespace any more.
+    pub fn del_without_netns(&self) -> Answer {
+        let program = self.program("DEL", "").env("CNI_NETNS", "");
+        self.node.run(program, &json!({}))
+    }
+
+    fn program(&self, verb: &str, args: &str) -> Program {
+        self.node
+            .program(verb, [&self.id, &self.netns, self.ifname, args])
+    }
+
+    pub fn check(&self, result: &Value) -> Answer {
+        self.call("CHECK", &json!({ "prevResult": result }))
+    }
+
+    pub fn namespace(&self) -> &Namespace {
+        self.namespace.as_ref().unwrap()
+    }
+
+    /// Ends the sandbox and everything in it.
+    pub fn end_sandbox(&mut self) {
+        if self.namespace.take().is_some() {
+            self.node.vm().remove_sandbox(&self.netns).unwrap();
+        }
+    }
+
+    /// The node's end of its veth.
+    pub fn host_veth(&self) -> String {
+        azure_vnet::names::host_veth("azure", &self.id, self.ifname)
+    }
+}
+
+impl Drop for Container<'_> {
+    fn drop(&mut self) {
+        if self.namespace.take().is_some() {
+            let _ = self.node.vm().remove_sandbox(&self.netns);
+        }
+    }
+}
+
+impl From<Output> for Answer {
+    fn from(output: Output) -> Self {
+        Self {
+            success: output.status.success(),
+            stdout: output.stdout,
+            stderr: output.stderr,
+        }
+    }
+}
+
+impl Answer {
+    /// Success, with nothing printed.
+    #[track_caller]
+    pub fn ok(self) {
+        assert!(self.success && self.stdout.is_empty(), "{self:?}");
+    }
+
+    /// The result of an ADD.
+    #[track_caller]
+    pub fn result(self) -> Value {
+        assert!(self.success, "{self:?}");
+        serde_json::from_str(&self.stdout).unwrap()
+    }
+
+    /// The error's code, and its message with its details.
+    #[track_caller]
+    pub fn error(self) -> (u64, String) {
+        assert!(!self.success, "{self:?}");
+        let error: Value = serde_json::from_str(&self.stdout).unwrap();
+        let text = |key: &str| error[key].as_str().unwrap_or_default();
+        (
+            error["code"].as_u64().unwrap(),
+            format!("{} {}", text("msg"), text("details")),
+        )
+    }
+}
+
+/// The IPv4 address of a result.
+pub fn address(result: &Value) -> Ipv4Addr {
+    let address = result["ips"][0]["address"].as_str().unwrap();
+    address.split('/').next().unwrap().parse().unwrap()
+}

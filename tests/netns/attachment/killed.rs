@@ -1,0 +1,21 @@
+//! ADDs that are killed: the DEL that a runtime sends next leaves nothing.
+
+use std::time::Duration;
+
+use crate::fixture::{Node, TIERS};
+
+#[test]
+fn killed_at_any_moment_it_leaves_nothing_behind_del() {
+    for tier in TIERS {
+        let (node, before) = Node::settled(tier);
+        let mut killed = 0;
+        for step in 1..=40 {
+            let container = node.container();
+            let limit = Duration::from_millis(2 * step);
+            killed += usize::from(container.add_or_kill(limit));
+            container.del().ok();
+            assert_eq!(node.traces(), before, "{tier:?}, killed after {limit:?}");
+        }
+        assert!(killed > 3, "only {killed} of 40 were killed");
+    }
+}

@@ -1,0 +1,20 @@
+//! Attachments as the network plugin makes, checks and removes them, on a simulated VM and in every tier: what it says is what the
+//! kernel has, and what goes goes whole.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    missing_docs,
+    reason = "a test fails by panicking"
+)]
+
+mod check;
+mod fixture;
+mod gc;
+mod killed;
+mod leaving;
+mod parallel;
+mod refused;
+mod result;
+mod status;
+mod traces;

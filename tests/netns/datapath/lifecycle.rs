@@ -1,0 +1,115 @@
+//! What is lost or replaced under running pods.
+
+use aya::programs::{SchedClassifier, TcAttachType};
+use azure_vnet_testbed::pod::PodSpec;
+use azure_vnet_testbed::{Azure, Vm};
+
+use super::{Connection, on, run, seen_from_internet, status};
+
+const PINS: &str = "/sys/fs/bpf/azure-vnet/v1/azure0";
+
+/// The programs of another build are replaced in place: the connection does not notice.
+#[test]
+fn another_build_takes_over_the_flows() {
+    let azure = Azure::builder().build().unwrap();
+    let vm = &azure.vms[0];
+    let pod = vm.add_pod(&on("ebpf"), &PodSpec::named("old")).unwrap();
+    let mut connection = Connection::open(&azure, &pod);
+    assert_eq!(connection.from, vm.nic.primary);
+
+    // A build is known by the name of its directory.
+    let build = run(vm, &format!("ls {PINS}/programs"));
+    let build = build.trim();
+    run(
+        vm,
+        &format!("mv {PINS}/programs/{build} {PINS}/programs/another"),
+    );
+    let before = program_ids(vm);
+    let new = vm.add_pod(&on("ebpf"), &PodSpec::named("new")).unwrap();
+
+    connection.assert_alive();
+    assert_eq!(seen_from_internet(&pod), vm.nic.primary);
+    assert_eq!(seen_from_internet(&new), vm.nic.primary);
+    assert_eq!(run(vm, &format!("ls {PINS}/programs")).trim(), build);
+    let after = program_ids(vm);
+    assert!(
+        before.iter().all(|id| !after.contains(id)),
+        "{before:?} {after:?}"
+    );
+    assert_eq!(azure.fabric.leaked().unwrap(), 0);
+}
+
+/// All pins lost: the next ADD sets the tier up anew and serves the pods that were there.
+#[test]
+fn lost_pins_are_made_again() {
+    let azure = Azure::builder().build().unwrap();
+    let vm = &azure.vms[0];
+    let old = vm.add_pod(&on("ebpf"), &PodSpec::named("old")).unwrap();
+    run(vm, &format!("rm -r {PINS}"));
+    let new = vm.add_pod(&on("ebpf"), &PodSpec::named("new")).unwrap();
+    // Between the loss and the ADD nobody gave the pod's frames the NIC's MAC.
+    let spoofed = azure.fabric.verdicts(0).unwrap().spoofed();
+    assert_eq!(seen_from_internet(&old), vm.nic.primary);
+    assert_eq!(seen_from_internet(&new), vm.nic.primary);
+    old.delete().unwrap();
+    new.delete().unwrap();
+    assert_eq!(azure.fabric.verdicts(0).unwrap().spoofed(), spoofed);
+}
+
+/// The plugin's memory of its choice lost: it finds what is there and goes on.
+#[test]
+fn a_lost_record_of_the_choice_loses_no_connection() {
+    let azure = Azure::builder().build().unwrap();
+    let vm = &azure.vms[0];
+    let pod = vm.add_pod(&on("ebpf"), &PodSpec::named("old")).unwrap();
+    let mut connection = Connection::open(&azure, &pod);
+    run(vm, "rm /run/azure-vnet/datapath-azure0.json");
+    vm.add_pod(&on("auto"), &PodSpec::named("new")).unwrap();
+    connection.assert_alive();
+    assert!(status(vm)["tier"]["ebpf"].is_string());
+}
+
+/// `nft flush ruleset`, as firewall scripts do it: the next ADD brings the rules back for all pods.
+#[test]
+fn flushed_rules_are_made_again() {
+    let azure = Azure::builder().build().unwrap();
+    let vm = &azure.vms[0];
+    let old = vm
+        .add_pod(&on("netfilter"), &PodSpec::named("old"))
+        .unwrap();
+    run(vm, "nft flush ruleset");
+    let new = vm
+        .add_pod(&on("netfilter"), &PodSpec::named("new"))
+        .unwrap();
+    assert_eq!(seen_from_internet(&old), vm.nic.primary);
+    assert_eq!(seen_from_internet(&new), vm.nic.primary);
+}
+
+/// From netfilter to eBPF: connections that netfilter translates stay with it, new ones are ours.
+#[test]
+fn netfilter_to_ebpf_keeps_connections() {
+    let azure = Azure::builder().build().unwrap();
+    let vm = &azure.vms[0];
+    let pod = vm
+        .add_pod(&on("netfilter"), &PodSpec::named("old"))
+        .unwrap();
+    let mut connection = Connection::open(&azure, &pod);
+    vm.add_pod(&on("ebpf"), &PodSpec::named("new")).unwrap();
+    connection.assert_alive();
+    assert_eq!(seen_from_internet(&pod), vm.nic.primary);
+    assert!(status(vm)["tier"]["ebpf"].is_string());
+    assert!(!run(vm, "nft list ruleset").contains("snat"));
+    assert_eq!(azure.fabric.leaked().unwrap(), 0);
+}
+
+/// Ids of the programs on the NIC.
+fn program_ids(vm: &Vm) -> Vec<u32> {
+    let on_nic = || {
+        [TcAttachType::Ingress, TcAttachType::Egress].map(|direction| {
+            let (_revision, programs) = SchedClassifier::query_tcx("eth0", direction).unwrap();
+            assert_eq!(programs.len(), 1, "{direction:?}");
+            programs[0].id()
+        })
+    };
+    vm.namespace().run(on_nic).unwrap().to_vec()
+}

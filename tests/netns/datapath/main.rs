@@ -1,0 +1,104 @@
+//! The datapath over its life: which tier is chosen, what happens when its state is lost, replaced or changed, and that pods and
+//! their connections survive it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    missing_docs,
+    reason = "a test fails by panicking"
+)]
+
+mod choice;
+mod external_programs;
+mod lifecycle;
+mod translation;
+
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
+use std::time::Duration;
+
+use azure_vnet_testbed::address_plan::INTERNET;
+use azure_vnet_testbed::conflist::Conflist;
+use azure_vnet_testbed::exchange;
+use azure_vnet_testbed::host::REPORT_PORT;
+use azure_vnet_testbed::pod::Pod;
+use azure_vnet_testbed::{Azure, PLUGIN_DIR, Vm};
+use serde_json::{Value, json};
+use socket2::Type;
+
+const LIMIT: Duration = Duration::from_secs(5);
+const REPORT_OF_INTERNET: SocketAddrV4 = SocketAddrV4::new(INTERNET[0], REPORT_PORT);
+
+/// The shipped list, with a `masquerade` object.
+fn list(masquerade: &Value) -> Conflist {
+    Conflist::shipped().with_setting("azure-vnet", "masquerade", masquerade)
+}
+
+fn on(datapath: &str) -> Conflist {
+    list(&json!({ "datapath": datapath }))
+}
+
+fn status(vm: &Vm) -> Value {
+    let plugin = vm.program(&format!("{PLUGIN_DIR}/azure-vnet")).unwrap();
+    let text = plugin.args(["status", "--json"]).checked().unwrap();
+    serde_json::from_str::<Value>(&text).unwrap()["bridges"][0].take()
+}
+
+fn run(vm: &Vm, line: &str) -> String {
+    let mut words = line.split(' ');
+    let program = vm.program(words.next().unwrap()).unwrap();
+    program.args(words).checked().unwrap()
+}
+
+/// What the internet sees a pod's TCP connection come from.
+fn seen_from_internet(pod: &Pod<'_>) -> Ipv4Addr {
+    exchange::ask(Type::STREAM, pod.namespace(), None, REPORT_OF_INTERNET).unwrap()
+}
+
+/// A TCP connection from a pod to the internet that stays open.
+struct Connection {
+    pod: TcpStream,
+    internet: TcpStream,
+    from: Ipv4Addr,
+}
+
+impl Connection {
+    fn open(azure: &Azure, pod: &Pod<'_>) -> Self {
+        let address = SocketAddrV4::new(INTERNET[0], 0);
+        let listener = azure
+            .internet
+            .namespace()
+            .run(|| TcpListener::bind(address))
+            .unwrap()
+            .unwrap();
+        let server = listener.local_addr().unwrap();
+        let client = pod
+            .namespace()
+            .run(|| TcpStream::connect_timeout(&server, LIMIT))
+            .unwrap()
+            .unwrap();
+        let (accepted, peer) = listener.accept().unwrap();
+        for stream in [&client, &accepted] {
+            stream.set_read_timeout(Some(LIMIT)).unwrap();
+        }
+        let std::net::IpAddr::V4(from) = peer.ip() else {
+            panic!("an IPv6 peer {peer}");
+        };
+        Self {
+            pod: client,
+            internet: accepted,
+            from,
+        }
+    }
+
+    /// Both directions still work.
+    fn assert_alive(&mut self) {
+        let mut byte = [0];
+        self.pod.write_all(b"?").unwrap();
+        self.internet.read_exact(&mut byte).unwrap();
+        assert_eq!(&byte, b"?");
+        self.internet.write_all(b"!").unwrap();
+        self.pod.read_exact(&mut byte).unwrap();
+        assert_eq!(&byte, b"!");
+    }
+}

@@ -1,0 +1,387 @@
+//! A node's programs and maps without a node: loaded into the kernel with maps of their own, run on
+//! one packet at a time.
+//!
+//! Nothing is attached or pinned, so all of it ends with the value, also on a panic.
+
+use std::mem::offset_of;
+use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
+use std::sync::LazyLock;
+
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{Array, HashMap, PerCpuArray};
+use aya::programs::tc::{SchedClassifierLink, qdisc_add_clsact};
+use aya::programs::{SchedClassifier, TcAttachType, TestRun as _, TestRunOptions};
+use aya::{Ebpf, EbpfLoader};
+use azure_vnet_abi::{
+    Be32, Flow, FlowKey, Fragment, Mac, Pod as PodEntry, PolicyKey, Port, Reason, Uplink, maps,
+    programs,
+};
+use azure_vnet_testbed::namespace::Namespace;
+use bytes::Bytes;
+
+use crate::flows::{Change, Snapshot, Tuple, assert_pairs, changes, sorted};
+use crate::plan::{DATABASE, HZ, NIC, NODE, POLICY, PORTS, Pod, TIMEOUTS, WEB};
+
+/// `TC_ACT_UNSPEC`, which is `TCX_NEXT`: the next program decides.
+const NEXT: i32 = -1;
+/// `TC_ACT_SHOT`.
+const SHOT: i32 = 2;
+
+/// Entries in the flow table, unless a test has others. Few, because it is read whole after every
+/// packet.
+const FLOWS: u32 = 16_384;
+
+/// The programs of a node that has the pods [`WEB`] and [`DATABASE`].
+pub struct Node {
+    ebpf: Ebpf,
+}
+
+#[expect(clippy::wrong_self_convention, reason = "the hooks are called so")]
+impl Node {
+    pub fn new() -> Self {
+        Self::with_ports(PORTS)
+    }
+
+    /// One that masquerades with these ports.
+    pub fn with_ports(ports: RangeInclusive<u16>) -> Self {
+        let mut node = Self::load(FLOWS);
+        node.configure(ports, HZ);
+        node
+    }
+
+    /// One whose flow table holds so many entries.
+    pub fn with_flow_table(entries: u32) -> Self {
+        let mut node = Self::load(entries);
+        node.configure(PORTS, HZ);
+        node
+    }
+
+    /// One that has not been told anything.
+    pub fn unconfigured() -> Self {
+        Self::load(FLOWS)
+    }
+
+    fn load(flows: u32) -> Self {
+        let mut ebpf = EbpfLoader::new()
+            .map_max_entries(maps::FLOWS, flows)
+            .map_max_entries(maps::SWEEP, FLOWS)
+            .load(azure_vnet::datapath::OBJECT)
+            .expect("the kernel takes the maps: these tests need root (CAP_BPF, CAP_NET_ADMIN)");
+        for name in programs::ALL {
+            let program = ebpf.program_mut(name).unwrap();
+            let program: &mut SchedClassifier = program.try_into().unwrap();
+            program
+                .load()
+                .expect("the kernel's verifier takes the program");
+        }
+        Self { ebpf }
+    }
+
+    /// What user space writes for the NIC and for each pod.
+    pub fn configure(&mut self, ports: RangeInclusive<u16>, hz: u32) {
+        let uplink = Uplink::new(Be32::from(NODE), NIC, ports, hz, TIMEOUTS);
+        let mut map: Array<_, Uplink> = self.map_mut(maps::UPLINK);
+        map.set(0, uplink, 0).unwrap();
+        for (prefix, length, action) in POLICY {
+            self.set_policy(prefix, length, action);
+        }
+        for pod in [WEB, DATABASE] {
+            self.add_pod(&pod);
+        }
+    }
+
+    /// One interface more.
+    pub fn add_pod(&mut self, pod: &Pod) {
+        let address = Be32::from(pod.address);
+        let entry = PodEntry::new(pod.ifindex, pod.container, pod.mac);
+        let mut pods: HashMap<_, Be32, PodEntry> = self.map_mut(maps::PODS);
+        pods.insert(address, entry, 0).unwrap();
+        let entry = Port::new(address, pod.container, pod.mac);
+        let mut ports: HashMap<_, u32, Port> = self.map_mut(maps::PORTS);
+        ports.insert(pod.ifindex, entry, 0).unwrap();
+    }
+
+    /// One prefix more, or another action for one that is there.
+    pub fn set_policy(&mut self, prefix: Ipv4Addr, length: u32, action: u32) {
+        let mut policy: LpmTrie<_, PolicyKey, u32> = self.map_mut(maps::POLICY);
+        let key = Key::new(length, Be32::from(prefix));
+        policy.insert(&key, action, 0).unwrap();
+    }
+
+    /// Sends a packet out of a pod.
+    pub fn from_pod(&self, pod: &Pod, frame: impl Into<Bytes>) -> Run {
+        self.from_device(pod.ifindex, frame)
+    }
+
+    /// Lets a packet come in through a device.
+    pub fn from_device(&self, ifindex: u32, frame: impl Into<Bytes>) -> Run {
+        self.observe(|| self.run_from_device(ifindex, &frame.into()))
+    }
+
+    /// Sends a packet to the NIC.
+    pub fn to_uplink(&self, frame: impl Into<Bytes>) -> Run {
+        self.observe(|| self.run(programs::TO_UPLINK, &frame.into()))
+    }
+
+    /// Lets a packet come in through the NIC.
+    pub fn from_uplink(&self, frame: impl Into<Bytes>) -> Run {
+        self.observe(|| self.run(programs::FROM_UPLINK, &frame.into()))
+    }
+
+    /// Runs one of the NIC's programs and looks at nothing but what it returns and makes of the
+    /// packet, for tests with thousands of packets.
+    pub fn run(&self, program: &str, frame: &Bytes) -> (Verdict, Bytes) {
+        test_run(self.program(program), frame, None)
+    }
+
+    /// The same for the program of a pod's veth.
+    pub fn run_from_device(&self, ifindex: u32, frame: &Bytes) -> (Verdict, Bytes) {
+        let program = self.program(programs::FROM_POD);
+        DEVICES
+            .run(|| test_run(program, frame, Some(ifindex)))
+            .unwrap()
+    }
+
+    fn observe(&self, run: impl FnOnce() -> (Verdict, Bytes)) -> Run {
+        let (flows, counters) = (self.flows(), self.counters());
+        let (verdict, frame) = run();
+        let (flows_after, counters_after) = (self.flows(), self.counters());
+        assert_pairs(&flows, &flows_after);
+        Run {
+            verdict,
+            frame,
+            counted: counters_after
+                .into_iter()
+                .zip(counters)
+                .map(|((reason, after), (_, before))| (reason, after - before))
+                .filter(|(_, packets)| *packets > 0)
+                .collect(),
+            changes: changes(&flows, &flows_after),
+        }
+    }
+
+    /// Puts a program on a device of the calling thread's namespace, until the result is dropped.
+    pub fn attach(
+        &mut self,
+        name: &str,
+        device: &str,
+        direction: TcAttachType,
+    ) -> SchedClassifierLink {
+        // The hook of cls_bpf, which kernels before 6.6 need.
+        let _ = qdisc_add_clsact(device);
+        let program = self.ebpf.program_mut(name).unwrap();
+        let program: &mut SchedClassifier = program.try_into().unwrap();
+        let link = program.attach(device, direction).unwrap();
+        program.take_link(link).unwrap()
+    }
+
+    /// The flow table.
+    pub fn flows(&self) -> Snapshot {
+        let map: HashMap<_, FlowKey, Flow> = self.map(maps::FLOWS);
+        map.iter()
+            .map(|element| {
+                element
+                    .map(|(key, flow)| (Tuple::from(&key), flow))
+                    .unwrap()
+            })
+            .collect()
+    }
+
+    /// One entry, which has to be there.
+    pub fn flow(&self, tuple: Tuple) -> Flow {
+        let map: HashMap<_, FlowKey, Flow> = self.map(maps::FLOWS);
+        map.get(&tuple.key(), 0)
+            .unwrap_or_else(|error| panic!("{tuple:?}: {error}"))
+    }
+
+    /// Whether there is such an entry.
+    pub fn has_flow(&self, tuple: Tuple) -> bool {
+        let map: HashMap<_, FlowKey, Flow> = self.map(maps::FLOWS);
+        map.get(&tuple.key(), 0).is_ok()
+    }
+
+    /// Puts an entry into the flow table.
+    pub fn set_flow(&mut self, tuple: Tuple, flow: Flow) {
+        let mut map: HashMap<_, FlowKey, Flow> = self.map_mut(maps::FLOWS);
+        map.insert(tuple.key(), flow, 0).unwrap();
+    }
+
+    /// Takes an entry out of the flow table.
+    pub fn remove_flow(&mut self, tuple: Tuple) {
+        let mut map: HashMap<_, FlowKey, Flow> = self.map_mut(maps::FLOWS);
+        map.remove(&tuple.key()).unwrap();
+    }
+
+    /// Lets so many jiffies go by for one entry.
+    pub fn age(&mut self, tuple: Tuple, jiffies: u32) {
+        let mut flow = self.flow(tuple);
+        flow.last_seen = flow.last_seen.wrapping_sub(jiffies);
+        self.set_flow(tuple, flow);
+    }
+
+    /// Lets an entry's idle time go by.
+    pub fn time_out(&mut self, tuple: Tuple) {
+        let timeout = self.flow(tuple).timeout;
+        self.age(tuple, timeout + 1);
+    }
+
+    /// Lets nearly all of an entry's idle time go by: all but ten minutes.
+    pub fn nearly_time_out(&mut self, tuple: Tuple) {
+        let timeout = self.flow(tuple).timeout;
+        self.age(tuple, timeout - 600 * HZ);
+    }
+
+    /// Lets so many jiffies go by for everything that is known about fragments.
+    pub fn age_fragments(&mut self, jiffies: u32) {
+        let mut map: HashMap<_, [u8; 12], [u8; 16]> = self.map_mut(maps::FRAGMENTS);
+        let entries: Vec<_> = map.iter().collect::<Result<_, _>>().unwrap();
+        for (key, mut value) in entries {
+            let field = &mut value[offset_of!(Fragment, seen)..][..4];
+            let seen = u32::from_ne_bytes((*field).try_into().unwrap());
+            field.copy_from_slice(&seen.wrapping_sub(jiffies).to_ne_bytes());
+            map.insert(key, value, 0).unwrap();
+        }
+    }
+
+    /// What is known of a pod by its address and by its device.
+    pub fn known_macs(&self, pod: &Pod) -> (Mac, Mac) {
+        let pods: HashMap<_, Be32, PodEntry> = self.map(maps::PODS);
+        let ports: HashMap<_, u32, Port> = self.map(maps::PORTS);
+        let by_address = pods.get(&Be32::from(pod.address), 0).unwrap();
+        let by_ifindex = ports.get(&pod.ifindex, 0).unwrap();
+        assert_eq!(by_address.ifindex, pod.ifindex);
+        assert_eq!(Ipv4Addr::from(by_ifindex.address), pod.address);
+        (by_address.mac, by_ifindex.mac)
+    }
+
+    /// Packets by reason since the programs were loaded.
+    pub fn counters(&self) -> Vec<(Reason, u64)> {
+        let map: PerCpuArray<_, u64> = self.map(maps::COUNTERS);
+        Reason::ALL
+            .into_iter()
+            .map(|reason| (reason, map.get(&(reason as u32), 0).unwrap().iter().sum()))
+            .collect()
+    }
+
+    fn map<'a, T>(&'a self, name: &str) -> T
+    where
+        T: TryFrom<&'a aya::maps::Map, Error: std::fmt::Debug>,
+    {
+        self.ebpf.map(name).unwrap().try_into().unwrap()
+    }
+
+    fn map_mut<'a, T>(&'a mut self, name: &str) -> T
+    where
+        T: TryFrom<&'a mut aya::maps::Map, Error: std::fmt::Debug>,
+    {
+        self.ebpf.map_mut(name).unwrap().try_into().unwrap()
+    }
+
+    fn program(&self, name: &str) -> &SchedClassifier {
+        self.ebpf.program(name).unwrap().try_into().unwrap()
+    }
+}
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Passes,
+    Dropped,
+}
+
+/// Everything that one packet did.
+#[must_use = "a run that is not looked at tests nothing"]
+#[derive(Debug)]
+pub struct Run {
+    verdict: Verdict,
+    frame: Bytes,
+    counted: Vec<(Reason, u64)>,
+    changes: Vec<Change>,
+}
+
+impl Run {
+    /// The packet went on as `expected`, counted once under `reason` (not at all for
+    /// [`Reason::NotOurs`]), and the flow table changed like this and not otherwise.
+    #[track_caller]
+    pub fn passes(&self, reason: Reason, expected: impl Into<Bytes>, changes: &[Change]) {
+        self.ended(Verdict::Passes, reason, changes);
+        let expected = expected.into();
+        assert!(
+            self.frame == expected,
+            "the packet\n{:02x?}\nshould be\n{:02x?}",
+            &self.frame[..],
+            &expected[..]
+        );
+    }
+
+    /// The packet was dropped and counted once under `reason`. What the program had written into
+    /// it by then is nobody's concern.
+    #[track_caller]
+    pub fn drops(&self, reason: Reason, changes: &[Change]) {
+        self.ended(Verdict::Dropped, reason, changes);
+    }
+
+    #[track_caller]
+    fn ended(&self, verdict: Verdict, reason: Reason, changes: &[Change]) {
+        let expected: &[_] = match reason {
+            Reason::NotOurs => &[],
+            _ => &[(reason, 1)],
+        };
+        assert_eq!(
+            (self.verdict, &self.counted[..]),
+            (verdict, expected),
+            "with {:#?}",
+            self.changes
+        );
+        assert_eq!(self.changes, sorted(changes.iter().copied()));
+    }
+
+    /// What became of the packet, and what was counted for it.
+    pub fn outcome(&self) -> (Verdict, &[(Reason, u64)]) {
+        (self.verdict, &self.counted)
+    }
+}
+
+/// Devices with the indexes of the pods' host veths: the kernel runs `from_pod` only for a device
+/// that is there. The namespace ends with the process.
+static DEVICES: LazyLock<Namespace> = LazyLock::new(|| {
+    let namespace = Namespace::network().expect("these tests need root (CAP_SYS_ADMIN)");
+    let [web, database] = [WEB, DATABASE].map(|pod| pod.ifindex.to_string());
+    namespace
+        .program("ip")
+        .unwrap()
+        .args(["link", "add", "web", "index", &web, "type", "veth"])
+        .args(["peer", "name", "database", "index", &database])
+        .checked()
+        .unwrap();
+    namespace
+});
+
+fn test_run(program: &SchedClassifier, frame: &Bytes, ifindex: Option<u32>) -> (Verdict, Bytes) {
+    let context = ifindex.map(context);
+    let mut out = vec![0; frame.len()];
+    let result = program
+        .test_run(TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ctx_in: context.as_ref().map(<[u8; 44]>::as_slice),
+            ..TestRunOptions::default()
+        })
+        .expect("the kernel runs the program");
+    let length = usize::try_from(result.data_size_out).unwrap();
+    assert_eq!(length, frame.len(), "no program changes a packet's length");
+    let verdict = match result.return_value.cast_signed() {
+        NEXT => Verdict::Passes,
+        SHOT => Verdict::Dropped,
+        other => panic!("{other} is neither TC_ACT_UNSPEC nor TC_ACT_SHOT"),
+    };
+    (verdict, out.into())
+}
+
+/// A `struct __sk_buff` up to `ifindex`, the other fields 0.
+fn context(ifindex: u32) -> [u8; 44] {
+    let mut context = [0; 44];
+    context[40..].copy_from_slice(&ifindex.to_ne_bytes());
+    context
+}

@@ -1,0 +1,108 @@
+//! One packet for every reason: the list that a new reason has to be added to.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use azure_vnet_abi::{Mac, Reason};
+
+use crate::harness::{Node, Run, Verdict};
+use crate::packet::{Arp, LATER, icmp_error, ipv6, other, udp};
+use crate::plan::{BROADCAST, CLOSED, FABRIC, KEPT, NIC, NODE, PEER, REMOTE, WEB, WIRESERVER};
+
+#[test]
+fn every_reason_has_a_packet_that_is_counted_under_it_alone() {
+    for reason in Reason::ALL {
+        let (verdict, run) = packet_for(reason);
+        let counted: &[_] = match reason {
+            Reason::NotOurs => &[],
+            _ => &[(reason, 1)],
+        };
+        assert_eq!(run.outcome(), (verdict, counted), "{}", reason.name());
+    }
+}
+
+#[test]
+fn numbers_and_names_are_those_of_the_list() {
+    let names: BTreeSet<_> = Reason::ALL.map(Reason::name).into();
+    assert_eq!(names.len(), Reason::ALL.len(), "a name is used twice");
+    for (number, reason) in Reason::ALL.into_iter().enumerate() {
+        assert_eq!(reason as usize, number, "{}", reason.name());
+    }
+}
+
+/// No wildcard, so that a new reason does not compile without its packet.
+fn packet_for(reason: Reason) -> (Verdict, Run) {
+    use Verdict::{Dropped, Passes};
+
+    let node = Node::new();
+    let (local, remote) = ((WEB.address, KEPT), (REMOTE, 53));
+    let sent = udp(local, remote).of(&WEB);
+    let to = |destination| udp(local, (destination, 53)).of(&WEB);
+    let came = udp(remote, local);
+    match reason {
+        Reason::NotOurs => (Passes, node.to_uplink(&udp((NODE, 53), remote))),
+        Reason::InRange => (Passes, node.to_uplink(&to(PEER))),
+        Reason::Exempt => (Passes, node.to_uplink(&to(WIRESERVER))),
+        Reason::FlowCreated => (Passes, node.to_uplink(&sent)),
+        Reason::Masqueraded => {
+            let _ = node.to_uplink(&sent);
+            (Passes, node.to_uplink(&sent))
+        }
+        Reason::Unmasqueraded => {
+            let _ = node.to_uplink(&sent);
+            (Passes, node.from_uplink(&udp(remote, (NODE, KEPT))))
+        }
+        Reason::ToPod => (Passes, node.from_uplink(&udp((PEER, 53), local))),
+        Reason::InboundRecorded => (Passes, node.from_uplink(&came)),
+        Reason::InboundReply => {
+            let _ = node.from_uplink(&came);
+            (Passes, node.to_uplink(&sent))
+        }
+        Reason::ArpRewritten => (Passes, node.to_uplink(&question(PEER))),
+        Reason::ArpLocal => (Dropped, node.to_uplink(&question(NODE))),
+        Reason::SpoofedAddress => (
+            Dropped,
+            node.from_pod(&WEB, &udp((NODE, 53), remote).of(&WEB)),
+        ),
+        Reason::SpoofedMac => (Dropped, node.from_pod(&WEB, &sent.frame(NIC, FABRIC))),
+        Reason::Malformed => (Dropped, node.to_uplink(sent.bytes().slice(..40))),
+        Reason::PolicyDrop => (Dropped, node.to_uplink(&to(CLOSED))),
+        Reason::Fragment => (Dropped, node.to_uplink(&sent.fragment(LATER))),
+        Reason::UnsupportedProtocol => (Dropped, node.to_uplink(&other(50, WEB.address, REMOTE))),
+        Reason::NoPortFound => {
+            let node = Node::with_ports(KEPT..=KEPT);
+            let _ = node.to_uplink(&sent);
+            let second = udp((WEB.address, KEPT + 1), remote).of(&WEB);
+            (Dropped, node.to_uplink(&second))
+        }
+        Reason::FlowTableFull => {
+            let node = Node::with_flow_table(1);
+            (Dropped, node.to_uplink(&sent))
+        }
+        Reason::Ipv6 => (Dropped, node.to_uplink(ipv6(WEB.mac, FABRIC))),
+        Reason::IcmpErrorOut => {
+            let _ = node.from_uplink(&came);
+            let error = icmp_error(3, WEB.address, REMOTE, &came, 28).of(&WEB);
+            (Passes, node.to_uplink(&error))
+        }
+        Reason::IcmpErrorIn => {
+            let _ = node.to_uplink(&sent);
+            let left = udp((NODE, KEPT), remote);
+            (
+                Passes,
+                node.from_uplink(&icmp_error(3, REMOTE, NODE, &left, 28)),
+            )
+        }
+        Reason::Unconfigured => (Dropped, Node::unconfigured().to_uplink(&sent)),
+    }
+}
+
+fn question(target: Ipv4Addr) -> Arp {
+    Arp {
+        from: WEB.mac,
+        to: BROADCAST,
+        operation: Arp::REQUEST,
+        sender: (WEB.mac, WEB.address),
+        target: (Mac([0; 6]), target),
+    }
+}

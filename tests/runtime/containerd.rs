@@ -1,0 +1,9 @@
+//! containerd, driven through CRI as a kubelet drives it.
+
+mod chain;
+mod daemon;
+mod failing;
+mod life;
+mod many;
+
+pub use daemon::Containerd;
