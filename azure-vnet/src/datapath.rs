@@ -240,7 +240,7 @@ impl Datapath {
     fn add_pod(&self, pod: &Pod) -> Result<(), Error> {
         let bridge = &self.uplink.bridge;
         match &self.tier {
-            Running::Ebpf(_) => Ok(ebpf::add_pod(bridge, pod)?),
+            Running::Ebpf(ebpf) => Ok(ebpf.add_pod(bridge, pod)?),
             Running::Netfilter => {
                 let lock = lock(bridge)?;
                 netfilter::install(&self.uplink, &pods(bridge), &lock)

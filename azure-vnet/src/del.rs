@@ -47,7 +47,7 @@ pub async fn detach(host: &Netlink, host_veth: &str) -> Failures {
         Some(bridge) => {
             failures.collect(datapath::remove_pod(bridge, &known.departed(host_veth)));
         }
-        None => forget(host, datapath::forget_dead(), &mut failures).await,
+        None => forget(host, datapath::forget_dead(host_veth), &mut failures).await,
     }
     if failures.is_empty() {
         failures.collect(state::forget(host_veth));

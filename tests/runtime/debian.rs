@@ -10,7 +10,6 @@ use azure_vnet_testbed::process::Program;
 
 /// Cargo's directory for the files of tests; it outlives them.
 const KEPT: &str = env!("CARGO_TARGET_TMPDIR");
-const ARCHIVE: &str = "http://deb.debian.org/debian";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const LIMIT: Duration = Duration::from_mins(10);
 const KUBELET_LIMIT: Duration = Duration::from_mins(30);
@@ -135,12 +134,25 @@ fn made(name: &str, make: impl FnOnce(&Path, &Path)) -> PathBuf {
     kept
 }
 
+/// Where this machine gets Debian's packages from.
+fn archive(folder: &Path) -> String {
+    let targets = program_in(folder, "apt-get").args(["indextargets", "--format", "$(REPO_URI)"]);
+    let known = targets.arg("Created-By: Packages").checked().unwrap();
+    let archive = known.lines().map(|uri| uri.trim_end_matches('/'));
+    archive
+        .into_iter()
+        .find(|uri| uri.ends_with("/debian"))
+        .expect("apt knows no archive of Debian: `apt-get update`, or leave this stage to a Debian machine")
+        .to_owned()
+}
+
 /// apt-get in `folder`, with a state of its own there that knows one suite only.
 fn apt(folder: &Path, kind: &str, suite: &str, args: &[&str]) {
     let (state, shown) = (folder.join("apt"), folder.display());
     fs::create_dir_all(state.join("lists/partial")).unwrap();
     fs::create_dir_all(state.join("cache/archives/partial")).unwrap();
-    let list = format!("{kind} [signed-by={KEYRING}] {ARCHIVE} {suite} main\n");
+    let archive = archive(folder);
+    let list = format!("{kind} [signed-by={KEYRING}] {archive} {suite} main\n");
     fs::write(state.join("sources.list"), list).unwrap();
     let config = format!(
         r#"Dir::Etc::sourcelist "{shown}/apt/sources.list";

@@ -3,7 +3,7 @@
 //! ```text
 //! /sys/fs/bpf/azure-vnet/v<ABI>/<bridge>/maps/<map>
 //!                                       /programs/<build>/<program>
-//!                                       /links/{to_uplink,from_uplink}     (TCX only)
+//!                                       /links/{to_uplink,from_uplink,<host veth>}     (TCX only)
 //! ```
 
 use std::io;
@@ -44,6 +44,14 @@ impl Pins {
     /// The bridges that have pins.
     pub fn bridges() -> Vec<String> {
         let entries = std::fs::read_dir(place()).into_iter().flatten().flatten();
+        let names = entries.map(|entry| entry.file_name().into_string());
+        names.filter_map(Result::ok).collect()
+    }
+
+    /// The names of the pinned links.
+    pub fn links(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.root.join("links"));
+        let entries = entries.into_iter().flatten().flatten();
         let names = entries.map(|entry| entry.file_name().into_string());
         names.filter_map(Result::ok).collect()
     }

@@ -14,14 +14,11 @@ use super::bpffs::{self, Pins};
 use super::maps;
 use super::object::{BUILD, Programs};
 use super::{Counters, Departed, Pod, Uplink, Way};
+use crate::names;
 use crate::netlink::Netlink;
 
 /// How much of the flow table a DEL reads, some 20 ms. Flows that it does not come across time out.
 const FLOWS_READ_BY_DEL: usize = 20_000;
-
-/// How `from_pod` is attached, on every kernel: a TCX link waits for an RCU grace period (9 ms of an
-/// ADD that takes 6), and would leave a pin behind where the filter goes with the veth.
-const ON_PODS: Mechanism = Mechanism::ClsBpf;
 
 /// The tier in place.
 pub struct Ebpf {
@@ -50,7 +47,7 @@ impl Ebpf {
             mechanism: Mechanism::of_this_kernel(),
         };
         for pod in pods {
-            match add_pod(&uplink.bridge, pod) {
+            match this.add_pod(&uplink.bridge, pod) {
                 // A DEL was faster, and may have been between our list and our entry.
                 Err(_) if !super::is_link(pod.ifindex) => drop(maps::forget_dead(&pins)?),
                 result => result?,
@@ -61,39 +58,46 @@ impl Ebpf {
         Ok(this)
     }
 
+    /// Serves one more pod.
+    pub fn add_pod(&self, bridge: &str, pod: &Pod) -> Result<(), EbpfError> {
+        let pins = Pins::of(bridge);
+        maps::add_pod(&pins, pod)?;
+        self.mechanism.attach(
+            &mut Programs::open(&pins)?.from_pod,
+            &pod.host_veth,
+            TcAttachType::Ingress,
+            &pins.link(&pod.host_veth),
+        )
+    }
+
     /// How the programs are attached.
     pub fn mechanism(&self) -> Mechanism {
         self.mechanism
     }
 }
 
-/// Serves one more pod.
-pub fn add_pod(bridge: &str, pod: &Pod) -> Result<(), EbpfError> {
-    let pins = Pins::of(bridge);
-    maps::add_pod(&pins, pod)?;
-    ON_PODS.attach(
-        &mut Programs::open(&pins)?.from_pod,
-        &pod.host_veth,
-        TcAttachType::Ingress,
-        &pins.link(&pod.host_veth),
-    )
-}
-
-/// Forgets a pod. Its program goes with its veth.
+/// Forgets a pod. Its program goes with its veth; only the pin is ours to remove.
 pub fn remove_pod(bridge: &str, pod: &Departed) -> Result<(), EbpfError> {
     let pins = Pins::of(bridge);
+    let _ = std::fs::remove_file(pins.link(&pod.host_veth));
     maps::remove_pod(&pins, pod)?;
     maps::forget_dead_flows(&pins, FLOWS_READ_BY_DEL)
 }
 
-/// Forgets the pods whose links are gone; returns their addresses.
-pub fn forget_dead(bridge: &str) -> Result<Vec<Ipv4Addr>, EbpfError> {
-    maps::forget_dead(&Pins::of(bridge))
+/// Forgets the pods whose links are gone, `host_veth` among them; returns their addresses.
+pub fn forget_dead(bridge: &str, host_veth: &str) -> Result<Vec<Ipv4Addr>, EbpfError> {
+    let pins = Pins::of(bridge);
+    let _ = std::fs::remove_file(pins.link(host_veth));
+    maps::forget_dead(&pins)
 }
 
-/// Forgets everything of pods whose links are gone: entries and flows. Returns their addresses.
+/// Forgets everything of pods whose links are gone: entries, flows, pins. Returns their addresses.
 pub fn sweep(bridge: &str) -> Result<Vec<Ipv4Addr>, EbpfError> {
     let pins = Pins::of(bridge);
+    let of_pods = pins.links().into_iter().filter(|name| names::is_ours(name));
+    for name in of_pods.filter(|name| super::interface_index(name).is_none()) {
+        let _ = std::fs::remove_file(pins.link(&name));
+    }
     let addresses = maps::forget_dead(&pins)?;
     maps::forget_dead_flows(&pins, usize::MAX)?;
     Ok(addresses)
@@ -112,11 +116,10 @@ pub async fn defects(
     pod: &Pod,
 ) -> Result<Vec<String>, EbpfError> {
     let mut defects = Vec::new();
-    let (ingress, egress) = (TcAttachType::Ingress, TcAttachType::Egress);
-    for (mechanism, link, direction, name) in [
-        (mechanism, way.nic, ingress, programs::FROM_UPLINK),
-        (mechanism, way.nic, egress, programs::TO_UPLINK),
-        (ON_PODS, way.port, ingress, programs::FROM_POD),
+    for (link, direction, name) in [
+        (way.nic, TcAttachType::Ingress, programs::FROM_UPLINK),
+        (way.nic, TcAttachType::Egress, programs::TO_UPLINK),
+        (way.port, TcAttachType::Ingress, programs::FROM_POD),
     ] {
         if !mechanism
             .is_attached(netlink, link, direction, name)
@@ -161,7 +164,7 @@ pub fn remove(uplink: &Uplink, pods: &[Pod]) {
     }
     for pod in pods {
         let pin = pins.link(&pod.host_veth);
-        ON_PODS.detach(&pod.host_veth, TcAttachType::Ingress, &pin);
+        mechanism.detach(&pod.host_veth, TcAttachType::Ingress, &pin);
     }
     pins.remove();
 }

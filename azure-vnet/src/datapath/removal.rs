@@ -48,13 +48,13 @@ pub struct Forgotten {
     pub failures: Vec<Error>,
 }
 
-/// Forgets the pods of all bridges whose links are gone: all that can be done for a pod of which
-/// nothing is known but that it is gone. Cheap, and the eBPF tier's alone: the
+/// Forgets the pods of all bridges whose links are gone, `host_veth` among them: all that can be done
+/// for a pod of which nothing is known but that it is gone. Cheap, and the eBPF tier's alone: the
 /// netfilter tier's elements do not say whose they are, and are [`sweep`]'s.
-pub fn forget_dead() -> Forgotten {
+pub fn forget_dead(host_veth: &str) -> Forgotten {
     let mut forgotten = Forgotten::default();
     for bridge in ebpf::bridges() {
-        let addresses = ebpf::forget_dead(&bridge).map_err(Error::from);
+        let addresses = ebpf::forget_dead(&bridge, host_veth).map_err(Error::from);
         forgotten.note(&bridge, addresses);
     }
     forgotten

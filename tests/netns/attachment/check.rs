@@ -101,6 +101,13 @@ fn it_sees_a_damaged_datapath() {
         );
         expect(&node, program, |_| drop(node.sh(&format!("rm {pin}"))));
     }
+    let links = format!(
+        "/sys/fs/bpf/azure-vnet/v{}/azure0/links",
+        azure_vnet_abi::ABI_VERSION
+    );
+    expect(&node, "from_pod", |container| {
+        drop(node.sh(&format!("rm {links}/{}", container.host_veth())));
+    });
     for tier in [Tier::Tcx, Tier::ClsBpf] {
         let node = Node::new(tier);
         let remove = |container: &Container<'_>, result: &Value| {
@@ -115,15 +122,12 @@ fn it_sees_a_damaged_datapath() {
             drop(node.sh(&format!("tc filter delete dev eth0 {side}")));
         });
     }
-    for tier in [Tier::Tcx, Tier::ClsBpf] {
-        let node = Node::new(tier);
-        expect(&node, "from_pod", |container| {
-            drop(node.sh(&format!(
-                "tc qdisc delete dev {} clsact",
-                container.host_veth()
-            )));
-        });
-    }
+    expect(&node, "from_pod", |container| {
+        drop(node.sh(&format!(
+            "tc qdisc delete dev {} clsact",
+            container.host_veth()
+        )));
+    });
     let node = Node::new(Tier::Netfilter);
     for (damage, names) in [
         (
