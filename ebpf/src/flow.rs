@@ -101,12 +101,7 @@ fn tcp_state(state: u8, flags: u8) -> u8 {
 /// A FIN or RST of one side ends the flow for both: the other may never answer.
 #[inline(always)]
 fn close_partner(key: &FlowKey, flow: &Flow, uplink: &Uplink) {
-    if flow.kind == FlowKind::INBOUND {
-        return;
-    }
-    if let Some(other) = find(&partner(key, flow))
-        && other.generation == flow.generation
-    {
+    if let Some((_, other)) = other_half(key, flow) {
         other.tcp_state |= TcpState::CLOSING;
         other.timeout = timeout(TCP, TcpState::CLOSING, uplink);
     }
@@ -141,4 +136,30 @@ pub fn partner(key: &FlowKey, flow: &Flow) -> FlowKey {
         translated.destination_port = flow.port;
     }
     translated.reversed()
+}
+
+/// The entry for the other direction of the same flow, if it is still there.
+#[inline(always)]
+fn other_half(key: &FlowKey, flow: &Flow) -> Option<(FlowKey, &'static mut Flow)> {
+    if flow.kind == FlowKind::INBOUND {
+        return None;
+    }
+    let partner = partner(key, flow);
+    let other = find(&partner)?;
+    (other.generation == flow.generation).then_some((partner, other))
+}
+
+/// Whether the flow is over in all its directions.
+#[inline(always)]
+pub fn is_over(key: &FlowKey, flow: &Flow, now: u32) -> bool {
+    flow.is_over(now) && other_half(key, flow).is_none_or(|(_, other)| other.is_over(now))
+}
+
+/// Forgets a flow with all its entries.
+#[inline(always)]
+pub fn forget(key: &FlowKey, flow: &Flow) {
+    if let Some((partner, _)) = other_half(key, flow) {
+        remove(&partner);
+    }
+    remove(key);
 }

@@ -41,10 +41,10 @@ fn ipv4(ctx: &TcContext, port: &Port) -> Outcome {
 }
 
 /// A pod may change its MAC, which is learnt, but not to one that would turn the bridge's table
-/// against the node: the NIC's, or a group address.
+/// against the node and its pods: the NIC's, the fabric's, or a group address.
 #[inline(always)]
 fn admit_mac(ifindex: u32, port: &Port, mac: Mac, uplink: &Uplink) -> Result<(), Reason> {
-    if mac == uplink.mac || mac.0[0] & 1 != 0 {
+    if mac == uplink.mac || mac == Mac::FABRIC || mac.0[0] & 1 != 0 {
         return Err(Reason::SpoofedMac);
     }
     pods::learn(ifindex, port, mac);

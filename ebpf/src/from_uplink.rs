@@ -135,11 +135,14 @@ fn record_inbound(uplink: &Uplink, ip: &Ipv4, transport: &Transport, pod: &Pod) 
             return Reason::ToPod;
         }
         // The pod's own flow with the same ends: what comes in beside it is not a part of it.
-        Some(known) if !known.is_over(now) => return Reason::ToPod,
+        Some(known) if !flow::is_over(&reply, known, now) => return Reason::ToPod,
         _ => {}
     }
     if transport.is_echo_reply || (ip.protocol == TCP && !transport.opens_connection()) {
         return Reason::ToPod;
+    }
+    if let Some(over) = flow::find(&reply) {
+        flow::forget(&reply, over);
     }
     let entry = Flow::new(
         FlowKind::INBOUND,
@@ -151,7 +154,6 @@ fn record_inbound(uplink: &Uplink, ip: &Ipv4, transport: &Transport, pod: &Pod) 
         now,
         flow::timeout(ip.protocol, 0, uplink),
     );
-    flow::remove(&reply);
     // A full table must not close the way in for what is in range; the reply is then dropped,
     // counted, at the NIC.
     match flow::insert(&reply, &entry) {

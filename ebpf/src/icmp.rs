@@ -182,7 +182,11 @@ impl IcmpError {
             change.word(address.0, address.1);
         }
         change.half_word(port.0.raw(), port.1.raw());
-        let mended = change.applied_to(*field);
+        let mended = match change.applied_to(*field) {
+            // RFC 768: a UDP checksum that comes out as 0 is sent as ones.
+            0 if self.quoted.protocol == UDP => u16::MAX,
+            mended => mended,
+        };
         sum.half_word(*field, mended);
         *field = mended;
         Ok(())

@@ -84,8 +84,15 @@ fn reserve(key: &FlowKey, reply: &Flow, uplink: &Uplink) -> Result<Be16, Reason>
     for turn in 0..TRIES_TO_RECLAIM {
         let port = candidates.port(turn);
         let reply_key = reply_key(key, uplink, port);
-        if is_over(&reply_key, reply.last_seen) {
-            return reclaim(&reply_key, reply).map(|()| port);
+        if let Some(holder) = flow::find(&reply_key)
+            && flow::is_over(&reply_key, holder, reply.last_seen)
+        {
+            // Another CPU may have found the same one: removing and inserting anew lets one win.
+            flow::forget(&reply_key, holder);
+            return match flow::insert(&reply_key, reply) {
+                Ok(()) => Ok(port),
+                Err(_) => Err(Reason::NoPortFound),
+            };
         }
     }
     Err(Reason::NoPortFound)
@@ -118,32 +125,6 @@ impl Candidates {
             .unwrap_or(0);
         Be16::from_host((self.min + offset) as u16)
     }
-}
-
-/// Whether the flow with this reply tuple is over, in both its directions.
-#[inline(always)]
-fn is_over(key: &FlowKey, now: u32) -> bool {
-    let Some(holder) = flow::find(key) else {
-        return false;
-    };
-    let other = flow::find(&flow::partner(key, holder));
-    holder.is_over(now)
-        && other.is_none_or(|other| other.generation != holder.generation || other.is_over(now))
-}
-
-/// Takes the reply tuple of a flow that is over. Another CPU may have found the same one: removing
-/// and inserting anew lets one of them win.
-#[inline(always)]
-fn reclaim(key: &FlowKey, reply: &Flow) -> Result<(), Reason> {
-    if let Some(holder) = flow::find(key) {
-        let outgoing = flow::partner(key, holder);
-        let generation = holder.generation;
-        if flow::find(&outgoing).is_some_and(|other| other.generation == generation) {
-            flow::remove(&outgoing);
-        }
-        flow::remove(key);
-    }
-    flow::insert(key, reply).map_err(|_| Reason::NoPortFound)
 }
 
 /// The key that replies to a packet carry once it left from `port`.

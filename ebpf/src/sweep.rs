@@ -7,7 +7,7 @@
 //! needs no room for any.
 
 use aya_ebpf::{btf_maps::Queue, macros::btf_map};
-use azure_vnet_abi::{FlowKey, FlowKind, MAX_FLOWS};
+use azure_vnet_abi::{FlowKey, MAX_FLOWS};
 
 use crate::flow;
 
@@ -39,21 +39,9 @@ fn look_at_next(now: u32) {
     let Some(flow) = flow::find(&key) else {
         return;
     };
-    if !flow.is_over(now) {
+    if flow::is_over(&key, flow, now) {
+        flow::forget(&key, flow);
+    } else {
         let _ = QUEUE.push(key, 0);
-        return;
     }
-    if flow.kind == FlowKind::MASQUERADE {
-        let replies = flow::partner(&key, flow);
-        if let Some(other) = flow::find(&replies)
-            && other.generation == flow.generation
-        {
-            if !other.is_over(now) {
-                let _ = QUEUE.push(key, 0);
-                return;
-            }
-            flow::remove(&replies);
-        }
-    }
-    flow::remove(&key);
 }

@@ -133,10 +133,13 @@ fn later_fragment(ctx: &TcContext, uplink: &Uplink, ip: &Ipv4) -> Outcome {
 #[inline(always)]
 fn icmp_error(ctx: &TcContext, uplink: &Uplink, ip: &Ipv4) -> Outcome {
     let error = IcmpError::read(ctx, ip)?;
-    if error.quoted.destination != ip.source {
+    if error.quoted.destination != ip.source || error.quoted.source != ip.destination {
         return Err(Reason::Malformed);
     }
     let flow = flow::find(&error.key()).ok_or(Reason::UnsupportedProtocol)?;
+    if flow.is_over(flow::now()) {
+        return Err(Reason::UnsupportedProtocol);
+    }
     rewrite::source_mac(ctx, uplink.mac)?;
     if flow.kind == FlowKind::MASQUERADE {
         error.translate(ctx, ip, End::Source, flow.address, flow.port)?;

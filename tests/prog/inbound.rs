@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use azure_vnet_abi::{Reason, TcpState};
 
-use crate::flows::{Change, Tuple, inbound, masqueraded};
+use crate::flows::{Change, Tuple, inbound, masqueraded, replies};
 use crate::harness::Node;
 use crate::packet::{ACK, FIN, Packet, RST, SYN, echo, echo_reply, tcp, udp};
 use crate::plan::{DATABASE, HZ, KEPT, NODE, OTHER_REMOTE, REMOTE, TIMEOUTS, WEB};
@@ -305,13 +305,15 @@ mod beside_a_masqueraded_flow {
     #[test]
     fn once_that_is_over_a_connection_may_come_in() {
         let (mut node, tuple) = masquerading();
+        let (back, _) = replies(tuple, &WEB, KEPT);
         node.time_out(tuple);
+        node.time_out(back);
         let came = tcp(CLIENT, LOCAL, SYN);
         let (_, entry) = inbound(tuple, &WEB);
         node.from_uplink(&came).passes(
             Reason::InboundRecorded,
             &came.clone().entering(&WEB),
-            &[Change::Changed(tuple, entry)],
+            &[Change::Changed(tuple, entry), Change::Removed(back)],
         );
         let reply = tcp(LOCAL, CLIENT, SYN | ACK).of(&WEB);
         node.to_uplink(&reply)
@@ -321,7 +323,9 @@ mod beside_a_masqueraded_flow {
     #[test]
     fn but_nothing_else_takes_its_place() {
         let (mut node, tuple) = masquerading();
+        let (back, _) = replies(tuple, &WEB, KEPT);
         node.time_out(tuple);
+        node.time_out(back);
         let came = tcp(CLIENT, LOCAL, ACK);
         node.from_uplink(&came)
             .passes(Reason::ToPod, &came.clone().entering(&WEB), &[]);

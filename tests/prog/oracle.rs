@@ -30,7 +30,7 @@ pub fn pseudo_header(
     header
 }
 
-/// An IPv4 packet, not a fragment, that is whole: the lengths fit and so does the transport header.
+/// An IPv4 packet, or the first of its fragments, that is whole: the lengths fit and so does the transport header.
 #[derive(Clone, Copy, Debug)]
 pub struct Ipv4<'a> {
     header: &'a [u8],
@@ -55,8 +55,8 @@ impl<'a> Ipv4<'a> {
             1 | 17 => 8,
             _ => 0,
         };
-        let is_fragment = u16::from_be_bytes([header[6], header[7]]) & 0x3fff != 0;
-        (!is_fragment && segment.len() >= least).then_some(this)
+        let is_later_fragment = u16::from_be_bytes([header[6], header[7]]) & 0x1fff != 0;
+        (!is_later_fragment && segment.len() >= least).then_some(this)
     }
 
     pub fn protocol(&self) -> u8 {

@@ -30,7 +30,7 @@ pub enum Reason {
     ArpLocal = 10,
     /// From a pod with an address that is not its own.
     SpoofedAddress = 11,
-    /// From a pod with the NIC's MAC or a group address as source.
+    /// From a pod with the NIC's or the fabric's MAC or a group address as source.
     SpoofedMac = 12,
     /// From a pod to outside the ranges with a header that cannot be trusted.
     Malformed = 13,
