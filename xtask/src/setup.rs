@@ -55,7 +55,7 @@ const PACKAGES: [Package; 5] = [
 ];
 
 /// What the stage `runtime` needs beside.
-const RUNTIME_PACKAGES: [Package; 6] = [
+const RUNTIME_PACKAGES: [Package; 7] = [
     Package {
         name: "containerd",
         witness: "containerd",
@@ -78,8 +78,13 @@ const RUNTIME_PACKAGES: [Package; 6] = [
     },
     Package {
         name: "busybox-static",
-        witness: "busybox",
+        witness: "/usr/share/doc/busybox-static",
         reason: "the only image of the tests",
+    },
+    Package {
+        name: "xz-utils",
+        witness: "xz",
+        reason: "unpacks Debian's sources of cnitool",
     },
     Package {
         name: "jq",
