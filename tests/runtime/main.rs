@@ -40,14 +40,17 @@ fn report(line: &str) {
     let _ = writeln!(std::io::stderr(), "runtime: {line}");
 }
 
+/// How long anything may take. kubelet gives a container half a minute of grace before it kills it.
+const LIMIT: Duration = Duration::from_secs(100);
+
 /// Waits for what happens soon but not at once. The limit is generous, since others use the machine as well.
 fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
-    while start.elapsed() < Duration::from_secs(30) {
+    while start.elapsed() < LIMIT {
         if let Some(found) = look() {
             return found;
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    panic!("not within 30 s: {what}");
+    panic!("not within {} s: {what}", LIMIT.as_secs());
 }
