@@ -33,6 +33,29 @@ impl Cgroup {
     }
 }
 
+/// Removes a cgroup that a runtime puts in the root whatever it is told, unless it was there before.
+pub struct Uninvited {
+    paths: Vec<PathBuf>,
+}
+
+impl Uninvited {
+    /// To be called before the runtime is started, and dropped after its processes are gone.
+    pub fn named(name: &str) -> Self {
+        let paths = hierarchies()
+            .into_iter()
+            .map(|hierarchy| hierarchy.join(name));
+        Self {
+            paths: paths.filter(|path| !path.exists()).collect(),
+        }
+    }
+}
+
+impl Drop for Uninvited {
+    fn drop(&mut self) {
+        self.paths.iter().for_each(|path| remove(path));
+    }
+}
+
 impl Drop for Cgroup {
     fn drop(&mut self) {
         for hierarchy in hierarchies() {

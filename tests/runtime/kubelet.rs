@@ -8,6 +8,7 @@ use azure_vnet_testbed::conflist::Conflist;
 use azure_vnet_testbed::{Azure, CONFIG_DIR};
 use serde_json::{Value, json};
 
+use crate::cgroup::Uninvited;
 use crate::containerd::Containerd;
 use crate::docker::{self, Docker};
 use crate::node::{Daemon, Node};
@@ -22,22 +23,20 @@ const MANIFEST: &str = "/run/manifests/web.json";
 #[test]
 #[ignore = "builds a kubelet, which takes five minutes of CPU"]
 fn static_pod_on_containerd() {
+    // Without cgroups for each quality of service, which want a hierarchy of their own, the kubelet names none to containerd.
+    let _default_of_containerd = Uninvited::named("k8s.io");
     let azure = Azure::builder().vms(2).build().unwrap();
     let list = Conflist::shipped().at_version("1.0.0");
     let containerd = Containerd::start(&azure.vms[0], &list);
     let endpoint = "--container-runtime-endpoint=unix:///run/containerd/containerd.sock";
     let kubelet = start(&containerd.node, &["--container-runtime=remote", endpoint]);
     live_and_go(&azure, &containerd.node);
-    eventually("the pod is removed", || {
-        containerd.client().pods().unwrap().is_empty().then_some(())
-    });
-    leftovers::assert_none(&containerd.node);
     drop(kubelet);
 }
 
 /// The kubelet calls the plugins itself, and asks each for its VERSION every five seconds.
 #[test]
-#[ignore = "builds a kubelet; known to fail so far: dockershim's sandbox does not start"]
+#[ignore = "builds a kubelet, which takes five minutes of CPU"]
 fn static_pod_on_docker() {
     let azure = Azure::builder().vms(2).build().unwrap();
     let list = Conflist::shipped().at_version("0.4.0");
@@ -53,14 +52,13 @@ fn static_pod_on_docker() {
     args.extend(directories.iter().map(String::as_str));
     let kubelet = start(&docker.node, &args);
     live_and_go(&azure, &docker.node);
-    leftovers::assert_none(&docker.node);
-    let calls = recorder::calls(&azure.vms[0]);
-    let versions = calls
-        .iter()
-        .filter(|call| call.to_string() == "VERSION azure-vnet");
-    let versions: Vec<_> = versions.collect();
-    assert!(versions.len() > 1, "{calls:?}");
-    assert!(versions.iter().all(|call| call.status == 0), "{versions:?}");
+    // A third one after the two that precede a pod: time has passed.
+    eventually("VERSION again and again", || {
+        let mut calls = recorder::calls(docker.node.vm);
+        calls.retain(|call| call.to_string() == "VERSION azure-vnet");
+        assert!(calls.iter().all(|call| call.status == 0), "{calls:?}");
+        (calls.len() > 2).then_some(())
+    });
     drop(kubelet);
 }
 
@@ -78,7 +76,6 @@ fn live_and_go(azure: &Azure, node: &Node<'_>) {
             .checked()
             .ok()?;
         let pods: Value = serde_json::from_str(&pods).unwrap();
-        eprintln!("{}", pods["items"][0]["status"]);
         let status = &pods["items"][0]["status"];
         let container = &status["containerStatuses"][0];
         assert_ne!(container["restartCount"], 1, "the liveness probe failed");
@@ -91,7 +88,7 @@ fn live_and_go(azure: &Azure, node: &Node<'_>) {
     eventually("the pod is disconnected", || {
         let calls = recorder::calls(node.vm);
         let deleted = |call: &Call| call.to_string() == "DEL azure-vnet" && call.status == 0;
-        calls.iter().any(deleted).then_some(())
+        (calls.iter().any(deleted) && leftovers::found(node).is_empty()).then_some(())
     });
 }
 

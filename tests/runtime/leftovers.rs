@@ -7,47 +7,64 @@ use serde_json::Value;
 
 use crate::node::Node;
 
-/// The bridge stays; it is the node's.
+/// The bridge stays: it is the node's.
 const LINKS: [&str; 3] = ["azure0", "eth0", "lo"];
 
 /// Fails if there is anything that belonged to a pod.
 pub fn assert_none(node: &Node<'_>) {
-    assert_eq!(node.vm.links().unwrap(), LINKS, "links");
-    for (what, folder) in [
-        ("records of attachments", "/run/azure-vnet/attachments"),
-        ("network namespaces", NETNS_DIR),
-        ("results cached by libcni", "/var/lib/cni/results"),
-    ] {
-        assert_eq!(entries(node, folder), Vec::<String>::new(), "{what}");
-    }
-    assert_eq!(pods_in_status(node), 0, "pods in the plugin's status");
-    assert_eq!(leased(node), Vec::<Value>::new(), "leased addresses");
-
-    let rules = node.run("nft", &["list", "ruleset"]);
-    let of_pod = |line: &&str| {
-        let mut pool = node.vm.nic.pool.iter();
-        pool.any(|address| mentions(line, &address.to_string()))
-    };
-    let stale: Vec<_> = rules.lines().filter(of_pod).collect();
-    assert_eq!(stale, Vec::<&str>::new(), "rules about a pod's address");
+    assert_eq!(found(node), Vec::<String>::new());
 }
 
-/// The addresses that the IPAM plugin has given away.
-pub fn leased(node: &Node<'_>) -> Vec<Value> {
+/// All that belonged to a pod, each with what it is.
+pub fn found(node: &Node<'_>) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut add = |what: &str, things: Vec<String>| {
+        found.extend(things.iter().map(|thing| format!("{what}: {thing}")));
+    };
+    let mut links = node.vm.links().unwrap();
+    links.retain(|link| !LINKS.contains(&link.as_str()));
+    add("link", links);
+    add(
+        "record of an attachment",
+        entries(node, "/run/azure-vnet/attachments"),
+    );
+    add("network namespace", entries(node, NETNS_DIR));
+    add(
+        "result cached by libcni",
+        entries(node, "/var/lib/cni/results"),
+    );
+    add("leased address", leases(node));
+    add("pods in the plugin's status", pods_in_status(node));
+    add("rule about a pod's address", rules(node));
+    found
+}
+
+fn leases(node: &Node<'_>) -> Vec<String> {
     let record = node.read("/run/azure-vnet/ipam.json").unwrap();
     let record: Value = serde_json::from_str(&record).unwrap();
     let leases = record["state"]["pool"]["leases"].as_array();
-    leases.expect("the record of the IPAM plugin").clone()
+    let leases = leases.expect("the record of the IPAM plugin");
+    leases.iter().map(Value::to_string).collect()
 }
 
-fn pods_in_status(node: &Node<'_>) -> u64 {
+/// The number, unless it is 0.
+fn pods_in_status(node: &Node<'_>) -> Vec<String> {
     let status = node.run("/opt/cni/bin/azure-vnet", &["status", "--json"]);
     let status: Value = serde_json::from_str(&status).unwrap();
     let bridges = status["bridges"].as_array().unwrap();
-    bridges
+    let pods = bridges
         .iter()
-        .map(|bridge| bridge["pods"].as_u64().unwrap())
-        .sum()
+        .map(|bridge| bridge["pods"].as_u64().unwrap());
+    pods.filter(|&pods| pods > 0)
+        .map(|pods| pods.to_string())
+        .collect()
+}
+
+fn rules(node: &Node<'_>) -> Vec<String> {
+    let pool: Vec<_> = node.vm.nic.pool.iter().map(ToString::to_string).collect();
+    let rules = node.run("nft", &["list", "ruleset"]);
+    let of_pod = |line: &&str| pool.iter().any(|address| mentions(line, address));
+    rules.lines().filter(of_pod).map(str::to_owned).collect()
 }
 
 /// The names in a folder of the node; none when there is no such folder.
