@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs::Permissions;
+use std::thread;
+use std::time::Instant;
 
 use tempfile::TempDir;
 
