@@ -11,7 +11,7 @@ use ipnet::{IpNet, Ipv4Net};
 use crate::{
     config::Config,
     error::Error,
-    node,
+    master, node,
     pool::{self, Key, Lease},
     source::{self, Found},
     static_address,
@@ -31,7 +31,8 @@ pub fn add(request: &Add) -> Result<Success, Error> {
     if let Some(address) = static_address::requested(request)? {
         config.wanted.address = Some(address);
     }
-    config.wanted.not = node::addresses();
+    config.wanted.observed = node::observed();
+    config.wanted.master = config.master.as_deref().map(master::find).transpose()?;
     let key = Key::new(request.conf.name(), &request.container_id, &request.ifname);
     let store = Store::new(&config.state_dir);
     let lease = match from_snapshot(&config, &store, &key)? {
@@ -113,6 +114,7 @@ fn reply(lease: &Lease) -> Success {
             nameservers: vec![AZURE_DNS.into()],
             ..Dns::default()
         },
+        nic: lease.nic.map(String::from),
         ..Success::default()
     }
 }

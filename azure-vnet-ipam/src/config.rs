@@ -11,7 +11,8 @@
 //!
 //! The last two exist for tests and simulators. They are configuration keys and not environment variables,
 //! because a plugin inherits the runtime's whole environment while the configuration is the operator's alone.
-//! Other keys (`addressSpace`, `master`, …) are left alone.
+//! Other keys (`addressSpace`, …) are left alone. Outside of `ipam`, `master` is the name of the NIC whose addresses
+//! will do; without it, the primary NIC's go first, then those of the NIC that has most left.
 
 use std::{
     net::Ipv4Addr,
@@ -44,6 +45,8 @@ pub struct Config {
     pub source: Source,
     /// Which of them will do.
     pub wanted: Wanted,
+    /// The NIC whose addresses will do, by name; any if there is none.
+    pub master: Option<String>,
     /// How long the source's last answer is good.
     pub query_interval: Duration,
     /// Where the addresses in use are recorded.
@@ -52,6 +55,8 @@ pub struct Config {
 
 #[derive(Deserialize)]
 struct Sent {
+    #[serde(default)]
+    master: String,
     #[serde(default)]
     ipam: Ipam,
 }
@@ -74,7 +79,7 @@ impl Config {
     /// # Errors
     /// Code 7, with key and value.
     pub fn read(conf: &NetConf) -> Result<Config, CniError> {
-        let Sent { ipam } = conf.parse()?;
+        let Sent { master, ipam } = conf.parse()?;
         let wanted = Wanted {
             subnet: given(&ipam.subnet).map(subnet).transpose()?,
             address: given(&ipam.ip_address).map(address).transpose()?,
@@ -83,6 +88,7 @@ impl Config {
         Ok(Config {
             source: source(&ipam)?,
             wanted,
+            master: given(&master).map(str::to_owned),
             query_interval: ipam
                 .query_interval
                 .as_ref()

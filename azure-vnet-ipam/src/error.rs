@@ -2,7 +2,7 @@
 
 use azure_vnet_cni::{CniError, code};
 
-use crate::{check, pool, source, store};
+use crate::{check, master, pool, source, store};
 
 /// No address is free.
 const EXHAUSTED: u32 = code::PLUGIN;
@@ -18,6 +18,8 @@ const DIFFERENCE: u32 = code::PLUGIN + 3;
 pub enum Error {
     #[error(transparent)]
     Config(#[from] CniError),
+    #[error(transparent)]
+    Master(#[from] master::Error),
     #[error(transparent)]
     Source(#[from] source::Error),
     #[error(transparent)]
@@ -36,10 +38,13 @@ impl From<Error> for CniError {
             Error::Source(_) | Error::Store(store::Error::Busy { .. }) => code::TRY_AGAIN,
             Error::Store(store::Error::Io { .. } | store::Error::Unreadable { .. }) => STATE,
             Error::Pool(pool::Error::Empty | pool::Error::Exhausted { .. }) => EXHAUSTED,
-            Error::Pool(
+            Error::Master(_)
+            | Error::Pool(
                 pool::Error::UnknownSubnet { .. }
                 | pool::Error::UnknownAddress { .. }
+                | pool::Error::UnknownNic { .. }
                 | pool::Error::OnNode { .. }
+                | pool::Error::OnUnknownPod { .. }
                 | pool::Error::Taken { .. }
                 | pool::Error::HoldsAnother { .. },
             ) => UNAVAILABLE,

@@ -16,6 +16,8 @@ pub mod config;
 mod del;
 mod error;
 mod gc;
+mod mac;
+mod master;
 mod node;
 mod pool;
 pub mod source;

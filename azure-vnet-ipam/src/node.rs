@@ -1,36 +1,56 @@
-//! The addresses that this node itself answers for.
+//! The addresses that the kernel of this node knows as its own or as a pod's, whatever our record says.
 //!
-//! They are in the kernel's local table, which it consults for every packet that comes in. `/proc` shows that
-//! table as text (`net/ipv4/fib_trie.c`, the same since Linux 2.6.13), in the network namespace of the reader:
-//! one read instead of a netlink dump that may be interrupted and has to be repeated.
+//! Its own are in the kernel's local table, which it consults for every packet that comes in. A pod of this
+//! plugin's, or of the original one, has a permanent neighbour entry on the bridge; a pod of a plugin that routes
+//! has a route of 32 bits. `/proc` shows both tables as text (`net/ipv4/fib_trie.c`, `net/ipv4/arp.c`; the same
+//! since Linux 2.6.13), in the network namespace of the reader: two reads instead of netlink dumps that may be
+//! interrupted and have to be repeated.
 
-use std::{collections::BTreeSet, fs, net::Ipv4Addr};
+use std::{fs, net::Ipv4Addr};
 
-use crate::warn;
+use crate::{pool::Observed, warn};
 
 const FIB: &str = "/proc/self/net/fib_trie";
+const NEIGHBOURS: &str = "/proc/self/net/arp";
 
-/// Every address of a link that is up. None, with a warning, if the kernel does not say: a node without
-/// `/proc` is no reason to refuse pods, as Azure's list has the VM's own addresses marked.
-pub fn addresses() -> BTreeSet<Ipv4Addr> {
-    match fs::read_to_string(FIB) {
-        Ok(text) => local(&text).collect(),
-        Err(cause) => {
-            warn(format_args!(
-                "cannot read {FIB}: {cause}; an address of this node could be given to a pod"
-            ));
-            BTreeSet::new()
-        }
+/// `ATF_PERM` of `linux/if_arp.h`: set by somebody, not learned.
+const PERMANENT: u32 = 0x04;
+
+/// What nobody may have. Nothing, with a warning, if the kernel does not say: a node without `/proc` is no
+/// reason to refuse pods, as Azure's list has the VM's own addresses marked.
+pub fn observed() -> Observed {
+    let fib = read(FIB);
+    let of =
+        |kind: Kind| leaves(&fib).filter_map(move |(address, is)| (is == kind).then_some(address));
+    let neighbours = read(NEIGHBOURS);
+    Observed {
+        node: of(Kind::Local).collect(),
+        pods: of(Kind::Route).chain(permanent(&neighbours)).collect(),
     }
 }
 
-/// Addresses followed by a line `/32 host LOCAL`.
+fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_else(|cause| {
+        warn(format_args!(
+            "cannot read {path}: {cause}; an address that is in use on this node could be given to a pod"
+        ));
+        String::new()
+    })
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Local,
+    Route,
+}
+
+/// Addresses followed by a line for all of their 32 bits.
 ///
 /// ```text
 ///         |-- 10.0.0.4
 ///            /32 host LOCAL
 /// ```
-fn local(text: &str) -> impl Iterator<Item = Ipv4Addr> {
+fn leaves(text: &str) -> impl Iterator<Item = (Ipv4Addr, Kind)> {
     let mut leaf = None;
     text.lines().filter_map(move |line| {
         let line = line.trim();
@@ -39,7 +59,29 @@ fn local(text: &str) -> impl Iterator<Item = Ipv4Addr> {
             return None;
         }
         // A leaf has a line for every route to it: the network's address may also be a host's.
-        leaf.filter(|_| line.starts_with("/32 ") && line.split(' ').any(|word| word == "LOCAL"))
+        let mut words = line.strip_prefix("/32 ")?.split(' ').skip(1);
+        let kind = match words.next()? {
+            "LOCAL" => Kind::Local,
+            "UNICAST" => Kind::Route,
+            _ => return None,
+        };
+        Some((leaf?, kind))
+    })
+}
+
+/// Neighbours that somebody has set.
+///
+/// ```text
+/// IP address       HW type     Flags       HW address            Mask     Device
+/// 10.0.0.5         0x1         0x6         0a:58:0a:00:00:05     *        azure0
+/// ```
+fn permanent(text: &str) -> impl Iterator<Item = Ipv4Addr> {
+    text.lines().filter_map(|line| {
+        let mut words = line.split_ascii_whitespace();
+        let address = words.next()?.parse().ok()?;
+        let flags = words.nth(1)?.strip_prefix("0x")?;
+        let flags = u32::from_str_radix(flags, 16).ok()?;
+        (flags & PERMANENT != 0).then_some(address)
     })
 }
 
@@ -73,9 +115,27 @@ Local:
 ";
 
     #[test]
-    fn only_single_local_addresses_count() {
-        let found: Vec<Ipv4Addr> = local(TABLES).collect();
-        assert_eq!(found, [[10, 0, 0, 4].into(), Ipv4Addr::LOCALHOST]);
-        assert_eq!(local("").count(), 0);
+    fn only_single_addresses_count() {
+        let of = |kind| {
+            let leaves = leaves(TABLES).filter(move |(_, is)| *is == kind);
+            leaves.map(|(address, _)| address).collect::<Vec<_>>()
+        };
+        assert_eq!(of(Kind::Local), [[10, 0, 0, 4].into(), Ipv4Addr::LOCALHOST]);
+        assert_eq!(of(Kind::Route), [Ipv4Addr::new(10, 0, 0, 9)]);
+        assert_eq!(leaves("").count(), 0);
+    }
+
+    #[test]
+    fn only_permanent_neighbours_count() {
+        let text = "\
+IP address       HW type     Flags       HW address            Mask     Device
+10.0.0.1         0x1         0x2         12:34:56:78:9a:bc     *        azure0
+10.0.0.5         0x1         0x6         0a:58:0a:00:00:05     *        azure0
+10.0.0.6         0x1         0x0         00:00:00:00:00:00     *        azure0
+10.0.0.7
+nonsense         0x1         0xzz
+";
+        let found: Vec<Ipv4Addr> = permanent(text).collect();
+        assert_eq!(found, [Ipv4Addr::new(10, 0, 0, 5)]);
     }
 }

@@ -1,7 +1,6 @@
 //! The addresses of this node and who has them: pure, no clock and no files.
 
 use std::{
-    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     fmt,
     net::Ipv4Addr,
@@ -9,6 +8,12 @@ use std::{
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
+
+use crate::mac::Mac;
+
+mod choice;
+
+pub use choice::{Master, Observed, Particular, Wanted};
 
 /// Azure keeps the first three hosts of every subnet: the gateway and two for DNS. The network and broadcast
 /// addresses are nobody's. <https://learn.microsoft.com/azure/virtual-network/virtual-networks-faq>
@@ -23,27 +28,13 @@ pub struct Key {
     ifname: String,
 }
 
-/// What is asked for; usually nothing in particular.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wanted {
-    pub subnet: Option<Ipv4Net>,
-    pub address: Option<Particular>,
-    /// What the node itself answers for: a pod with such an address would never see a packet.
-    pub not: BTreeSet<Ipv4Addr>,
-}
-
-/// One address and no other.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Particular {
-    pub address: Ipv4Addr,
-    /// Where it is asked for, so that an error can say what to change.
-    pub by: &'static str,
-}
-
 /// One subnet of one NIC, with the addresses that pods may have.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subnet {
     pub prefix: Ipv4Net,
+    /// The NIC's MAC; none if the source does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nic: Option<Mac>,
     /// Whether the NIC is the VM's primary one.
     pub primary: bool,
     pub addresses: BTreeSet<Ipv4Addr>,
@@ -56,6 +47,9 @@ pub struct Lease {
     pub key: Key,
     pub address: Ipv4Addr,
     pub subnet: Ipv4Net,
+    /// As in [`Subnet`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nic: Option<Mac>,
 }
 
 /// Every address of the node, free and in use.
@@ -78,12 +72,22 @@ pub enum Error {
     #[error(
         "all {total} pod addresses are in use ({in_use} attachments{}); add ipconfigs to the VM's NIC, or \
          run fewer pods on this node",
-        and_of_node(*.of_node)
+        besides(*.of_node, *.of_pods)
     )]
     Exhausted {
         total: usize,
         in_use: usize,
         of_node: usize,
+        of_pods: usize,
+    },
+    #[error(
+        "master {name:?} has MAC {mac}, and no NIC of this VM with addresses for pods has that; those that do \
+         are [{known}]"
+    )]
+    UnknownNic {
+        name: String,
+        mac: Mac,
+        known: String,
     },
     #[error("ipam.subnet {wanted} is not a subnet of this VM's NICs, which are in [{known}]")]
     UnknownSubnet { wanted: Ipv4Net, known: String },
@@ -97,6 +101,11 @@ pub enum Error {
     },
     #[error("{by} {wanted} is an address of this node itself; take it off the node's links")]
     OnNode { by: &'static str, wanted: Ipv4Addr },
+    #[error(
+        "{by} {wanted} is used on this node by a pod that is not recorded; find its link by `ip neigh` and \
+         delete the pod"
+    )]
+    OnUnknownPod { by: &'static str, wanted: Ipv4Addr },
     #[error("this attachment already has {held}, so it cannot get {wanted}; DEL it first")]
     HoldsAnother { held: Ipv4Addr, wanted: String },
 }
@@ -171,7 +180,12 @@ impl Pool {
                 Err(other(address.to_string()))
             }
             (_, Some(subnet)) if subnet != lease.subnet => Err(other(subnet.to_string())),
-            _ => Ok(Some(lease.clone())),
+            _ => match &wanted.master {
+                Some(master) if lease.nic.is_some_and(|nic| nic != master.mac) => {
+                    Err(other(format!("one of {}", master.name)))
+                }
+                _ => Ok(Some(lease.clone())),
+            },
         }
     }
 
@@ -184,19 +198,11 @@ impl Pool {
         let lease = Lease {
             key: key.clone(),
             address,
-            subnet,
+            subnet: subnet.prefix,
+            nic: subnet.nic,
         };
         self.leases.push(lease.clone());
         Ok(lease)
-    }
-
-    /// The address that an attachment without one would get now.
-    pub fn choose(&self, wanted: &Wanted) -> Result<(Ipv4Addr, Ipv4Net), Error> {
-        let candidates = self.candidates(wanted)?;
-        match &wanted.address {
-            Some(particular) => self.particular(&candidates, particular, &wanted.not),
-            None => self.least_recently_used(&candidates, &wanted.not),
-        }
     }
 
     /// Gives back the lease of `key`; whether there was one.
@@ -231,91 +237,24 @@ impl Pool {
             .iter()
             .flat_map(|subnet| subnet.addresses.iter().copied())
     }
-
-    /// The subnets to choose from, best first: the primary NIC's, then those with most free addresses.
-    fn candidates(&self, wanted: &Wanted) -> Result<Vec<&Subnet>, Error> {
-        let mut candidates: Vec<&Subnet> = self.subnets.iter().collect();
-        if let Some(wanted) = wanted.subnet {
-            candidates.retain(|subnet| subnet.prefix == wanted);
-            if candidates.is_empty() {
-                let known: Vec<String> = self
-                    .subnets
-                    .iter()
-                    .map(|subnet| subnet.prefix.to_string())
-                    .collect();
-                let known = known.join(", ");
-                return Err(Error::UnknownSubnet { wanted, known });
-            }
-        }
-        candidates.sort_by_key(|subnet| Reverse((subnet.primary, self.free(subnet).count())));
-        Ok(candidates)
-    }
-
-    fn free<'a>(&'a self, subnet: &'a Subnet) -> impl Iterator<Item = Ipv4Addr> + 'a {
-        let in_use: BTreeSet<Ipv4Addr> = self.leases.iter().map(|lease| lease.address).collect();
-        let addresses = subnet.addresses.iter().copied();
-        addresses.filter(move |address| !in_use.contains(address))
-    }
-
-    fn particular(
-        &self,
-        candidates: &[&Subnet],
-        &Particular {
-            address: wanted,
-            by,
-        }: &Particular,
-        not: &BTreeSet<Ipv4Addr>,
-    ) -> Result<(Ipv4Addr, Ipv4Net), Error> {
-        if let Some(lease) = self.leases.iter().find(|lease| lease.address == wanted) {
-            let key = lease.key.clone();
-            return Err(Error::Taken { by, wanted, key });
-        }
-        if not.contains(&wanted) {
-            return Err(Error::OnNode { by, wanted });
-        }
-        let mut subnets = candidates.iter();
-        subnets
-            .find(|subnet| subnet.addresses.contains(&wanted))
-            .map(|subnet| (wanted, subnet.prefix))
-            .ok_or(Error::UnknownAddress { by, wanted })
-    }
-
-    /// The address that has been free for longest, so that late packets for its last owner have died out.
-    fn least_recently_used(
-        &self,
-        candidates: &[&Subnet],
-        not: &BTreeSet<Ipv4Addr>,
-    ) -> Result<(Ipv4Addr, Ipv4Net), Error> {
-        let age = |address: &Ipv4Addr| (self.released.get(address).copied(), *address);
-        let mut oldest = candidates.iter().filter_map(|subnet| {
-            let free = self.free(subnet).filter(|address| !not.contains(address));
-            Some((free.min_by_key(age)?, subnet.prefix))
-        });
-        if let Some(found) = oldest.next() {
-            return Ok(found);
-        }
-        let of_node = candidates.iter().flat_map(|subnet| self.free(subnet));
-        match candidates.iter().map(|subnet| subnet.addresses.len()).sum() {
-            0 => Err(Error::Empty),
-            total => Err(Error::Exhausted {
-                total,
-                in_use: self.leases.len(),
-                // Whatever is free and still was not chosen.
-                of_node: of_node.count(),
-            }),
-        }
-    }
 }
 
-/// cloud-init gives the node every address of its NICs unless it is told not to.
-fn and_of_node(of_node: usize) -> String {
-    match of_node {
+/// What else is not free, and why. cloud-init gives the node every address of its NICs unless it is told not to.
+fn besides(of_node: usize, of_pods: usize) -> String {
+    let pods = match of_pods {
+        0 => String::new(),
+        count => format!(
+            "; {count} by pods that are not recorded, as the kernel's neighbours and routes show"
+        ),
+    };
+    let node = match of_node {
         0 => String::new(),
         count => format!(
             "; {count} are configured on this node's own links: take them off, and keep cloud-init from \
              putting them back"
         ),
-    }
+    };
+    pods + &node
 }
 
 #[cfg(test)]

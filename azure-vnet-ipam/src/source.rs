@@ -1,5 +1,6 @@
 //! Where the node's addresses come from.
 
+pub mod listing;
 pub mod wireserver;
 
 use std::time::Duration;

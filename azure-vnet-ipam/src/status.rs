@@ -7,7 +7,7 @@ use azure_vnet_cni::{CniError, Status};
 use crate::{
     config::Config,
     error::Error,
-    node,
+    master, node,
     store::{self, State, Store},
 };
 
@@ -25,7 +25,8 @@ pub fn status(request: &Status) -> Result<(), CniError> {
 }
 
 fn ready(mut config: Config) -> Result<(), Error> {
-    config.wanted.not = node::addresses();
+    config.wanted.observed = node::observed();
+    config.wanted.master = config.master.as_deref().map(master::find).transpose()?;
     let mut state = Store::new(&config.state_dir).read()?;
     if !state.has_snapshot() {
         ask(&config, &mut state)?;

@@ -9,6 +9,8 @@ use ipnet::Ipv4Net;
 pub const SUBNET: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 20);
 /// The subnet's gateway: no host has it, the fabric answers for it.
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+/// The subnet of the VMs' second NICs, in the same VNet.
+pub const SECOND_SUBNET: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 16, 0), 20);
 /// What masquerading leaves alone, as in the documented rule.
 pub const INSIDE: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8);
 /// Azure's platform address: wireserver, DNS, DHCP, and the source of health probes.
@@ -59,6 +61,8 @@ pub struct Nic {
     pub primary: Ipv4Addr,
     /// The secondary addresses: the pool for pods.
     pub pool: Vec<Ipv4Addr>,
+    /// The subnet that all of them are in.
+    pub subnet: Ipv4Net,
 }
 
 impl Nic {
@@ -69,7 +73,24 @@ impl Nic {
             mac: Mac([0x00, 0x0d, 0x3a, 0x00, 0x00, vm + 1]),
             primary: address(4),
             pool: (5..5 + pool).map(address).collect(),
+            subnet: SUBNET,
         }
+    }
+
+    /// The second NIC of VM number `vm`, in a subnet of its own: VM 0 has 10.0.16.4 and 10.0.16.5 onwards.
+    pub fn second_of_vm(vm: u8, pool: u8) -> Self {
+        let address = |host| Ipv4Addr::new(10, 0, 16 + vm, host);
+        Self {
+            mac: Mac([0x00, 0x0d, 0x3a, 0x00, 0x01, vm + 1]),
+            primary: address(4),
+            pool: (5..5 + pool).map(address).collect(),
+            subnet: SECOND_SUBNET,
+        }
+    }
+
+    /// The first host of the subnet: no host has it, the fabric answers for it.
+    pub fn gateway(&self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.subnet.network().to_bits() + 1)
     }
 
     /// All addresses of the NIC, the primary first.

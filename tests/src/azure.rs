@@ -40,6 +40,7 @@ pub struct Azure {
 pub struct Builder {
     vms: u8,
     pool: u8,
+    second_nic: Option<u8>,
     mtu: u16,
     bin_dir: Option<PathBuf>,
 }
@@ -50,6 +51,7 @@ impl Azure {
         Builder {
             vms: 1,
             pool: 40,
+            second_nic: None,
             mtu: 1500,
             bin_dir: None,
         }
@@ -79,6 +81,15 @@ impl Builder {
         Self { pool, ..self }
     }
 
+    /// Gives each VM a second NIC, `eth1`, with a pool of this size in a subnet of its own.
+    #[must_use]
+    pub fn second_nic(self, pool: u8) -> Self {
+        Self {
+            second_nic: Some(pool),
+            ..self
+        }
+    }
+
     /// The MTU of the VMs' NICs, in bytes.
     #[must_use]
     pub fn mtu(self, mtu: u16) -> Self {
@@ -104,10 +115,15 @@ impl Builder {
             }
         };
         let bin_dir = self.bin_dir.map_or_else(default_bin_dir, Ok)?;
-        let nics: Vec<_> = (0..self.vms).map(|vm| Nic::of_vm(vm, self.pool)).collect();
+        let nics_of = |vm| {
+            let second = self.second_nic.map(|pool| Nic::second_of_vm(vm, pool));
+            let nics = std::iter::once(Nic::of_vm(vm, self.pool)).chain(second);
+            nics.collect::<Vec<_>>()
+        };
+        let nics: Vec<_> = (0..self.vms).map(nics_of).collect();
 
         let fabric = Fabric::new()?;
-        fabric.watch_for_leaks(&nics, INSIDE)?;
+        fabric.watch_for_leaks(nics.iter().flatten(), INSIDE)?;
         let wireserver = wireserver::start(fabric.namespace(), nics.clone())
             .map_err(service("the wireserver"))?;
         let imds = imds::start(fabric.namespace(), nics.clone())
@@ -118,7 +134,7 @@ impl Builder {
         let internet = Host::new(&fabric, "internet", &INTERNET, true)?;
         let on_prem = Host::new(&fabric, "on-prem", &[ON_PREM], false)?;
         let peered = Host::new(&fabric, "peered", &[PEERED], false)?;
-        let boot = |(number, nic)| Vm::boot(&fabric, number, nic, self.mtu, &bin_dir);
+        let boot = |(number, nics)| Vm::boot(&fabric, number, nics, self.mtu, &bin_dir);
         let vms = nics
             .into_iter()
             .enumerate()
@@ -141,7 +157,7 @@ impl Builder {
         if !rustix::process::geteuid().is_root() {
             return Err(Error::NotRoot);
         }
-        if self.vms > MAX_VMS || self.pool > MAX_POOL {
+        if self.vms > MAX_VMS || self.pool.max(self.second_nic.unwrap_or(0)) > MAX_POOL {
             return Err(Error::TooMany(format!(
                 "{} VMs with {} addresses: at most {MAX_VMS} with {MAX_POOL}",
                 self.vms, self.pool

@@ -50,18 +50,19 @@ impl Fabric {
         Ok(Self { namespace })
     }
 
-    /// Connects `eth0` of a VM, and filters what comes from it.
+    /// Connects NIC number `index` of a VM, and filters what comes from it.
     pub(crate) fn connect_vm(
         &self,
         vm: usize,
+        index: usize,
         nic: &Nic,
         namespace: &Namespace,
         mtu: u16,
     ) -> Result<(), Error> {
-        let (link, mac) = (vm_link(vm), nic.mac);
+        let (link, mac) = (vm_link(vm, index), nic.mac);
         let peer = namespace.net_path();
         let mut lines = vec![format!(
-            "link add {link} mtu {mtu} address {FABRIC_MAC} type veth peer name eth0 mtu {mtu} address {mac} netns {peer}"
+            "link add {link} mtu {mtu} address {FABRIC_MAC} type veth peer name eth{index} mtu {mtu} address {mac} netns {peer}"
         )];
         lines.push(format!("link set {link} up"));
         for address in nic.ipconfigs() {
@@ -131,7 +132,12 @@ impl Fabric {
 
     /// What was counted against this VM so far.
     pub fn verdicts(&self, vm: usize) -> Result<Verdicts, Error> {
-        anti_spoofing::verdicts(&self.counters()?, &vm_link(vm))
+        anti_spoofing::verdicts(&self.counters()?, &vm_link(vm, 0))
+    }
+
+    /// What was counted against this VM on its second NIC so far.
+    pub fn second_verdicts(&self, vm: usize) -> Result<Verdicts, Error> {
+        anti_spoofing::verdicts(&self.counters()?, &vm_link(vm, 1))
     }
 
     /// How many packets left the range with a pod's address, other than replies of connections that came in.
@@ -153,6 +159,9 @@ impl Fabric {
 /// The MAC address of every host outside; each has a link of its own.
 const HOST_MAC: &str = "02:00:00:00:00:01";
 
-fn vm_link(vm: usize) -> String {
-    format!("vm{vm}")
+fn vm_link(vm: usize, nic: usize) -> String {
+    match nic {
+        0 => format!("vm{vm}"),
+        _ => format!("vm{vm}nic{nic}"),
+    }
 }

@@ -7,20 +7,24 @@ use std::io;
 
 use serde_json::{Value, json};
 
-use crate::address_plan::{IMDS, Nic, SUBNET};
+use crate::address_plan::{IMDS, Nic};
 use crate::http::{Request, Response, Server};
 use crate::namespace::Namespace;
 
 /// The network part of the metadata, in a version that knows all its fields.
 pub const TARGET: &str = "/metadata/instance/network?api-version=2021-02-01";
 
-/// Answers each VM, known by its primary address, with its own network.
-pub fn start(fabric: &Namespace, nics: Vec<Nic>) -> io::Result<Server> {
-    Server::start(fabric, IMDS, move |request| answer(request, &nics))
+/// Answers each VM, known by the primary address of its first NIC, with its own network: the NICs of one VM stand together.
+pub fn start(fabric: &Namespace, vms: Vec<Vec<Nic>>) -> io::Result<Server> {
+    Server::start(fabric, IMDS, move |request| answer(request, &vms))
 }
 
-fn answer(request: &Request, nics: &[Nic]) -> Response {
-    let Some(nic) = nics.iter().find(|nic| nic.primary == request.source) else {
+fn answer(request: &Request, vms: &[Vec<Nic>]) -> Response {
+    let asks = |nics: &&Vec<Nic>| {
+        nics.first()
+            .is_some_and(|nic| nic.primary == request.source)
+    };
+    let Some(nics) = vms.iter().find(asks) else {
         return Response::refuse(403, "not the primary address of a VM");
     };
     // Both are asked for by the real service, against requests that were not meant for it.
@@ -35,7 +39,7 @@ fn answer(request: &Request, nics: &[Nic]) -> Response {
         Some(("/metadata/instance/network", query)) if query.contains("api-version=") => Response {
             status: 200,
             content_type: "application/json; charset=utf-8",
-            body: network(nic).to_string(),
+            body: network(nics).to_string(),
         },
         Some(("/metadata/instance/network", _)) | None => {
             Response::refuse(400, "Bad request. api-version was not specified")
@@ -47,16 +51,20 @@ fn answer(request: &Request, nics: &[Nic]) -> Response {
     }
 }
 
-fn network(nic: &Nic) -> Value {
+fn network(nics: &[Nic]) -> Value {
+    let interfaces: Vec<_> = nics.iter().map(interface).collect();
+    json!({ "interface": interfaces })
+}
+
+fn interface(nic: &Nic) -> Value {
     let addresses: Vec<_> = nic
         .ipconfigs()
         .map(|address| json!({ "privateIpAddress": address, "publicIpAddress": "" }))
         .collect();
-    let subnet =
-        json!([{ "address": SUBNET.network(), "prefix": SUBNET.prefix_len().to_string() }]);
-    json!({ "interface": [{
-        "ipv4": { "ipAddress": addresses, "subnet": subnet },
+    let (network, length) = (nic.subnet.network(), nic.subnet.prefix_len().to_string());
+    json!({
+        "ipv4": { "ipAddress": addresses, "subnet": [{ "address": network, "prefix": length }] },
         "ipv6": { "ipAddress": [] },
         "macAddress": nic.mac.compact(),
-    }] })
+    })
 }

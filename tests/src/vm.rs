@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use serde_json::Value;
 
-use crate::address_plan::{GATEWAY, IMDS, Nic, SUBNET, WIRESERVER};
+use crate::address_plan::{IMDS, Nic, WIRESERVER};
 use crate::fabric::Fabric;
 use crate::namespace::Namespace;
 use crate::process::Program;
@@ -19,6 +19,8 @@ pub struct Vm {
     pub name: String,
     /// Its NIC, `eth0`, as Azure knows it.
     pub nic: Nic,
+    /// Its second NIC, `eth1`, if it has one.
+    pub second_nic: Option<Nic>,
     namespace: Namespace,
     /// What the runtime remembers of each attachment (network, container, interface): the result of its ADD.
     pub(crate) results: Mutex<BTreeMap<(String, String, String), Value>>,
@@ -29,7 +31,7 @@ impl Vm {
     pub(crate) fn boot(
         fabric: &Fabric,
         number: usize,
-        nic: Nic,
+        nics: Vec<Nic>,
         mtu: u16,
         bin_dir: &Path,
     ) -> Result<Self, Error> {
@@ -49,11 +51,19 @@ impl Vm {
                 ("ipv4/conf/default/rp_filter", "2"),
             ],
         )?;
-        fabric.connect_vm(number, &nic, &namespace, mtu)?;
-        iproute::batch(&namespace, &dhcp_lease(&nic))?;
+        iproute::batch(&namespace, &["link set lo up".into()])?;
+        for (index, nic) in nics.iter().enumerate() {
+            fabric.connect_vm(number, index, nic, &namespace, mtu)?;
+            iproute::batch(&namespace, &dhcp_lease(index, nic))?;
+        }
+        let mut nics = nics.into_iter();
+        let nic = nics
+            .next()
+            .ok_or_else(|| Error::TooMany(format!("{name} without NIC")))?;
         Ok(Self {
             name,
             nic,
+            second_nic: nics.next(),
             namespace,
             results: Mutex::default(),
         })
@@ -104,18 +114,21 @@ impl Vm {
     }
 }
 
-/// What the DHCP client of Azure's images sets up: the address, and all routes with the lease's source and metric.
-fn dhcp_lease(nic: &Nic) -> Vec<String> {
-    let Nic { primary, .. } = nic;
-    let (prefix, broadcast) = (SUBNET.prefix_len(), SUBNET.broadcast());
-    let lease = format!("dev eth0 proto dhcp src {primary} metric 100");
+/// What the DHCP client of Azure's images sets up: the address, and all routes with the lease's source and metric. cloud-init gives
+/// each further NIC a metric 100 higher, so that its default route is a spare.
+fn dhcp_lease(index: usize, nic: &Nic) -> Vec<String> {
+    let (primary, gateway) = (nic.primary, nic.gateway());
+    let (prefix, broadcast) = (nic.subnet.prefix_len(), nic.subnet.broadcast());
+    let metric = 100 * (index + 1);
+    let lease = format!("dev eth{index} proto dhcp src {primary} metric {metric}");
     vec![
-        "link set lo up".into(),
-        "link set eth0 up".into(),
-        format!("address add {primary}/{prefix} broadcast {broadcast} dev eth0 metric 100"),
-        format!("route add default via {GATEWAY} {lease}"),
-        format!("route add {GATEWAY} scope link {lease}"),
-        format!("route add {WIRESERVER} via {GATEWAY} {lease}"),
-        format!("route add {IMDS} via {GATEWAY} {lease}"),
+        format!("link set eth{index} up"),
+        format!(
+            "address add {primary}/{prefix} broadcast {broadcast} dev eth{index} metric {metric}"
+        ),
+        format!("route add default via {gateway} {lease}"),
+        format!("route add {gateway} scope link {lease}"),
+        format!("route add {WIRESERVER} via {gateway} {lease}"),
+        format!("route add {IMDS} via {gateway} {lease}"),
     ]
 }

@@ -16,6 +16,7 @@ fn subnet(prefix: &str, primary: bool, hosts: impl IntoIterator<Item = u8>) -> S
     let addresses = hosts.into_iter().map(|d| Ipv4Addr::new(a, b, c, d));
     Subnet {
         prefix,
+        nic: None,
         primary,
         addresses: addresses.collect(),
     }
@@ -125,7 +126,8 @@ fn the_primary_nic_goes_first_then_the_fullest_pool() {
         Err(Error::Exhausted {
             total: 6,
             in_use: 6,
-            of_node: 0
+            of_node: 0,
+            of_pods: 0
         })
     );
 }
@@ -212,7 +214,10 @@ fn what_azure_reserves() {
 fn an_address_of_the_node_is_nobodys() {
     let mut pool = pool(vec![subnet("10.0.0.0/24", true, 5..=7)]);
     let wanted = Wanted {
-        not: [ip("10.0.0.5"), ip("10.0.0.7"), ip("127.0.0.1")].into(),
+        observed: Observed {
+            node: [ip("10.0.0.5"), ip("10.0.0.7"), ip("127.0.0.1")].into(),
+            ..Observed::default()
+        },
         ..any()
     };
     assert_eq!(
@@ -225,7 +230,8 @@ fn an_address_of_the_node_is_nobodys() {
         Error::Exhausted {
             total: 3,
             in_use: 1,
-            of_node: 2
+            of_node: 2,
+            of_pods: 0
         }
     );
     assert!(
@@ -241,6 +247,85 @@ fn an_address_of_the_node_is_nobodys() {
         pool.lease(&key(2), &wanted),
         Err(Error::OnNode { .. })
     ));
+}
+
+#[test]
+fn an_address_of_a_pod_nobody_recorded_is_not_given_again() {
+    let mut pool = pool(vec![subnet("10.0.0.0/24", true, 5..=7)]);
+    let observed = Observed {
+        pods: [ip("10.0.0.5"), ip("10.0.0.7")].into(),
+        ..Observed::default()
+    };
+    let wanted = Wanted { observed, ..any() };
+    let lease = pool.lease(&key(1), &wanted).unwrap();
+    assert_eq!(lease.address, ip("10.0.0.6"));
+    let error = pool.lease(&key(2), &wanted).unwrap_err().to_string();
+    assert!(error.contains("2 by pods that are not recorded"), "{error}");
+    let wanted = Wanted {
+        address: Some(particular(ip("10.0.0.5"))),
+        ..wanted
+    };
+    assert!(matches!(
+        pool.lease(&key(2), &wanted),
+        Err(Error::OnUnknownPod { .. })
+    ));
+}
+
+fn of_nic(subnet: Subnet, mac: &str) -> Subnet {
+    let nic = Some(mac.parse().unwrap());
+    Subnet { nic, ..subnet }
+}
+
+fn wanted_nic(mac: &str) -> Wanted {
+    let mac = mac.parse().unwrap();
+    let name = "eth1".into();
+    Wanted {
+        master: Some(Master { name, mac }),
+        ..any()
+    }
+}
+
+/// Also with both NICs in one subnet, where the subnet says nothing.
+#[test]
+fn a_wanted_nic_is_the_only_one_used() {
+    let (first, second) = ("00:0d:3a:00:00:01", "00:0d:3a:00:00:02");
+    let mut pool = pool(vec![
+        of_nic(subnet("10.0.0.0/24", true, 5..=9), first),
+        of_nic(subnet("10.0.0.0/24", false, 10..=10), second),
+    ]);
+    let lease = pool.lease(&key(1), &wanted_nic(second)).unwrap();
+    assert_eq!(
+        (lease.address, lease.nic),
+        (ip("10.0.0.10"), second.parse().ok())
+    );
+    assert_eq!(pool.lease(&key(1), &any()), Ok(lease));
+    assert!(matches!(
+        pool.lease(&key(2), &wanted_nic(second)),
+        Err(Error::Exhausted {
+            total: 1,
+            in_use: 1,
+            ..
+        })
+    ));
+    let lease = pool.lease(&key(2), &any()).unwrap();
+    assert_eq!(lease.nic, first.parse().ok());
+    let error = pool.held(&key(2), &wanted_nic(second)).unwrap_err();
+    assert!(error.to_string().contains("eth1"), "{error}");
+    let error = pool.lease(&key(3), &wanted_nic("00:0d:3a:00:00:09"));
+    let error = error.unwrap_err().to_string();
+    assert!(
+        error.contains("00:0d:3a:00:00:09") && error.contains(second),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_source_that_names_no_nic_serves_every_master() {
+    let mut pool = pool(vec![subnet("10.0.0.0/24", true, 5..=9)]);
+    assert!(
+        pool.lease(&key(1), &wanted_nic("00:0d:3a:00:00:01"))
+            .is_ok()
+    );
 }
 
 #[test]

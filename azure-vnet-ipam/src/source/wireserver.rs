@@ -1,22 +1,19 @@
 //! The wireserver, Azure's host agent at 168.63.129.16: the VM's NICs as XML.
 //!
 //! The request and the document are those of Azure's own plugins; there is no public reference.
-//! `MacAddress` (which may be `*`) is not looked at here: which host link a subnet belongs to is the network
-//! plugin's question. IPv6 subnets are skipped: bridge mode is IPv4.
+//! `MacAddress` may be `*`, which is any NIC.
 
 use std::{
-    collections::BTreeSet,
-    fmt::Display,
     io::{self, Read},
-    net::Ipv4Addr,
     time::Duration,
 };
 
-use ipnet::{IpNet, Ipv4Net};
 use roxmltree::{Document, Node};
 
-use super::Found;
-use crate::pool::{Subnet, is_reserved};
+use super::{
+    Found,
+    listing::{self, Interface, Listed, ListedSubnet},
+};
 
 const PATH: &str = "/machine/plugins?comp=nmagent&type=getinterfaceinfov1";
 
@@ -97,104 +94,31 @@ pub fn parse(xml: &str) -> Result<Found, String> {
         let name = root.tag_name().name();
         return Err(format!("its root is <{name}>, not <Interfaces>"));
     }
-    let mut reading = Reading {
-        hosts_own: primary_addresses(root),
-        ..Reading::default()
-    };
-    for interface in elements(root, "Interface") {
-        let primary = is_primary(interface);
-        for subnet in elements(interface, "IPSubnet") {
-            reading.subnet(subnet, primary);
-        }
-    }
-    Ok(reading.found)
+    let interfaces: Vec<Interface> = elements(root, "Interface").map(interface).collect();
+    Ok(listing::secondary(&interfaces, "the wireserver's list"))
 }
 
-/// The addresses of the VM itself. One may be primary on one NIC and, wrongly, listed on another.
-fn primary_addresses(root: Node<'_, '_>) -> BTreeSet<Ipv4Addr> {
-    root.descendants()
-        .filter(|node| node.has_tag_name("IPAddress") && is_primary(*node))
-        .filter_map(|node| node.attribute("Address")?.trim().parse().ok())
-        .collect()
-}
-
-struct Reading {
-    hosts_own: BTreeSet<Ipv4Addr>,
-    seen: BTreeSet<Ipv4Addr>,
-    found: Found,
-}
-
-impl Default for Reading {
-    fn default() -> Self {
-        Reading {
-            hosts_own: BTreeSet::new(),
-            seen: BTreeSet::new(),
-            found: Found {
-                subnets: Vec::new(),
-                warnings: Vec::new(),
-            },
-        }
+fn interface(node: Node<'_, '_>) -> Interface {
+    Interface {
+        mac: text(node, "MacAddress"),
+        primary: is_primary(node),
+        subnets: elements(node, "IPSubnet").map(subnet).collect(),
     }
 }
 
-impl Reading {
-    fn subnet(&mut self, node: Node<'_, '_>, primary: bool) {
-        let text = node.attribute("Prefix").unwrap_or_default().trim();
-        let prefix = match text.parse::<IpNet>() {
-            Ok(IpNet::V4(prefix)) => prefix.trunc(),
-            Ok(IpNet::V6(_)) => return,
-            Err(_) => return self.skip(format_args!("subnet {text:?}: not a prefix")),
-        };
-        let mut addresses = BTreeSet::new();
-        for node in elements(node, "IPAddress") {
-            if let Some(address) = self.address(node, prefix) {
-                addresses.insert(address);
-            }
-        }
-        self.add(Subnet {
-            prefix,
-            primary,
-            addresses,
-        });
+fn subnet(node: Node<'_, '_>) -> ListedSubnet {
+    let addresses = elements(node, "IPAddress").map(|node| Listed {
+        address: text(node, "Address"),
+        primary: is_primary(node),
+    });
+    ListedSubnet {
+        prefix: text(node, "Prefix"),
+        addresses: addresses.collect(),
     }
+}
 
-    /// The address, if pods may have it.
-    fn address(&mut self, node: Node<'_, '_>, prefix: Ipv4Net) -> Option<Ipv4Addr> {
-        let text = node.attribute("Address").unwrap_or_default().trim();
-        let Ok(address) = text.parse::<Ipv4Addr>() else {
-            self.skip(format_args!("{text:?} in {prefix}: not an IPv4 address"));
-            return None;
-        };
-        if self.hosts_own.contains(&address) || !self.seen.insert(address) {
-            return None;
-        }
-        if !prefix.contains(&address) {
-            self.skip(format_args!("{address}: outside its subnet {prefix}"));
-            return None;
-        }
-        if is_reserved(address, prefix) {
-            self.skip(format_args!("{address}: reserved by Azure in {prefix}"));
-            return None;
-        }
-        Some(address)
-    }
-
-    /// A NIC may list a subnet twice.
-    fn add(&mut self, subnet: Subnet) {
-        let mut subnets = self.found.subnets.iter_mut();
-        let same =
-            subnets.find(|known| known.prefix == subnet.prefix && known.primary == subnet.primary);
-        match same {
-            Some(known) => known.addresses.extend(subnet.addresses),
-            None => self.found.subnets.push(subnet),
-        }
-    }
-
-    fn skip(&mut self, what: impl Display) {
-        self.found
-            .warnings
-            .push(format!("the wireserver's list has {what}; skipped"));
-    }
+fn text(node: Node<'_, '_>, attribute: &str) -> String {
+    node.attribute(attribute).unwrap_or_default().to_owned()
 }
 
 fn elements<'a, 'input>(

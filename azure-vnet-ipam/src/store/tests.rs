@@ -23,6 +23,7 @@ fn subnets() -> Vec<Subnet> {
     let addresses = (10..20).map(|host| [10, 0, 0, host].into());
     vec![Subnet {
         prefix: "10.0.0.0/24".parse().unwrap(),
+        nic: None,
         primary: true,
         addresses: addresses.collect(),
     }]

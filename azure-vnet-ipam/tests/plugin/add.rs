@@ -23,16 +23,17 @@ fn every_version_has_its_form() {
         );
         let result: Value = serde_json::from_slice(&output.stdout).unwrap();
         let routes = json!([{"dst": "0.0.0.0/0", "gw": "10.20.0.1"}]);
+        let nic = "00:0d:3a:11:22:33";
         let dns = json!({"nameservers": ["168.63.129.16"]});
         let mut ip = json!({"address": "10.20.0.5/22", "gateway": "10.20.0.1"});
         let expected = match version {
-            "0.1.0" | "0.2.0" => json!({"cniVersion": version, "dns": dns,
+            "0.1.0" | "0.2.0" => json!({"cniVersion": version, "dns": dns, "azure-vnet/nic": nic,
                 "ip4": {"ip": "10.20.0.5/22", "gateway": "10.20.0.1", "routes": routes}}),
             _ => {
                 if version < "1.0.0" {
                     ip["version"] = json!("4");
                 }
-                json!({"cniVersion": version, "ips": [ip], "routes": routes, "dns": dns})
+                json!({"cniVersion": version, "ips": [ip], "routes": routes, "dns": dns, "azure-vnet/nic": nic})
             }
         };
         assert_eq!(result, expected);

@@ -25,7 +25,13 @@ pub struct Success {
     pub routes: Vec<Route>,
     /// Name resolution for the container.
     pub dns: Dns,
+    /// MAC of the NIC that owns the addresses, `00:0d:3a:01:02:03`; only from an IPAM plugin that knows it. A
+    /// subnet does not name a NIC, as a VM may have several in one.
+    pub nic: Option<String>,
 }
+
+/// The member for [`Success::nic`]. The specification has none; readers that do not know it skip it.
+const NIC: &str = "azure-vnet/nic";
 
 /// A network interface of a result.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -119,6 +125,7 @@ impl Success {
         if version.dns_always() || !dns.is_empty() {
             object.insert("dns".into(), Value::Object(dns));
         }
+        put(&mut object, NIC, self.nic.as_ref());
         Ok(Value::Object(object))
     }
 

@@ -58,6 +58,33 @@ fn vm_reaches_everybody_and_everybody_sees_its_primary() {
     assert_eq!(azure.fabric.leaked().unwrap(), 0);
 }
 
+/// Each NIC is a wire of its own: its addresses are reached there, and are spoofed anywhere else.
+#[test]
+fn second_nic_has_its_own_addresses_and_filter() {
+    let azure = Azure::builder().vms(2).second_nic(3).build().unwrap();
+    let vm = &azure.vms[0];
+    let second = vm.second_nic.clone().unwrap();
+    let from = |rule: &str| {
+        ip(vm, rule);
+        let peer = SocketAddrV4::new(PEERED, REPORT_PORT);
+        ask(Type::DGRAM, vm.namespace(), Some(second.primary), peer)
+    };
+    // As the VM would have it without a policy route: out of the first NIC.
+    assert!(from("route flush cache").is_err());
+    assert!(azure.fabric.verdicts(0).unwrap().spoofed() > 0);
+    assert_eq!(
+        azure.fabric.second_verdicts(0).unwrap(),
+        Verdicts::default()
+    );
+    ip(vm, "route add default via 10.0.16.1 dev eth1 table 16");
+    let seen = from(&format!("rule add from {} lookup 16", second.primary));
+    assert_eq!(seen.unwrap(), second.primary);
+    assert_eq!(
+        azure.fabric.second_verdicts(0).unwrap(),
+        Verdicts::default()
+    );
+}
+
 #[test]
 fn fabric_delivers_pool_addresses_to_the_nic() {
     let azure = Azure::builder().build().unwrap();

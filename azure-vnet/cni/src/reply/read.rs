@@ -49,6 +49,8 @@ struct Written {
     ip6: Option<WrittenFamily>,
     routes: Vec<WrittenRoute>,
     dns: WrittenDns,
+    #[serde(rename = "azure-vnet/nic")]
+    nic: Option<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -122,6 +124,7 @@ impl Written {
                 search: self.dns.search,
                 options: self.dns.options,
             },
+            nic: self.nic.filter(|nic| !nic.is_empty()),
         }
     }
 }

@@ -25,6 +25,7 @@ fn bridge_result() -> Success {
         }],
         routes: vec![Route::new("0.0.0.0/0".parse().unwrap(), None)],
         dns: Dns::default(),
+        nic: None,
     }
 }
 
@@ -194,5 +195,24 @@ fn version_replies() {
     assert_eq!(
         version_reply(Version::V0_3_0),
         json!({"cniVersion": "0.3.0", "supportedVersions": supported})
+    );
+}
+
+#[test]
+fn the_nic_of_an_address_survives_every_version() {
+    let mut result = bridge_result();
+    result.nic = Some("00:0d:3a:11:22:33".into());
+    for version in SUPPORTED {
+        let printed = result.to_json(version).unwrap();
+        assert_eq!(printed["azure-vnet/nic"], "00:0d:3a:11:22:33");
+        let read = Success::from_json(&printed, version).unwrap();
+        assert_eq!(read.nic, result.nic);
+    }
+    assert!(
+        bridge_result()
+            .to_json(Version::NEWEST)
+            .unwrap()
+            .get("azure-vnet/nic")
+            .is_none()
     );
 }

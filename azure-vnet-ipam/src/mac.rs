@@ -1,0 +1,93 @@
+//! The MAC address of a NIC: what Azure and the kernel both know it by.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+/// An Ethernet address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Mac([u8; 6]);
+
+/// The text is not six hexadecimal bytes.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a MAC address")]
+pub struct NotAMac(String);
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [first, rest @ ..] = self.0;
+        write!(f, "{first:02x}")?;
+        rest.iter().try_for_each(|byte| write!(f, ":{byte:02x}"))
+    }
+}
+
+impl FromStr for Mac {
+    type Err = NotAMac;
+
+    /// As Azure writes it (`000D3A010203`), as Linux does (`00:0d:3a:01:02:03`) and as Windows does (with `-`).
+    fn from_str(text: &str) -> Result<Self, NotAMac> {
+        let digits: Vec<u8> = text
+            .bytes()
+            .filter(|byte| !matches!(byte, b':' | b'-'))
+            .collect();
+        let byte = |pair: &[u8]| {
+            // `from_str_radix` would take "+1" too.
+            let pair = pair.iter().all(u8::is_ascii_hexdigit).then_some(pair)?;
+            u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()
+        };
+        let bytes: Option<Vec<u8>> = digits.chunks(2).map(byte).collect();
+        bytes
+            .filter(|_| digits.len() == 12)
+            .and_then(|bytes| bytes.try_into().ok())
+            .map(Mac)
+            .ok_or_else(|| NotAMac(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for Mac {
+    type Error = NotAMac;
+
+    fn try_from(text: String) -> Result<Self, NotAMac> {
+        text.parse()
+    }
+}
+
+impl From<Mac> for String {
+    fn from(mac: Mac) -> Self {
+        mac.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+
+    #[test]
+    fn every_way_to_write_it_is_the_same() {
+        for text in [
+            "000D3A0102FF",
+            "000d3a0102ff",
+            "00:0d:3a:01:02:ff",
+            "00-0D-3A-01-02-FF",
+        ] {
+            let mac: Mac = text.parse().unwrap();
+            assert_eq!(mac.to_string(), "00:0d:3a:01:02:ff");
+        }
+    }
+
+    #[test]
+    fn what_is_none_is_refused() {
+        for text in [
+            "",
+            "*",
+            "000D3A0102F",
+            "000D3A0102FF0",
+            "+10D3A0102FF",
+            "00é3A0102FF",
+        ] {
+            assert!(text.parse::<Mac>().is_err(), "{text}");
+        }
+    }
+}

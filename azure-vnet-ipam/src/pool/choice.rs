@@ -1,0 +1,165 @@
+//! Which address an attachment gets.
+
+use std::{cmp::Reverse, collections::BTreeSet, net::Ipv4Addr};
+
+use ipnet::Ipv4Net;
+
+use super::{Error, Pool, Subnet};
+use crate::mac::Mac;
+
+/// What is asked for; usually nothing in particular.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Only addresses of this NIC.
+    pub master: Option<Master>,
+    /// Only addresses of this subnet.
+    pub subnet: Option<Ipv4Net>,
+    /// Only this address.
+    pub address: Option<Particular>,
+    /// What nobody may have, whatever the record says.
+    pub observed: Observed,
+}
+
+/// The NIC that the configuration names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Master {
+    /// The link's name.
+    pub name: String,
+    /// Its MAC.
+    pub mac: Mac,
+}
+
+/// One address and no other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Particular {
+    pub address: Ipv4Addr,
+    /// Where it is asked for, so that an error can say what to change.
+    pub by: &'static str,
+}
+
+/// Addresses that the kernel of this node knows, whether they are recorded or not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// The node's own: a pod with such an address would never see a packet.
+    pub node: BTreeSet<Ipv4Addr>,
+    /// Those of pods on this node.
+    pub pods: BTreeSet<Ipv4Addr>,
+}
+
+impl Pool {
+    /// The address that an attachment without one would get now, and the subnet it is in.
+    pub fn choose(&self, wanted: &Wanted) -> Result<(Ipv4Addr, &Subnet), Error> {
+        let books = Books {
+            in_use: self.leases.iter().map(|lease| lease.address).collect(),
+            observed: &wanted.observed,
+        };
+        let candidates = self.candidates(wanted, &books)?;
+        match &wanted.address {
+            Some(particular) => self.particular(&candidates, particular, &books),
+            None => self.least_recently_used(&candidates, &books),
+        }
+    }
+
+    /// The subnets to choose from, best first: the primary NIC's, then those with most free addresses.
+    fn candidates(&self, wanted: &Wanted, books: &Books<'_>) -> Result<Vec<&Subnet>, Error> {
+        let mut candidates: Vec<&Subnet> = self.subnets.iter().collect();
+        if let Some(Master { name, mac }) = &wanted.master {
+            // A NIC that the source does not name may be any.
+            candidates.retain(|subnet| subnet.nic.is_none_or(|nic| nic == *mac));
+            if candidates.is_empty() && !self.subnets.is_empty() {
+                return Err(Error::UnknownNic {
+                    name: name.clone(),
+                    mac: *mac,
+                    known: list(self.subnets.iter().filter_map(|subnet| subnet.nic)),
+                });
+            }
+        }
+        if let Some(wanted) = wanted.subnet {
+            let known = list(candidates.iter().map(|subnet| subnet.prefix));
+            candidates.retain(|subnet| subnet.prefix == wanted);
+            if candidates.is_empty() {
+                return Err(Error::UnknownSubnet { wanted, known });
+            }
+        }
+        candidates.sort_by_key(|subnet| Reverse((subnet.primary, books.free(subnet).count())));
+        Ok(candidates)
+    }
+
+    fn particular<'a>(
+        &self,
+        candidates: &[&'a Subnet],
+        &Particular {
+            address: wanted,
+            by,
+        }: &Particular,
+        books: &Books<'_>,
+    ) -> Result<(Ipv4Addr, &'a Subnet), Error> {
+        if let Some(lease) = self.leases.iter().find(|lease| lease.address == wanted) {
+            let key = lease.key.clone();
+            return Err(Error::Taken { by, wanted, key });
+        }
+        if books.observed.node.contains(&wanted) {
+            return Err(Error::OnNode { by, wanted });
+        }
+        if books.observed.pods.contains(&wanted) {
+            return Err(Error::OnUnknownPod { by, wanted });
+        }
+        let mut subnets = candidates.iter();
+        subnets
+            .find(|subnet| subnet.addresses.contains(&wanted))
+            .map(|subnet| (wanted, *subnet))
+            .ok_or(Error::UnknownAddress { by, wanted })
+    }
+
+    /// The address that has been free for longest, so that late packets for its last owner have died out.
+    fn least_recently_used<'a>(
+        &self,
+        candidates: &[&'a Subnet],
+        books: &Books<'_>,
+    ) -> Result<(Ipv4Addr, &'a Subnet), Error> {
+        let age = |address: &Ipv4Addr| (self.released.get(address).copied(), *address);
+        let mut oldest = candidates
+            .iter()
+            .filter_map(|subnet| Some((books.free(subnet).min_by_key(age)?, *subnet)));
+        oldest.next().ok_or_else(|| books.exhausted(candidates))
+    }
+}
+
+/// What is not free, by the record and by the kernel.
+struct Books<'a> {
+    in_use: BTreeSet<Ipv4Addr>,
+    observed: &'a Observed,
+}
+
+impl Books<'_> {
+    fn free<'a>(&'a self, subnet: &'a Subnet) -> impl Iterator<Item = Ipv4Addr> + 'a {
+        let Observed { node, pods } = self.observed;
+        let addresses = subnet.addresses.iter().copied();
+        addresses.filter(move |address| {
+            !self.in_use.contains(address) && !node.contains(address) && !pods.contains(address)
+        })
+    }
+
+    fn exhausted(&self, candidates: &[&Subnet]) -> Error {
+        let all = || candidates.iter().flat_map(|subnet| &subnet.addresses);
+        if all().next().is_none() {
+            return Error::Empty;
+        }
+        let unrecorded = || all().filter(|address| !self.in_use.contains(address));
+        let of_node = unrecorded()
+            .filter(|address| self.observed.node.contains(address))
+            .count();
+        Error::Exhausted {
+            total: all().count(),
+            in_use: all().count() - unrecorded().count(),
+            of_node,
+            of_pods: unrecorded().count() - of_node,
+        }
+    }
+}
+
+fn list<T: ToString + Ord>(items: impl Iterator<Item = T>) -> String {
+    let items: BTreeSet<T> = items.collect();
+    let items: Vec<String> = items.iter().map(ToString::to_string).collect();
+    items.join(", ")
+}
