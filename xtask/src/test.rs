@@ -67,11 +67,13 @@ pub fn stages(options: &Options) -> Result<Tally> {
         setup::runtimes()?;
     }
     let binaries = plugins::directory()?;
-    // Compiled first, so that a stage's seconds are those of its tests.
-    run(
-        cargo().args(["test", "--no-run", "--quiet"]),
-        Duration::from_mins(20),
-    )?;
+    // Compiled first, so that a stage's seconds are those of its tests; all at once when all are run.
+    let mut compile = cargo();
+    compile.args(["test", "--no-run", "--quiet"]);
+    if !options.stage.is_empty() {
+        compile.args(stages.iter().flat_map(|stage| targets(stage)));
+    }
+    run(&mut compile, Duration::from_mins(20))?;
 
     let mut outcomes = Vec::new();
     for stage in stages {
@@ -83,6 +85,14 @@ pub fn stages(options: &Options) -> Result<Tally> {
     }
     print_summary(&outcomes);
     Ok(outcomes.iter().map(|outcome| outcome.tally).sum())
+}
+
+/// How cargo is told of a stage's test programs.
+fn targets(stage: &str) -> [&str; 2] {
+    match stage {
+        UNIT => ["--lib", "--bins"],
+        target => ["--test", target],
+    }
 }
 
 /// The stages asked for, in the order in which they run; all when none was named.
