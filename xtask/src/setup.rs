@@ -93,9 +93,48 @@ const RUNTIME_PACKAGES: [Package; 7] = [
     },
 ];
 
+/// What the stage `kernels` needs beside.
+const KERNEL_PACKAGES: [Package; 5] = [
+    Package {
+        name: "qemu-system-x86",
+        witness: "qemu-system-x86_64",
+        reason: "boots older kernels",
+    },
+    Package {
+        name: "busybox-static",
+        witness: "/usr/share/doc/busybox-static",
+        reason: "the first process on them",
+    },
+    Package {
+        name: "cpio",
+        witness: "cpio",
+        reason: "packs what they boot into",
+    },
+    Package {
+        name: "xz-utils",
+        witness: "xz",
+        reason: "unpacks their modules",
+    },
+    Package {
+        name: "binutils",
+        witness: "strip",
+        reason: "leaves debug information out of what they boot into",
+    },
+];
+
 /// Installs the container runtimes that the stage `runtime` calls the plugins with, where missing.
 pub fn runtimes() -> Result<()> {
-    match lacking(&RUNTIME_PACKAGES) {
+    install_lacking(&RUNTIME_PACKAGES)
+}
+
+/// Installs what the stage `kernels` boots Debian's kernels with, where missing. The kernels themselves
+/// are downloaded by the stage, and kept.
+pub fn kernels() -> Result<()> {
+    install_lacking(&KERNEL_PACKAGES)
+}
+
+fn install_lacking(packages: &[Package]) -> Result<()> {
+    match lacking(packages) {
         missing if missing.is_empty() => Ok(()),
         missing => install_packages(&missing, false),
     }

@@ -17,8 +17,19 @@ use crate::{
 };
 
 const UNIT: &str = "unit";
-/// The stage that needs container runtimes, which nobody wants on a machine for nothing.
-const RUNTIME: &str = "runtime";
+/// Stages that need what nobody wants on a machine for nothing: they run when they are asked for.
+const EXTRAS: [Extra; 2] = [
+    Extra {
+        stage: "runtime",
+        needs: "needs container runtimes (--runtimes installs them)",
+        install: setup::runtimes,
+    },
+    Extra {
+        stage: "kernels",
+        needs: "needs qemu and Debian's kernels (--kernels installs them)",
+        install: setup::kernels,
+    },
+];
 const STAGE_LIMIT: Duration = Duration::from_mins(12);
 
 /// What to run.
@@ -30,6 +41,9 @@ pub struct Options {
     /// The stage `runtime` as well: installs containerd, docker and podman, and has them call the plugins
     #[arg(long)]
     runtimes: bool,
+    /// The stage `kernels` as well: installs qemu, and boots Debian's kernels 5.10, 6.1 and 6.12 with the plugins
+    #[arg(long)]
+    kernels: bool,
     /// Arguments for the test programs, for example a part of a test's name
     #[arg(last = true)]
     arguments: Vec<String>,
@@ -40,9 +54,23 @@ impl Options {
     pub fn everything() -> Self {
         Self {
             runtimes: true,
+            kernels: true,
             ..Self::default()
         }
     }
+
+    fn asks_for(&self, extra: &Extra) -> bool {
+        match extra.stage {
+            "runtime" => self.runtimes,
+            _ => self.kernels,
+        }
+    }
+}
+
+struct Extra {
+    stage: &'static str,
+    needs: &'static str,
+    install: fn() -> Result<()>,
 }
 
 struct Outcome {
@@ -50,6 +78,21 @@ struct Outcome {
     tally: Tally,
     time: Duration,
     note: Option<String>,
+}
+
+impl Outcome {
+    /// A stage that was not run is in the summary, too.
+    fn left_out(extra: &Extra) -> Self {
+        Self {
+            stage: extra.stage.to_owned(),
+            tally: Tally {
+                skipped: 1,
+                ..Tally::default()
+            },
+            time: Duration::ZERO,
+            note: Some(format!("not run: {}", extra.needs)),
+        }
+    }
 }
 
 /// Runs the stages, prints the summary and the closing line; any failure is an error.
@@ -63,8 +106,10 @@ pub fn main(options: &Options) -> Result<()> {
 pub fn stages(options: &Options) -> Result<Tally> {
     let stages = chosen(options)?;
     plugins::build()?;
-    if stages.iter().any(|stage| stage == RUNTIME) {
-        setup::runtimes()?;
+    for extra in EXTRAS {
+        if stages.iter().any(|stage| stage == extra.stage) {
+            (extra.install)()?;
+        }
     }
     let binaries = plugins::directory()?;
     // Compiled first, so that a stage's seconds are those of its tests; all at once when all are run.
@@ -80,8 +125,9 @@ pub fn stages(options: &Options) -> Result<Tally> {
         println!("\n== {stage}");
         outcomes.push(run_stage(stage, &binaries, &options.arguments)?);
     }
-    if options.stage.is_empty() && !options.runtimes {
-        outcomes.push(left_out());
+    if options.stage.is_empty() {
+        let left_out = EXTRAS.iter().filter(|extra| !options.asks_for(extra));
+        outcomes.extend(left_out.map(Outcome::left_out));
     }
     print_summary(&outcomes);
     Ok(outcomes.iter().map(|outcome| outcome.tally).sum())
@@ -106,11 +152,11 @@ fn chosen(options: &Options) -> Result<Vec<String>> {
             stages.join(", ")
         );
     }
-    let by_default = |stage: &String| named.is_empty() && stage != RUNTIME;
-    let asked_for = |stage: &String| {
-        named.contains(stage) || (named.is_empty() && options.runtimes && stage == RUNTIME)
+    let wanted = |stage: &str| {
+        let extra = EXTRAS.iter().find(|extra| extra.stage == stage);
+        extra.is_none_or(|extra| options.asks_for(extra))
     };
-    stages.retain(|stage| by_default(stage) || asked_for(stage));
+    stages.retain(|stage| named.contains(stage) || (named.is_empty() && wanted(stage)));
     Ok(stages)
 }
 
@@ -144,19 +190,6 @@ fn run_stage(stage: String, binaries: &Path, arguments: &[String]) -> Result<Out
         time: start.elapsed(),
         note,
     })
-}
-
-/// A stage that was not run is in the summary, too.
-fn left_out() -> Outcome {
-    Outcome {
-        stage: RUNTIME.to_owned(),
-        tally: Tally {
-            skipped: 1,
-            ..Tally::default()
-        },
-        time: Duration::ZERO,
-        note: Some("not run: needs container runtimes (--runtimes installs them)".to_owned()),
-    }
 }
 
 /// Catches what libtest's own counts do not show, and counts it as one failure.
