@@ -25,6 +25,29 @@ mod static_address;
 mod status;
 mod store;
 
+pub use pool::{LeaseReport, Report, SubnetReport};
+
+/// The addresses of this node and who has them, as recorded in `state_dir`; `None` if no address was ever
+/// asked for here. Nothing is changed, and no source is asked.
+///
+/// # Errors
+/// The record cannot be read.
+pub fn report(state_dir: &std::path::Path) -> Result<Option<Report>, String> {
+    let store = store::Store::new(state_dir);
+    if !store.is_begun() {
+        return Ok(None);
+    }
+    match store.read() {
+        Ok(state) => Ok(Some(state.pool.report(state.fetched_at))),
+        Err(error) => Err(chain(&error)),
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
 /// One call of the plugin.
 ///
 /// # Errors

@@ -12,8 +12,10 @@ use serde::{Deserialize, Serialize};
 use crate::mac::Mac;
 
 mod choice;
+mod report;
 
 pub use choice::{Master, Observed, Particular, Wanted};
+pub use report::{LeaseReport, Report, SubnetReport};
 
 /// Azure keeps the first three hosts of every subnet: the gateway and two for DNS. The network and broadcast
 /// addresses are nobody's. <https://learn.microsoft.com/azure/virtual-network/virtual-networks-faq>

@@ -103,6 +103,11 @@ impl Store {
         self.dir.exists()
     }
 
+    /// Whether there is a record.
+    pub fn is_begun(&self) -> bool {
+        record_path(&self.dir).exists() || backup_path(&self.dir).exists()
+    }
+
     /// Reads the record without the lock. As it is replaced as a whole, it is what was true a moment ago.
     pub fn read(&self) -> Result<State, Error> {
         Ok(read(&self.dir)?.in_boot(boot_id()?))

@@ -130,7 +130,18 @@ fn attachment(request: &Add, plan: &Plan, lease: &Lease<'_>) -> Attachment {
         bridge: plan.veth.bridge_name.clone(),
         address: lease.address.addr(),
         mac: plan.veth.pod_mac,
+        pod: pod_name(request),
     }
+}
+
+/// For people who look later; nothing else goes by it.
+fn pod_name(request: &Add) -> Option<String> {
+    let said = |key| request.args.get(key).filter(|value| !value.is_empty());
+    Some(format!(
+        "{}/{}",
+        said("K8S_POD_NAMESPACE")?,
+        said("K8S_POD_NAME")?
+    ))
 }
 
 fn pod_of(request: &Add, applied: &Applied<'_>, plan: &Plan, lease: &Lease<'_>) -> Pod {

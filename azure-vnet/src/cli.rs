@@ -1,52 +1,149 @@
 //! The operator's command line: `azure-vnet <command>` where no runtime has set `CNI_COMMAND`.
+//!
+//! A command gathers facts into a value, which is printed as text of at most 80 columns or as JSON.
+//! Nothing here changes the node but `gc` and `teardown`.
 
+mod bridges;
+mod find_pod;
+mod flows;
+mod metrics;
+mod output;
+mod pods;
+mod pool;
 mod status;
+mod table;
 
 use std::process::ExitCode;
 
 use clap::{ArgAction, Parser, Subcommand};
 
-/// Gives pods addresses of the Azure virtual network.
+use output::Output;
+
+/// Gives pods addresses of the Azure virtual network, and masquerades what leaves it.
+///
+/// A container runtime runs this program with `CNI_COMMAND` set; the commands below are for people, and
+/// for the programs that watch over a node.
 #[derive(Parser)]
 #[command(
     name = "azure-vnet",
     disable_version_flag = true,
-    arg_required_else_help = true
+    arg_required_else_help = true,
+    max_term_width = 80,
+    after_help = "Exit codes: 0 all is well; 1 a problem was found, or the answer is no; \
+                  2 the command line is wrong; 3 the command could not be carried out."
 )]
 struct Arguments {
-    /// Prints the version.
+    /// Prints `Azure CNI Version v<version>`.
     #[arg(short, long, action = ArgAction::SetTrue)]
     version: bool,
+    /// Prints JSON, whose field names stay (docs/operations.md).
+    #[arg(long, global = true)]
+    json: bool,
     #[command(subcommand)]
     command: Option<Command>,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// Shows the datapath of every bridge: tier, pods, packet counters.
-    Status {
-        /// For programs.
-        #[arg(long)]
-        json: bool,
-    },
+    /// What is in place: node, bridge, tier and why, programs, pool, pods, and what is wrong.
+    Status,
+    /// The pods of this node: address, container, links, flows.
+    Pods,
+    /// The connections that are masqueraded, or came in from outside the ranges.
+    Flows(flows::Options),
+    /// Counters and gauges as Prometheus text.
+    Metrics(metrics::Options),
+}
+
+/// How a command ended; the documented exit codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// All is well.
+    Fine,
+    /// A problem was found, or the answer is no.
+    Problem,
+}
+
+/// The command could not be carried out: what failed, on what, what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Failure(String);
+
+const USAGE: u8 = 2;
+const FAILED: u8 = 3;
+
+impl Failure {
+    fn new(why: impl Into<String>) -> Self {
+        Self(why.into())
+    }
+
+    /// An error with its causes on one line.
+    fn of(error: &dyn std::error::Error) -> Self {
+        let causes = std::iter::successors(error.source(), |cause| cause.source());
+        Self(causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}")))
+    }
 }
 
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() {
+                ExitCode::from(USAGE)
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    let output = Output::new(arguments.json);
     if arguments.version {
         // Tools read the fourth word of the original's line.
-        let _ = writeln_stdout(&format!("Azure CNI Version v{}", env!("CARGO_PKG_VERSION")));
+        output::line(concat!("Azure CNI Version v", env!("CARGO_PKG_VERSION")));
         return ExitCode::SUCCESS;
     }
-    match arguments.command {
-        Some(Command::Status { json }) => status::run(json),
-        None => ExitCode::SUCCESS,
+    let Some(command) = arguments.command else {
+        eprint_usage();
+        return ExitCode::from(USAGE);
+    };
+    match run(command, output) {
+        Ok(Outcome::Fine) => ExitCode::SUCCESS,
+        Ok(Outcome::Problem) => ExitCode::FAILURE,
+        Err(failure) => {
+            output::complain(&failure.0);
+            ExitCode::from(FAILED)
+        }
     }
 }
 
-/// `println!` panics when nobody reads.
-fn writeln_stdout(text: &str) -> std::io::Result<()> {
+fn run(command: Command, output: Output) -> Result<Outcome, Failure> {
+    need_root()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::of(&error))?;
+    match command {
+        Command::Status => runtime.block_on(status::run(output)),
+        Command::Pods => runtime.block_on(pods::run(output)),
+        Command::Flows(options) => flows::run(&options, output),
+        Command::Metrics(options) => runtime.block_on(metrics::run(&options, output)),
+    }
+}
+
+/// Maps, links and the record of addresses are root's to read.
+fn need_root() -> Result<(), Failure> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(Failure::new(
+        "this needs root, as eBPF maps and /run/azure-vnet are root's to read: try sudo",
+    ))
+}
+
+fn eprint_usage() {
+    use clap::CommandFactory as _;
     use std::io::Write as _;
-    writeln!(std::io::stdout(), "{text}")
+    let help = Arguments::command().render_help();
+    let _ = write!(std::io::stderr(), "{help}");
 }

@@ -10,6 +10,7 @@ mod object;
 mod probe;
 mod record;
 mod removal;
+pub mod view;
 
 use std::fmt;
 use std::net::Ipv4Addr;

@@ -35,6 +35,9 @@ pub struct Attachment {
     pub address: Ipv4Addr,
     /// The MAC it was given.
     pub mac: MacAddress,
+    /// `namespace/name` of the pod, where the runtime has said it.
+    #[serde(default)]
+    pub pod: Option<String>,
 }
 
 /// A file could not be read, written or removed.
@@ -111,6 +114,13 @@ pub fn forget(host_veth: &str) -> Result<(), Error> {
 pub fn attachments(bridge: &str) -> Vec<Attachment> {
     let attachments = all().filter(|attachment| attachment.bridge == bridge);
     attachments.collect()
+}
+
+/// All attachments of the node, by address.
+pub fn everything() -> Vec<Attachment> {
+    let mut attachments: Vec<_> = all().collect();
+    attachments.sort_by(|a, b| (a.address, &a.host_veth).cmp(&(b.address, &b.host_veth)));
+    attachments
 }
 
 /// All attachments of the network called `network`.

@@ -1,101 +1,176 @@
-//! `azure-vnet status`: what is in place on this node.
+//! `azure-vnet status`: what is in place on this node, and what is wrong with it.
 
 use std::fmt;
-use std::process::ExitCode;
 
+use azure_vnet_abi::ABI_VERSION;
+use azure_vnet_ipam::Report;
 use serde::Serialize;
 
-use crate::datapath::{self, Record, Tier};
-use crate::state;
+use super::bridges::{self, Bridge};
+use super::output::Output;
+use super::table::Table;
+use super::{Failure, Outcome, pool};
+use crate::netlink::Netlink;
 
 #[derive(Serialize)]
 struct Status {
+    version: &'static str,
+    /// Of the maps' layouts; part of the pin path.
+    abi: u32,
+    /// `not_set_up`, `healthy` or `degraded`.
+    health: Health,
     bridges: Vec<Bridge>,
+    /// None before the first address was asked for.
+    pool: Option<Report>,
+    /// What is wrong beside the bridges' own problems.
+    problems: Vec<String>,
 }
 
-#[derive(Serialize)]
-struct Bridge {
-    name: String,
-    tier: Tier,
-    /// Why it is not eBPF, if that was tried.
-    why: Option<String>,
-    pods: usize,
-    /// Packets by reason; only the eBPF tier counts.
-    counters: Vec<Counter>,
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Health {
+    NotSetUp,
+    Healthy,
+    Degraded,
 }
 
-#[derive(Serialize)]
-struct Counter {
-    reason: &'static str,
-    dropped: bool,
-    packets: u64,
-}
-
-/// Prints the status; fails if something that should be there cannot be read.
-pub fn run(json: bool) -> ExitCode {
+/// Prints the status; a problem if there is one.
+pub async fn run(output: Output) -> Result<Outcome, Failure> {
+    let netlink = Netlink::current().map_err(|error| Failure::of(&error))?;
+    let bridges = bridges::survey(&netlink).await?;
+    let mut problems = Vec::new();
+    let pool = pool::read().unwrap_or_else(|error| {
+        problems.push(error);
+        None
+    });
+    problems.extend(pool.as_ref().and_then(exhausted));
+    let wrong = !problems.is_empty() || bridges.iter().any(|bridge| !bridge.problems.is_empty());
     let status = Status {
-        bridges: Record::all()
-            .into_iter()
-            .map(|(name, record)| bridge(name, record))
-            .collect(),
+        version: env!("CARGO_PKG_VERSION"),
+        abi: ABI_VERSION,
+        health: match (wrong, bridges.is_empty()) {
+            (true, _) => Health::Degraded,
+            (false, true) => Health::NotSetUp,
+            (false, false) => Health::Healthy,
+        },
+        bridges,
+        pool,
+        problems,
     };
-    let text = if json {
-        serde_json::to_string(&status).unwrap_or_default()
+    output.show(&status)?;
+    Ok(if wrong {
+        Outcome::Problem
     } else {
-        status.to_string()
-    };
-    match super::writeln_stdout(text.trim_end()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
-    }
+        Outcome::Fine
+    })
 }
 
-fn bridge(name: String, record: Record) -> Bridge {
-    let counters = match record.tier {
-        Tier::Ebpf(_) => datapath::counters(&name).unwrap_or_else(|error| {
-            tracing::warn!("no counters of {name}: {error}");
-            Vec::new()
-        }),
-        Tier::Netfilter => Vec::new(),
-    };
-    Bridge {
-        pods: state::attachments(&name).len(),
-        tier: record.tier,
-        why: record.why,
-        counters: counters
-            .into_iter()
-            .map(|(reason, packets)| Counter {
-                reason: reason.name(),
-                dropped: !reason.passes(),
-                packets,
-            })
-            .collect(),
-        name,
-    }
+fn exhausted(pool: &Report) -> Option<String> {
+    let free: usize = pool
+        .subnets
+        .iter()
+        .map(|subnet| subnet.total - subnet.in_use)
+        .sum();
+    (free == 0 && !pool.subnets.is_empty()).then(|| {
+        "no address is free for the next pod: add ipconfigs to the NIC, or run fewer pods"
+            .to_owned()
+    })
 }
 
 impl fmt::Display for Status {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.bridges.is_empty() {
-            writeln!(formatter, "No pod has been attached since the node booted.")?;
-        }
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let health = match self.health {
+            Health::NotSetUp => "not set up yet, as no pod was attached since boot",
+            Health::Healthy => "healthy",
+            Health::Degraded => "DEGRADED",
+        };
+        writeln!(
+            out,
+            "azure-vnet v{} (ABI {}): {health}",
+            self.version, self.abi
+        )?;
         for bridge in &self.bridges {
-            let Bridge {
-                name, tier, pods, ..
-            } = bridge;
-            writeln!(formatter, "{name}: {tier}, {pods} pods")?;
-            if let Some(why) = &bridge.why {
-                writeln!(formatter, "  eBPF cannot be used: {why}")?;
-            }
-            for counter in bridge.counters.iter().filter(|counter| counter.packets > 0) {
-                let mark = if counter.dropped { "  dropped" } else { "" };
+            write!(out, "\n{bridge}")?;
+        }
+        if let Some(pool) = &self.pool {
+            writeln!(out, "\npool")?;
+            for subnet in &pool.subnets {
+                let free = subnet.total - subnet.in_use;
                 writeln!(
-                    formatter,
-                    "  {:<22}{:>12}{mark}",
-                    counter.reason, counter.packets
+                    out,
+                    "  {:<12}{} of {} addresses in use, {free} free",
+                    subnet.subnet.to_string() + " ",
+                    subnet.in_use,
+                    subnet.total
                 )?;
             }
         }
+        write_problems(out, &self.problems)
+    }
+}
+
+impl fmt::Display for Bridge {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tier = self.tier.map_or("none".to_owned(), |tier| tier.to_string());
+        writeln!(out, "{}: {tier}, {} pods", self.name, self.pods)?;
+        if let Some(why) = &self.why {
+            write_wrapped(out, "eBPF cannot be used: ", why)?;
+        }
+        if let Some(nic) = &self.nic {
+            let mac = self.mac.map_or_else(|| "-".into(), |mac| mac.to_string());
+            let mtu = self.mtu.map_or_else(|| "-".into(), |mtu| mtu.to_string());
+            writeln!(out, "  NIC         {nic}, MAC {mac}, MTU {mtu}")?;
+        }
+        if let (Some(address), Some((first, last))) = (self.address, self.ports) {
+            writeln!(out, "  masquerade  as {address}, ports {first}-{last}")?;
+        }
+        if let Some(programs) = &self.programs {
+            let build: String = programs.build.chars().take(12).collect();
+            let current = if programs.current {
+                ""
+            } else {
+                ", not of this binary: the next ADD replaces them"
+            };
+            writeln!(out, "  programs    build {build}{current}")?;
+            writeln!(out, "  pins        {}", programs.pins)?;
+        }
+        self.write_counters(out)?;
+        write_problems(out, &self.problems)
+    }
+}
+
+impl Bridge {
+    fn write_counters(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut table = Table::new(&["", "  reason", ">packets", ""]);
+        let counted = self.counters.iter().filter(|counter| counter.packets > 0);
+        let mut any = false;
+        for counter in counted {
+            any = true;
+            table.row([
+                String::new(),
+                format!("  {}", counter.reason),
+                counter.packets.to_string(),
+                if counter.dropped {
+                    "dropped".into()
+                } else {
+                    String::new()
+                },
+            ]);
+        }
+        if any {
+            write!(out, "{table}")?;
+        }
         Ok(())
     }
+}
+
+fn write_problems(out: &mut fmt::Formatter<'_>, problems: &[String]) -> fmt::Result {
+    problems
+        .iter()
+        .try_for_each(|problem| write_wrapped(out, "PROBLEM: ", problem))
+}
+
+fn write_wrapped(out: &mut fmt::Formatter<'_>, lead: &str, text: &str) -> fmt::Result {
+    let wrapped = super::output::wrapped(&format!("{lead}{text}"), 2);
+    writeln!(out, "{wrapped}")
 }

@@ -29,6 +29,10 @@ impl Pins {
         }
     }
 
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     pub fn map(&self, name: &str) -> PathBuf {
         self.root.join("maps").join(name)
     }

@@ -238,7 +238,7 @@ fn of_ports(source: MapError) -> EbpfError {
 }
 
 /// A map that is not pinned holds nothing: the BPF file system was unmounted, or never mounted.
-fn open_pinned<T>(pins: &Pins, name: &'static str) -> Result<Option<T>, EbpfError>
+pub(super) fn open_pinned<T>(pins: &Pins, name: &'static str) -> Result<Option<T>, EbpfError>
 where
     T: TryFrom<Map, Error = MapError>,
 {
@@ -260,7 +260,7 @@ where
 }
 
 /// An element that is not there is an answer, not an error.
-fn found<T>(result: Result<T, MapError>) -> Result<Option<T>, MapError> {
+pub(super) fn found<T>(result: Result<T, MapError>) -> Result<Option<T>, MapError> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(MapError::KeyNotFound) => Ok(None),
@@ -291,7 +291,7 @@ fn kernel_action(action: Action) -> u32 {
 }
 
 /// `CONFIG_HZ`: the coarse clock advances once a jiffy, so its resolution is one.
-fn jiffies_per_second() -> u32 {
+pub(super) fn jiffies_per_second() -> u32 {
     let tick = rustix::time::clock_getres(rustix::time::ClockId::MonotonicCoarse);
     u32::try_from(1_000_000_000 / tick.tv_nsec.max(1)).unwrap_or(1000)
 }

@@ -1,0 +1,235 @@
+//! What is in place on the node, bridge by bridge: the facts that several commands show.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use serde::Serialize;
+
+use super::Failure;
+use crate::datapath::{self, Pod, Record, Tier, Way, view};
+use crate::names;
+use crate::netlink::link::Link;
+use crate::netlink::{MacAddress, Netlink};
+use crate::node;
+use crate::state::{self, Attachment};
+
+/// One bridge with its NIC and its pods.
+#[derive(Debug, Serialize)]
+pub struct Bridge {
+    /// The bridge's name.
+    pub name: String,
+    /// The NIC that is a port of it.
+    pub nic: Option<String>,
+    /// The node's address: what masqueraded packets leave with.
+    pub address: Option<Ipv4Addr>,
+    /// MAC of the NIC and of the bridge.
+    pub mac: Option<MacAddress>,
+    /// MTU of the NIC, in bytes.
+    pub mtu: Option<u32>,
+    /// `{"ebpf": "tcx"}`, `{"ebpf": "cls_bpf"}` or `"netfilter"`.
+    pub tier: Option<Tier>,
+    /// Why it is not eBPF, if that was tried.
+    pub why: Option<String>,
+    /// Of the eBPF tier.
+    pub programs: Option<Programs>,
+    /// First and last port that masqueraded flows are sent from (eBPF tier).
+    pub ports: Option<(u16, u16)>,
+    /// How many pods are attached.
+    pub pods: usize,
+    /// Packets by reason (eBPF tier).
+    pub counters: Vec<Counter>,
+    /// What is wrong, one sentence each.
+    pub problems: Vec<String>,
+}
+
+/// The eBPF programs of a bridge.
+#[derive(Debug, Serialize)]
+pub struct Programs {
+    /// Where maps, programs and links are pinned.
+    pub pins: String,
+    /// Names the build of the programs that are in place.
+    pub build: String,
+    /// Whether that is the build that this binary carries.
+    pub current: bool,
+}
+
+/// Packets that ended for one reason.
+#[derive(Debug, Serialize)]
+pub struct Counter {
+    /// The reason's name.
+    pub reason: &'static str,
+    /// Whether such packets are dropped.
+    pub dropped: bool,
+    /// How many since the maps were made.
+    pub packets: u64,
+}
+
+/// Looks at every bridge of ours.
+pub async fn survey(netlink: &Netlink) -> Result<Vec<Bridge>, Failure> {
+    let links = netlink.links().await.map_err(|error| Failure::of(&error))?;
+    let nics: BTreeMap<String, String> = node::remembered().into_iter().collect();
+    let mut bridges = Vec::new();
+    for name in names_of_bridges(&nics) {
+        bridges.push(look_at(netlink, &links, &name, nics.get(&name)).await);
+    }
+    Ok(bridges)
+}
+
+/// Bridges that have a datapath, or a NIC, or a pod.
+pub fn names_of_bridges(nics: &BTreeMap<String, String>) -> BTreeSet<String> {
+    let recorded = Record::all().into_iter().map(|(name, _)| name);
+    let attached = state::everything().into_iter().map(|pod| pod.bridge);
+    recorded
+        .chain(attached)
+        .chain(nics.keys().cloned())
+        .collect()
+}
+
+async fn look_at(netlink: &Netlink, links: &[Link], name: &str, nic: Option<&String>) -> Bridge {
+    let record = Record::read(name);
+    let attachments = state::attachments(name);
+    let named = |name: &str| links.iter().find(|link| link.name == name);
+    let (bridge, port) = (named(name), nic.and_then(|nic| named(nic)));
+    let mut this = Bridge {
+        name: name.to_owned(),
+        nic: nic.cloned(),
+        address: None,
+        mac: port.and_then(|link| link.mac),
+        mtu: port.map(|link| link.mtu),
+        tier: record.as_ref().map(|record| record.tier),
+        why: record.and_then(|record| record.why),
+        programs: None,
+        ports: None,
+        pods: attachments.len(),
+        counters: Vec::new(),
+        problems: Vec::new(),
+    };
+    if let Some(Tier::Ebpf(_)) = this.tier {
+        this.read_ebpf();
+    }
+    match (bridge, port) {
+        (Some(bridge), Some(nic)) => {
+            this.look_at_links(bridge, nic);
+            this.look_at_pods(netlink, bridge, nic, links, &attachments)
+                .await;
+        }
+        (None, _) => this.problem(format!("the bridge {name} is gone")),
+        (_, None) if nic.is_some() => {
+            this.problem(format!(
+                "the NIC {} is gone",
+                this.nic.clone().unwrap_or_default()
+            ));
+        }
+        _ => {
+            this.problem("which NIC is in it is not known: the journal in /run/azure-vnet is lost");
+        }
+    }
+    this
+}
+
+impl Bridge {
+    fn problem(&mut self, what: impl Into<String>) {
+        self.problems.push(what.into());
+    }
+
+    fn read_ebpf(&mut self) {
+        let builds = view::pinned_builds(&self.name);
+        self.programs = builds.first().map(|build| Programs {
+            pins: view::pins(&self.name).display().to_string(),
+            current: builds.iter().any(|build| build == view::build()),
+            build: build.clone(),
+        });
+        match view::uplink(&self.name) {
+            Ok(Some(uplink)) => {
+                self.address = Some(uplink.address.into());
+                self.ports = Some((uplink.port_min, uplink.port_max));
+            }
+            Ok(None) => self.problem("its eBPF maps are not pinned: the next ADD makes them anew"),
+            Err(error) => self.problem(Failure::of(&error).0),
+        }
+        match datapath::counters(&self.name) {
+            Ok(counters) => self.counters = counters.into_iter().map(Counter::new).collect(),
+            Err(error) => self.problem(Failure::of(&error).0),
+        }
+    }
+
+    fn look_at_links(&mut self, bridge: &Link, nic: &Link) {
+        for link in [bridge, nic].into_iter().filter(|link| !link.is_up()) {
+            self.problem(format!("{} is down", link.name));
+        }
+        if nic.master != Some(bridge.index) {
+            self.problem(format!("{} is not a port of {}", nic.name, bridge.name));
+        }
+        if bridge.mac != nic.mac {
+            self.problem(format!(
+                "{} does not have the MAC of {}",
+                bridge.name, nic.name
+            ));
+        }
+    }
+
+    async fn look_at_pods(
+        &mut self,
+        netlink: &Netlink,
+        bridge: &Link,
+        nic: &Link,
+        links: &[Link],
+        attachments: &[Attachment],
+    ) {
+        for attachment in attachments {
+            let who = who(attachment);
+            let port = links.iter().find(|link| link.name == attachment.host_veth);
+            let Some(port) = port else {
+                self.problem(format!("{who}: its link {} is gone", attachment.host_veth));
+                continue;
+            };
+            if port.master != Some(bridge.index) {
+                let Link { name, .. } = port;
+                self.problem(format!(
+                    "{who}: its link {name} is not a port of {}",
+                    bridge.name
+                ));
+            }
+            let pod = Pod {
+                host_veth: attachment.host_veth.clone(),
+                ifindex: port.index,
+                container: names::container(&attachment.container_id),
+                address: attachment.address,
+                mac: attachment.mac,
+            };
+            match datapath::defects(netlink, Way { nic, bridge, port }, &pod).await {
+                Ok(defects) => {
+                    for defect in defects {
+                        if !self.problems.contains(&defect) {
+                            self.problems.push(defect);
+                        }
+                    }
+                }
+                Err(error) => self.problem(format!("{who}: {}", Failure::of(&error).0)),
+            }
+        }
+    }
+}
+
+impl Counter {
+    fn new((reason, packets): (azure_vnet_abi::Reason, u64)) -> Self {
+        Self {
+            reason: reason.name(),
+            dropped: !reason.passes(),
+            packets,
+        }
+    }
+}
+
+/// What people call a pod: its Kubernetes name, or its container, and its address.
+pub fn who(attachment: &Attachment) -> String {
+    format!("{} ({})", label(attachment), attachment.address)
+}
+
+/// The pod's Kubernetes name, or the beginning of its container ID.
+pub fn label(attachment: &Attachment) -> String {
+    match &attachment.pod {
+        Some(pod) => pod.clone(),
+        None => attachment.container_id.chars().take(12).collect(),
+    }
+}

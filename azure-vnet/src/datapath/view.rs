@@ -1,0 +1,121 @@
+//! The eBPF tier as it is, for those who look: copies of what its maps hold. Nothing is changed.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use aya::maps::lpm_trie::LpmTrie;
+use aya::maps::{Array, HashMap, MapData, MapError};
+use azure_vnet_abi::{
+    Be32, Flow, FlowKey, MAX_FLOWS, Pod as PodEntry, PolicyKey, Uplink as UplinkEntry, maps,
+};
+use ipnet::Ipv4Net;
+
+use super::bpffs::Pins;
+use super::ebpf::EbpfError;
+use super::maps::{found, jiffies_per_second, open_pinned};
+use super::object::BUILD;
+
+/// `INITIAL_JIFFIES` of linux/jiffies.h: five minutes before the counter's low half wraps.
+const SECONDS_BEFORE_WRAP: u64 = 300;
+
+/// Entries that are read at most: others come and go meanwhile, and the kernel starts from the beginning
+/// where the last one that was read is gone.
+const MOST_FLOWS: usize = 2 * MAX_FLOWS as usize;
+
+/// Names the eBPF object that this binary carries.
+pub fn build() -> &'static str {
+    BUILD
+}
+
+/// The builds whose programs are pinned: this one, unless the binary was replaced and no call has come since.
+pub fn pinned_builds(bridge: &str) -> Vec<String> {
+    let programs = Pins::of(bridge).programs("");
+    let entries = std::fs::read_dir(programs).into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().into_string());
+    names.filter_map(Result::ok).collect()
+}
+
+/// Where the pins of a bridge are.
+pub fn pins(bridge: &str) -> PathBuf {
+    Pins::of(bridge).root().to_owned()
+}
+
+/// The names of the pinned links (TCX): of host veths, and of the programs on the NIC.
+pub fn pinned_links(bridge: &str) -> Vec<String> {
+    Pins::of(bridge).links()
+}
+
+/// What the programs know of the NIC.
+pub fn uplink(bridge: &str) -> Result<Option<UplinkEntry>, EbpfError> {
+    let map = open_pinned::<Array<MapData, UplinkEntry>>(&Pins::of(bridge), maps::UPLINK)?;
+    let Some(map) = map else { return Ok(None) };
+    let entry = map.get(&0, 0);
+    entry.map(Some).map_err(failed(maps::UPLINK))
+}
+
+/// The policy: prefixes and what [`azure_vnet_abi::Action`] says of them.
+pub fn policy(bridge: &str) -> Result<Vec<(Ipv4Net, u32)>, EbpfError> {
+    let map = open_pinned::<LpmTrie<MapData, PolicyKey, u32>>(&Pins::of(bridge), maps::POLICY)?;
+    let mut prefixes = Vec::new();
+    for entry in map.iter().flat_map(LpmTrie::iter) {
+        let (key, action) = entry.map_err(failed(maps::POLICY))?;
+        let length = u8::try_from(key.prefix_len()).unwrap_or(u8::MAX);
+        let address = Ipv4Addr::from(key.data());
+        prefixes.extend(Ipv4Net::new(address, length).map(|prefix| (prefix, action)));
+    }
+    prefixes.sort_unstable();
+    Ok(prefixes)
+}
+
+/// The pods that the programs know.
+pub fn pods(bridge: &str) -> Result<Vec<(Ipv4Addr, PodEntry)>, EbpfError> {
+    let map = open_pinned::<HashMap<MapData, Be32, PodEntry>>(&Pins::of(bridge), maps::PODS)?;
+    let mut pods = Vec::new();
+    for entry in map.iter().flat_map(HashMap::iter) {
+        let (address, pod) = entry.map_err(failed(maps::PODS))?;
+        pods.push((Ipv4Addr::from(address), pod));
+    }
+    pods.sort_unstable_by_key(|(address, _)| *address);
+    Ok(pods)
+}
+
+/// The flow table. An entry may come twice where others went while it was read.
+pub fn flows(bridge: &str) -> Result<Vec<(FlowKey, Flow)>, EbpfError> {
+    let map = open_flows(bridge)?;
+    let entries = map.iter().flat_map(HashMap::iter).take(MOST_FLOWS);
+    entries
+        .collect::<Result<_, _>>()
+        .map_err(failed(maps::FLOWS))
+}
+
+/// One entry of the flow table.
+pub fn flow(bridge: &str, key: &FlowKey) -> Result<Option<Flow>, EbpfError> {
+    match open_flows(bridge)? {
+        Some(map) => found(map.get(key, 0)).map_err(failed(maps::FLOWS)),
+        None => Ok(None),
+    }
+}
+
+/// The kernel's clock of the flow table now ([`Flow::last_seen`]): it advances with the monotonic clock.
+pub fn jiffies() -> u32 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let hz = u64::from(jiffies_per_second());
+    let (seconds, nanos) = (now.tv_sec.cast_unsigned(), now.tv_nsec.cast_unsigned());
+    let whole = seconds.wrapping_sub(SECONDS_BEFORE_WRAP).wrapping_mul(hz);
+    let ticks = whole.wrapping_add(nanos * hz / 1_000_000_000);
+    // The low half is meant.
+    u32::try_from(ticks & u64::from(u32::MAX)).unwrap_or_default()
+}
+
+/// `CONFIG_HZ`.
+pub fn hz() -> u32 {
+    jiffies_per_second()
+}
+
+fn open_flows(bridge: &str) -> Result<Option<HashMap<MapData, FlowKey, Flow>>, EbpfError> {
+    open_pinned(&Pins::of(bridge), maps::FLOWS)
+}
+
+fn failed(name: &'static str) -> impl Fn(MapError) -> EbpfError {
+    move |source| EbpfError::map(name, source)
+}

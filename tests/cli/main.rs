@@ -1,0 +1,19 @@
+//! The operator's command line on the simulated Azure: what every command prints, compared with `tests/golden/cli`.
+//!
+//! What differs from run to run is normalised first. `UPDATE_GOLDEN=1` writes the files anew.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    missing_docs,
+    reason = "a test fails by panicking"
+)]
+
+mod flows;
+mod golden;
+mod metrics;
+mod not_set_up;
+mod pods;
+mod scene;
+mod status;
+mod usage;
