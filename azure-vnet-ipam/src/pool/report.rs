@@ -48,11 +48,11 @@ impl Pool {
     /// What is known, with the time of the source's last answer.
     pub fn report(&self, fetched_at: u64) -> Report {
         let known: BTreeSet<Ipv4Addr> = self.addresses().collect();
-        let leased: BTreeSet<Ipv4Addr> = self.leases.iter().map(|lease| lease.address).collect();
+        let in_use: BTreeSet<Ipv4Addr> = self.leases.iter().map(|lease| lease.address).collect();
         let subnets = self.subnets.iter().map(|subnet| SubnetReport {
             subnet: subnet.prefix,
             total: subnet.addresses.len(),
-            in_use: subnet.addresses.intersection(&leased).count(),
+            in_use: subnet.addresses.intersection(&in_use).count(),
         });
         let leases = self
             .leases
