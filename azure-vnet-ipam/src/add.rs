@@ -1,7 +1,5 @@
 //! ADD: an address for one attachment.
 
-use std::time::Duration;
-
 use azure_vnet_cni::{
     Add,
     reply::{Dns, Ip, Route, Success},
@@ -13,14 +11,10 @@ use crate::{
     error::Error,
     master, node,
     pool::{self, Key, Lease},
-    source::{self, Found},
-    static_address,
-    store::{Locked, State, Store, now},
+    refresh, static_address,
+    store::{Locked, Store, now},
     warn,
 };
-
-/// For an answer of the source. The host agent is one hop away and answers in milliseconds.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Azure's virtual public address, which serves DNS on every VM whatever the `VNet` is.
 const AZURE_DNS: &str = "168.63.129.16";
@@ -31,72 +25,81 @@ pub fn add(request: &Add) -> Result<Success, Error> {
     if let Some(address) = static_address::requested(request)? {
         config.wanted.address = Some(address);
     }
-    config.wanted.observed = node::observed();
     config.wanted.master = config.master.as_deref().map(master::find).transpose()?;
     let key = Key::new(request.conf.name(), &request.container_id, &request.ifname);
     let store = Store::new(&config.state_dir);
-    let lease = match from_snapshot(&config, &store, &key)? {
-        Some(lease) => lease,
-        None => after_asking(&config, &store, &key)?,
+    let lease = match from_snapshot(&mut config, &store, &key)? {
+        Served::With(lease) => lease,
+        Served::NotYet { outcomes } => after_asking(&mut config, &store, &key, outcomes)?,
     };
     Ok(reply(&lease))
 }
 
-/// The usual case: what the node knows about its pool is fresh, and there is an address left.
-fn from_snapshot(config: &Config, store: &Store, key: &Key) -> Result<Option<Lease>, Error> {
+/// What the snapshot gave.
+enum Served {
+    With(Lease),
+    /// Nothing: the source has to be asked once more than the state that was looked at says.
+    NotYet {
+        outcomes: u64,
+    },
+}
+
+/// The usual case: there is an address in what the node knows about its pool.
+fn from_snapshot(config: &mut Config, store: &Store, key: &Key) -> Result<Served, Error> {
+    // Before the lock, to hold it for less: an address that comes into use meanwhile is in the record.
+    config.wanted.observed = node::observed();
     let mut locked = store.lock()?;
-    if let Some(lease) = locked.state.pool.held(key, &config.wanted)? {
-        return Ok(Some(lease));
+    let outcomes = locked.state.outcomes;
+    // Without, also a lease is not complete: a record that was made again knows addresses only.
+    if !locked.state.has_snapshot() {
+        return Ok(Served::NotYet { outcomes });
     }
-    if locked.state.is_due(now(), config.query_interval) {
-        return Ok(None);
+    if let Some(lease) = locked.state.pool.held(key, &config.wanted)? {
+        return Ok(Served::With(lease));
+    }
+    let is_due = locked.state.is_due(now(), config.query_interval);
+    if is_due && config.source.is_local() {
+        return Ok(Served::NotYet { outcomes });
     }
     match locked.state.pool.lease(key, &config.wanted) {
         Ok(lease) => {
-            locked.commit()?;
-            Ok(Some(lease))
+            if is_due {
+                // Whoever reads this does not ask as well.
+                locked.state.asked_at = now();
+            }
+            record(locked)?;
+            if is_due {
+                refresh::later(&config.source, store);
+            }
+            Ok(Served::With(lease))
         }
         // Somebody may have added addresses to the NIC since: worth a question before giving up.
-        Err(_) => Ok(None),
+        Err(error) if error.may_pass() => Ok(Served::NotYet { outcomes }),
+        Err(error) => Err(error.into()),
     }
 }
 
-/// Asks the source, without the lock, and tries again with what it said.
-fn after_asking(config: &Config, store: &Store, key: &Key) -> Result<Lease, Error> {
-    let asked_at = now();
-    let answer = config.source.fetch(PATIENCE);
+/// Nothing can be had without asking.
+fn after_asking(
+    config: &mut Config,
+    store: &Store,
+    key: &Key,
+    outcomes: u64,
+) -> Result<Lease, Error> {
+    refresh::now(config, store, outcomes)?;
+    config.wanted.observed = node::observed();
     let mut locked = store.lock()?;
-    learn(&mut locked, answer, asked_at)?;
-    let lease = locked.state.pool.lease(key, &config.wanted);
-    // Also when there was no address: the next call need not ask again.
-    locked.commit()?;
-    Ok(lease?)
+    let lease = locked.state.pool.lease(key, &config.wanted)?;
+    record(locked)?;
+    Ok(lease)
 }
 
-/// Puts the answer into the state; without one, an old snapshot is better than no pod.
-fn learn(
-    locked: &mut Locked,
-    answer: Result<Found, source::Error>,
-    asked_at: u64,
-) -> Result<(), source::Error> {
-    let state: &mut State = &mut locked.state;
-    match answer {
-        Ok(found) => {
-            found.warnings.iter().for_each(warn);
-            state.learn(found.subnets, asked_at);
-            Ok(())
-        }
-        Err(cause) if state.has_snapshot() => {
-            let age = now().saturating_sub(state.fetched_at);
-            warn(format_args!(
-                "{}; going on with what was known {age} s ago",
-                chain(&cause)
-            ));
-            state.asked_at = asked_at;
-            Ok(())
-        }
-        Err(cause) => Err(cause),
-    }
+/// Writes the state, and says what background calls could not.
+fn record(mut locked: Locked) -> Result<(), Error> {
+    let notices = std::mem::take(&mut locked.state.notices);
+    locked.commit()?;
+    notices.iter().for_each(warn);
+    Ok(())
 }
 
 fn reply(lease: &Lease) -> Success {
@@ -117,10 +120,4 @@ fn reply(lease: &Lease) -> Success {
         nic: lease.nic.map(String::from),
         ..Success::default()
     }
-}
-
-/// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -9,6 +9,7 @@ use crate::{
     config,
     error::Error,
     pool::{Key, Lease},
+    refresh,
     store::Store,
 };
 
@@ -20,6 +21,8 @@ pub enum Difference {
          delete it"
     )]
     NotReserved { key: Key, reported: String },
+    #[error("{}", refresh::notice_of_loss(.0))]
+    Lost(Lease),
     #[error("{reserved} is reserved for {key}, but its ADD reported {reported}; delete it")]
     Another {
         reserved: Ipv4Addr,
@@ -34,7 +37,12 @@ pub fn check(request: &Check) -> Result<(), Error> {
     let state = Store::new(&config::state_dir(&request.conf)).read()?;
     let reported = addresses(&request.prev);
     let difference = match state.pool.of(&key) {
-        Some(lease) if reports(&request.prev, lease) => return Ok(()),
+        Some(lease) if reports(&request.prev, lease) => {
+            match state.pool.lost().find(|lost| lost.key == key) {
+                Some(lost) => Difference::Lost(lost.clone()),
+                None => return Ok(()),
+            }
+        }
         Some(lease) => Difference::Another {
             reserved: lease.address,
             key,
@@ -48,7 +56,10 @@ pub fn check(request: &Check) -> Result<(), Error> {
 /// Other plugins of the chain may have added addresses of their own.
 fn reports(prev: &Success, lease: &Lease) -> bool {
     let reserved = IpNet::from(lease.address_in_subnet());
-    prev.ips.iter().any(|ip| ip.address == reserved)
+    prev.ips.iter().any(|ip| {
+        // A record that was made again knows addresses only.
+        ip.address == reserved || (!lease.is_subnet_known() && ip.address.addr() == lease.address)
+    })
 }
 
 fn addresses(prev: &Success) -> String {

@@ -2,14 +2,16 @@
 //!
 //! | key | meaning |
 //! |---|---|
-//! | `environment` | where the addresses come from: `azure` (default), the wireserver |
+//! | `environment` | where the addresses come from: `azure` (default), the wireserver; `imds`, the instance metadata service; `file` (or `mas`, `fileIpam`), a list |
 //! | `subnet` | only addresses of this subnet |
-//! | `ipAddress` | only this address, with or without prefix length; the runtime's own request goes before it |
+//! | `ipAddress` | only this address, with or without prefix length; the runtime's own request (`ips`, `IP=`) goes before it |
 //! | `queryInterval` | seconds for which the source's last answer is good, as a string or a number; default 60 |
+//! | `file` | the list of the source `file` instead of `/etc/kubernetes/interfaces.json` |
 //! | `wireserver` | base URL to ask instead of `http://168.63.129.16` |
+//! | `imds` | base URL to ask instead of `http://169.254.169.254` |
 //! | `stateDir` | where the state is kept instead of `/run/azure-vnet` |
 //!
-//! The last two exist for tests and simulators. They are configuration keys and not environment variables,
+//! The last three exist for tests and simulators. They are configuration keys and not environment variables,
 //! because a plugin inherits the runtime's whole environment while the configuration is the operator's alone.
 //! Other keys (`addressSpace`, …) are left alone. Outside of `ipam`, `master` is the name of the NIC whose addresses
 //! will do; without it, the primary NIC's go first, then those of the NIC that has most left.
@@ -37,6 +39,12 @@ const QUERY_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Host of the wireserver; it answers on every Azure VM, and only from the VM itself.
 const WIRESERVER: &str = "http://168.63.129.16";
+
+/// Host of the instance metadata service.
+const IMDS: &str = "http://169.254.169.254";
+
+/// Where the original plugin has its list.
+const FILE: &str = "/etc/kubernetes/interfaces.json";
 
 /// What an ADD is to do.
 #[derive(Debug)]
@@ -70,6 +78,8 @@ struct Ipam {
     ip_address: String,
     query_interval: Option<Value>,
     wireserver: String,
+    imds: String,
+    file: String,
     state_dir: String,
 }
 
@@ -106,18 +116,37 @@ pub fn state_dir(conf: &NetConf) -> PathBuf {
 }
 
 fn source(ipam: &Ipam) -> Result<Source, CniError> {
-    match given(&ipam.environment).unwrap_or("azure") {
-        "azure" => {
-            let base = given(&ipam.wireserver).unwrap_or(WIRESERVER);
-            if !base.starts_with("http://") {
-                return Err(wrong("wireserver", base, "must begin with http://"));
-            }
-            Ok(Source::Wireserver {
-                base: base.trim_end_matches('/').into(),
-            })
-        }
-        other => Err(wrong("environment", other, "must be \"azure\"")),
+    let environment = given(&ipam.environment).unwrap_or("azure");
+    match environment.to_ascii_lowercase().as_str() {
+        "azure" => Ok(Source::Wireserver {
+            base: base("wireserver", &ipam.wireserver, WIRESERVER)?,
+        }),
+        "imds" => Ok(Source::Imds {
+            base: base("imds", &ipam.imds, IMDS)?,
+        }),
+        "file" | "mas" | "fileipam" => Ok(Source::File {
+            path: absolute("file", given(&ipam.file).unwrap_or(FILE))?,
+        }),
+        _ => Err(wrong(
+            "environment",
+            environment,
+            "must be \"azure\", \"imds\" or \"file\" (or \"mas\" or \"fileIpam\", which are the same)",
+        )),
     }
+}
+
+fn base(key: &str, given_value: &str, default: &str) -> Result<String, CniError> {
+    let base = given(given_value).unwrap_or(default);
+    if !base.starts_with("http://") {
+        return Err(wrong(key, base, "must begin with http://"));
+    }
+    Ok(base.trim_end_matches('/').into())
+}
+
+fn absolute(key: &str, text: &str) -> Result<PathBuf, CniError> {
+    Some(PathBuf::from(text))
+        .filter(|path| path.is_absolute())
+        .ok_or_else(|| wrong(key, text, "must be an absolute path"))
 }
 
 fn subnet(text: &str) -> Result<Ipv4Net, CniError> {
@@ -198,15 +227,33 @@ mod tests {
     }
 
     #[test]
+    fn every_source_has_its_names() {
+        let source = |ipam: Value| Config::read(&conf(&ipam)).map(|config| config.source);
+        let default = source(json!({"environment": "imds"})).unwrap();
+        let base = "http://169.254.169.254".into();
+        assert_eq!(default, Source::Imds { base });
+        for name in ["file", "mas", "fileIpam"] {
+            let path = "/etc/kubernetes/interfaces.json".into();
+            let default = source(json!({"environment": name})).unwrap();
+            assert_eq!(default, Source::File { path }, "{name}");
+        }
+        let error = source(json!({"environment": "file", "file": "list.json"})).unwrap_err();
+        assert!(error.msg.contains("absolute"), "{error}");
+        let error = source(json!({"environment": "imds", "imds": "169.254.169.254"}));
+        assert!(error.unwrap_err().msg.contains("ipam.imds"));
+    }
+
+    #[test]
     fn wrong_values_are_named() {
         for (key, value) in [
-            ("environment", json!("mas")),
+            ("environment", json!("null")),
             ("subnet", json!("10.0.0.0")),
             ("ipAddress", json!("fd00::1")),
             ("queryInterval", json!("soon")),
             ("queryInterval", json!(-1)),
             ("queryInterval", json!([])),
             ("wireserver", json!("https://168.63.129.16")),
+            ("file", json!(7)),
             ("stateDir", json!(7)),
         ] {
             let error = Config::read(&conf(&json!({ key: value }))).unwrap_err();

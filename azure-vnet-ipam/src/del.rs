@@ -2,13 +2,7 @@
 
 use azure_vnet_cni::Del;
 
-use crate::{
-    config,
-    error::Error,
-    pool::Key,
-    store::{self, Store},
-    warn,
-};
+use crate::{config, error::Error, pool::Key, store::Store};
 
 /// Gives back what the attachment has, which may be nothing. Neither the source nor the namespace nor a valid
 /// `ipam` section is needed.
@@ -18,16 +12,8 @@ pub fn del(request: &Del) -> Result<(), Error> {
     if !store.exists() {
         return Ok(());
     }
-    let mut locked = match store.lock() {
-        // An error would keep the pod from ever being removed, and there is nothing left to release: ADD
-        // refuses to work until an operator has replaced the state.
-        Err(cause @ store::Error::Unreadable { .. }) => {
-            warn(cause);
-            return Ok(());
-        }
-        other => other?,
-    };
-    if locked.state.pool.release(&key) {
+    let mut locked = store.lock()?;
+    if locked.state.pool.release(&key) || locked.is_healed() {
         locked.commit()?;
     }
     Ok(())

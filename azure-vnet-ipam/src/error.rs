@@ -22,6 +22,8 @@ pub enum Error {
     Master(#[from] master::Error),
     #[error(transparent)]
     Source(#[from] source::Error),
+    #[error("another call has just asked where this VM's addresses are, in vain: {problem}")]
+    NotAnswered { problem: String },
     #[error(transparent)]
     Store(#[from] store::Error),
     #[error(transparent)]
@@ -35,11 +37,13 @@ impl From<Error> for CniError {
         let code = match &error {
             Error::Config(own) => return own.clone(),
             // The wireserver restarts with the host's agent; a lock is held for milliseconds.
-            Error::Source(_) | Error::Store(store::Error::Busy { .. }) => code::TRY_AGAIN,
-            Error::Store(store::Error::Io { .. } | store::Error::Unreadable { .. }) => STATE,
+            Error::Source(_)
+            | Error::NotAnswered { .. }
+            | Error::Store(store::Error::Busy { .. }) => code::TRY_AGAIN,
+            Error::Store(store::Error::Io { .. } | store::Error::Owner { .. }) => STATE,
             Error::Pool(pool::Error::Empty | pool::Error::Exhausted { .. }) => EXHAUSTED,
-            Error::Master(_)
-            | Error::Pool(
+            Error::Master(_) => code::INVALID_CONFIG,
+            Error::Pool(
                 pool::Error::UnknownSubnet { .. }
                 | pool::Error::UnknownAddress { .. }
                 | pool::Error::UnknownNic { .. }

@@ -1,7 +1,7 @@
 //! The CNI IPAM plugin that hands out the secondary addresses of this VM's NICs.
 //!
-//! The walk of an ADD: [`serve`] → `add` → [`config`] → `store` → [`source`] (only when the snapshot is old) →
-//! `pool` → `store`. What is public beside [`serve`] reads input from outside, and is so for the fuzz targets.
+//! The walk of an ADD: [`serve`] → `add` → [`config`] → `store` → `pool` → `store`; [`source`] only where the pool has
+//! nothing to give, and otherwise behind the call (`refresh`). What is public beside [`serve`] reads input from outside, and is so for the fuzz targets.
 
 use std::{
     fmt::Display,
@@ -14,12 +14,16 @@ mod add;
 mod check;
 pub mod config;
 mod del;
+mod detach;
 mod error;
 mod gc;
 mod mac;
 mod master;
 mod node;
 mod pool;
+mod refresh;
+mod regular_file;
+mod salvage;
 pub mod source;
 mod static_address;
 mod status;
@@ -38,14 +42,9 @@ pub fn report(state_dir: &std::path::Path) -> Result<Option<Report>, String> {
         return Ok(None);
     }
     match store.read() {
-        Ok(state) => Ok(Some(state.pool.report(state.fetched_at))),
+        Ok(state) => Ok(Some(state.pool.report(state.fetched_at / 1000))),
         Err(error) => Err(chain(&error)),
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// One call of the plugin.
@@ -64,6 +63,12 @@ pub fn serve(request: Request) -> Result<Outcome, CniError> {
 
 fn done((): ()) -> Outcome {
     Outcome::Done
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// Something the operator should know though the call goes on: one line on standard error.

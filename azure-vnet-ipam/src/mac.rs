@@ -1,6 +1,6 @@
 //! The MAC address of a NIC: what Azure and the kernel both know it by.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, net::Ipv4Addr, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +13,20 @@ pub struct Mac([u8; 6]);
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a MAC address")]
 pub struct NotAMac(String);
+
+impl Mac {
+    /// What a pod of the network plugin has unless the runtime asks for another.
+    pub fn of_pod(address: Ipv4Addr) -> Self {
+        let [a, b, c, d] = address.octets();
+        Mac([0x0a, 0x58, a, b, c, d])
+    }
+}
+
+impl From<[u8; 6]> for Mac {
+    fn from(bytes: [u8; 6]) -> Self {
+        Mac(bytes)
+    }
+}
 
 impl fmt::Display for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

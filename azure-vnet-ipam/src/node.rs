@@ -2,13 +2,18 @@
 //!
 //! Its own are in the kernel's local table, which it consults for every packet that comes in. A pod of this
 //! plugin's, or of the original one, has a permanent neighbour entry on the bridge; a pod of a plugin that routes
-//! has a route of 32 bits. `/proc` shows both tables as text (`net/ipv4/fib_trie.c`, `net/ipv4/arp.c`; the same
+//! has a route of 32 bits. Neighbour entries outlive the pod's link, so one of ours counts only with the forwarding
+//! entry that goes with the link; the original has no such entries, and takes its neighbours away. `/proc` shows both tables as text (`net/ipv4/fib_trie.c`, `net/ipv4/arp.c`; the same
 //! since Linux 2.6.13), in the network namespace of the reader: two reads instead of netlink dumps that may be
 //! interrupted and have to be repeated.
 
-use std::{fs, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    net::Ipv4Addr,
+};
 
-use crate::{pool::Observed, warn};
+use crate::{mac::Mac, pool::Observed, warn};
 
 const FIB: &str = "/proc/self/net/fib_trie";
 const NEIGHBOURS: &str = "/proc/self/net/arp";
@@ -23,9 +28,15 @@ pub fn observed() -> Observed {
     let of =
         |kind: Kind| leaves(&fib).filter_map(move |(address, is)| (is == kind).then_some(address));
     let neighbours = read(NEIGHBOURS);
+    let mut bridges = Bridges::default();
+    let pods = permanent(&neighbours).filter(|neighbour| {
+        neighbour.mac != Mac::of_pod(neighbour.address) || bridges.forward(neighbour)
+    });
     Observed {
         node: of(Kind::Local).collect(),
-        pods: of(Kind::Route).chain(permanent(&neighbours)).collect(),
+        pods: of(Kind::Route)
+            .chain(pods.map(|neighbour| neighbour.address))
+            .collect(),
     }
 }
 
@@ -69,20 +80,57 @@ fn leaves(text: &str) -> impl Iterator<Item = (Ipv4Addr, Kind)> {
     })
 }
 
+struct Neighbour<'a> {
+    address: Ipv4Addr,
+    mac: Mac,
+    device: &'a str,
+}
+
 /// Neighbours that somebody has set.
 ///
 /// ```text
 /// IP address       HW type     Flags       HW address            Mask     Device
 /// 10.0.0.5         0x1         0x6         0a:58:0a:00:00:05     *        azure0
 /// ```
-fn permanent(text: &str) -> impl Iterator<Item = Ipv4Addr> {
+fn permanent(text: &str) -> impl Iterator<Item = Neighbour<'_>> {
     text.lines().filter_map(|line| {
-        let mut words = line.split_ascii_whitespace();
-        let address = words.next()?.parse().ok()?;
-        let flags = words.nth(1)?.strip_prefix("0x")?;
-        let flags = u32::from_str_radix(flags, 16).ok()?;
-        (flags & PERMANENT != 0).then_some(address)
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        let [address, _, flags, mac, _, device] = words[..] else {
+            return None;
+        };
+        let flags = u32::from_str_radix(flags.strip_prefix("0x")?, 16).ok()?;
+        let neighbour = Neighbour {
+            address: address.parse().ok()?,
+            mac: mac.parse().ok()?,
+            device,
+        };
+        (flags & PERMANENT != 0).then_some(neighbour)
     })
+}
+
+/// The forwarding tables of the bridges asked about; none for what does not say.
+#[derive(Default)]
+struct Bridges<'a>(BTreeMap<&'a str, Option<BTreeSet<Mac>>>);
+
+impl<'a> Bridges<'a> {
+    /// Whether a link of the bridge leads to the neighbour; if nobody can say, one may.
+    fn forward(&mut self, neighbour: &Neighbour<'a>) -> bool {
+        let device = neighbour.device;
+        let table = self.0.entry(device).or_insert_with(|| {
+            let path = format!("/sys/class/net/{device}/brforward");
+            fs::read(path).ok().map(|entries| forwarded(&entries))
+        });
+        table
+            .as_ref()
+            .is_none_or(|table| table.contains(&neighbour.mac))
+    }
+}
+
+/// `struct __fdb_entry` of `linux/if_bridge.h`: 16 bytes, the MAC first. Addresses of the bridge itself are not listed.
+fn forwarded(entries: &[u8]) -> BTreeSet<Mac> {
+    let (entries, _) = entries.as_chunks::<16>();
+    let mac = |entry: &[u8; 16]| entry.first_chunk::<6>().copied().map(Mac::from);
+    entries.iter().filter_map(mac).collect()
 }
 
 #[cfg(test)]
@@ -135,7 +183,19 @@ IP address       HW type     Flags       HW address            Mask     Device
 10.0.0.7
 nonsense         0x1         0xzz
 ";
-        let found: Vec<Ipv4Addr> = permanent(text).collect();
-        assert_eq!(found, [Ipv4Addr::new(10, 0, 0, 5)]);
+        let found: Vec<_> = permanent(text).collect();
+        let [pod] = &found[..] else {
+            panic!("{} found", found.len())
+        };
+        assert_eq!((pod.address, pod.device), ([10, 0, 0, 5].into(), "azure0"));
+        assert_eq!(pod.mac, Mac::of_pod(pod.address));
+    }
+
+    #[test]
+    fn a_forwarding_table_is_a_list_of_macs() {
+        let mac = Mac::of_pod([10, 0, 0, 5].into());
+        let entry = [0x0a, 0x58, 10, 0, 0, 5, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        assert_eq!(forwarded(&entry), [mac].into());
+        assert_eq!(forwarded(&entry[..15]), BTreeSet::new());
     }
 }

@@ -52,6 +52,9 @@ pub struct Lease {
     /// As in [`Subnet`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nic: Option<Mac>,
+    /// Whether the original plugin gave it: its key is the container alone, and it may be long gone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub imported: bool,
 }
 
 /// Every address of the node, free and in use.
@@ -112,6 +115,23 @@ pub enum Error {
     HoldsAnother { held: Ipv4Addr, wanted: String },
 }
 
+impl Error {
+    /// Whether more addresses on the NICs would help.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Error::Empty
+            | Error::Exhausted { .. }
+            | Error::UnknownNic { .. }
+            | Error::UnknownSubnet { .. }
+            | Error::UnknownAddress { .. } => true,
+            Error::Taken { .. }
+            | Error::OnNode { .. }
+            | Error::OnUnknownPod { .. }
+            | Error::HoldsAnother { .. } => false,
+        }
+    }
+}
+
 impl Key {
     pub fn new(network: &str, container_id: &str, ifname: &str) -> Self {
         Key {
@@ -119,6 +139,11 @@ impl Key {
             container_id: container_id.into(),
             ifname: ifname.into(),
         }
+    }
+
+    /// Any attachment of the container.
+    pub fn of_container(container_id: &str) -> Self {
+        Key::new("", container_id, "")
     }
 }
 
@@ -129,6 +154,9 @@ impl fmt::Display for Key {
             container_id,
             ifname,
         } = self;
+        if network.is_empty() {
+            return write!(f, "container {container_id:?} of the original plugin");
+        }
         write!(
             f,
             "container {container_id:?}, interface {ifname:?}, network {network:?}"
@@ -137,6 +165,45 @@ impl fmt::Display for Key {
 }
 
 impl Lease {
+    /// A lease of which only the address is known, until the source says where it belongs.
+    pub fn in_unknown_subnet(key: Key, address: Ipv4Addr) -> Self {
+        Lease {
+            key,
+            address,
+            subnet: address.into(),
+            nic: None,
+            imported: false,
+        }
+    }
+
+    /// A lease that the original plugin gave.
+    pub fn imported(key: Key, address: Ipv4Addr) -> Self {
+        Lease {
+            imported: true,
+            ..Lease::in_unknown_subnet(key, address)
+        }
+    }
+
+    /// No subnet of Azure's is one address.
+    pub fn is_subnet_known(&self) -> bool {
+        self.subnet.prefix_len() < Ipv4Net::from(self.address).prefix_len()
+    }
+
+    fn is_of(&self, key: &Key) -> bool {
+        self.key == *key || (self.imported && self.key.container_id == key.container_id)
+    }
+
+    /// Takes over the subnet that turned out to hold the address.
+    fn settle(&mut self, subnets: &[Subnet]) {
+        let its = |subnet: &&Subnet| subnet.addresses.contains(&self.address);
+        if let Some(subnet) = subnets.iter().find(its)
+            && !self.is_subnet_known()
+        {
+            self.subnet = subnet.prefix;
+            self.nic = subnet.nic;
+        }
+    }
+
     /// The address with its subnet's prefix length.
     pub fn address_in_subnet(&self) -> Ipv4Net {
         // The length is that of another Ipv4Net, so the fallback is never taken.
@@ -156,11 +223,39 @@ pub fn is_reserved(address: Ipv4Addr, subnet: Ipv4Net) -> bool {
 }
 
 impl Pool {
-    /// Replaces what is known about the NICs. Leases stay, whatever has become of their addresses.
-    pub fn refresh(&mut self, subnets: Vec<Subnet>) {
+    /// A pool of which only the leases are known.
+    pub fn of_leases(leases: Vec<Lease>) -> Self {
+        Pool {
+            leases,
+            ..Pool::default()
+        }
+    }
+
+    /// Replaces what is known about the NICs. Leases stay, whatever has become of their addresses; returned are those
+    /// that have lost theirs now.
+    pub fn refresh(&mut self, subnets: Vec<Subnet>) -> Vec<Lease> {
+        let before: BTreeSet<Ipv4Addr> = self.addresses().collect();
         self.subnets = subnets;
+        for lease in &mut self.leases {
+            lease.settle(&self.subnets);
+        }
         let known: BTreeSet<Ipv4Addr> = self.addresses().collect();
         self.released.retain(|address, _| known.contains(address));
+        let lost =
+            |lease: &&Lease| before.contains(&lease.address) && !known.contains(&lease.address);
+        self.leases.iter().filter(lost).cloned().collect()
+    }
+
+    /// Whether this is what is known about the NICs.
+    pub fn is_as(&self, subnets: &[Subnet]) -> bool {
+        self.subnets == subnets
+    }
+
+    /// The leases whose addresses the NICs do not have any more.
+    pub fn lost(&self) -> impl Iterator<Item = &Lease> {
+        let known: BTreeSet<Ipv4Addr> = self.addresses().collect();
+        let lost = move |lease: &&Lease| !known.contains(&lease.address);
+        self.leases.iter().filter(lost)
     }
 
     /// The lease of `key`.
@@ -196,12 +291,16 @@ impl Pool {
         if let Some(lease) = self.held(key, wanted)? {
             return Ok(lease);
         }
+        if matches!(self.choose(wanted), Err(Error::Exhausted { .. })) {
+            self.reclaim(&wanted.observed);
+        }
         let (address, subnet) = self.choose(wanted)?;
         let lease = Lease {
             key: key.clone(),
             address,
             subnet: subnet.prefix,
             nic: subnet.nic,
+            imported: false,
         };
         self.leases.push(lease.clone());
         Ok(lease)
@@ -209,12 +308,20 @@ impl Pool {
 
     /// Gives back the lease of `key`; whether there was one.
     pub fn release(&mut self, key: &Key) -> bool {
-        !self.release_where(|lease| lease.key == *key).is_empty()
+        !self.release_where(|lease| lease.is_of(key)).is_empty()
     }
 
     /// Gives back the leases of `network` whose attachments are not among `valid`: those leases.
     pub fn release_all_but(&mut self, network: &str, valid: &BTreeSet<Key>) -> Vec<Lease> {
-        self.release_where(|lease| lease.key.network == network && !valid.contains(&lease.key))
+        self.release_where(|lease| {
+            let its = lease.key.network == network || lease.imported;
+            its && !valid.iter().any(|key| lease.is_of(key))
+        })
+    }
+
+    /// Gives back what the original plugin left in use though the kernel knows of no such pod: it leaks addresses.
+    pub fn reclaim(&mut self, observed: &Observed) -> Vec<Lease> {
+        self.release_where(|lease| lease.imported && !observed.pods.contains(&lease.address))
     }
 
     /// No address is in use any more: the node was booted, and its pods are gone.

@@ -7,15 +7,17 @@ use azure_vnet_cni::{CniError, Status};
 use crate::{
     config::Config,
     error::Error,
-    master, node,
+    master, node, refresh,
     store::{self, State, Store},
+    warn,
 };
 
 /// For an answer of the source: runtimes ask every few seconds, and the host agent answers in milliseconds.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Succeeds if an ADD could; an error says why not and what to do. Nothing is changed and no lock is taken,
-/// and the source is asked only if it has never answered an ADD.
+/// and the source is asked only if it has never answered an ADD. Pods whose addresses the VM has lost are named on
+/// standard error: they are no reason to keep new ones away.
 pub fn status(request: &Status) -> Result<(), CniError> {
     let config = Config::read(&request.conf)?;
     ready(config).map_err(|error| {
@@ -27,10 +29,18 @@ pub fn status(request: &Status) -> Result<(), CniError> {
 fn ready(mut config: Config) -> Result<(), Error> {
     config.wanted.observed = node::observed();
     config.wanted.master = config.master.as_deref().map(master::find).transpose()?;
-    let mut state = Store::new(&config.state_dir).read()?;
+    let store = Store::new(&config.state_dir);
+    store.is_writable()?;
+    let mut state = store.read()?;
     if !state.has_snapshot() {
         ask(&config, &mut state)?;
     }
+    state
+        .pool
+        .lost()
+        .map(refresh::notice_of_loss)
+        .for_each(warn);
+    state.pool.reclaim(&config.wanted.observed);
     state.pool.choose(&config.wanted)?;
     Ok(())
 }

@@ -3,28 +3,38 @@
 //! `ipam.lock` is locked (flock) while the record is read and written, and never across network I/O. The
 //! record is kept twice, `ipam.json` and `ipam.json.backup`, each replaced by rename, the backup first. So
 //! the backup is never older than the record, and falling back to it cannot forget an address that is in use,
-//! as falling back to a previous generation would.
+//! as falling back to a previous generation would. Without either, the record is made again from what the node
+//! shows ([`heal`]); files that could not be read are kept under `….damaged`.
 
 use std::{
     fs::{self, DirBuilder, File},
     io,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
+use rustix::{
+    fs::{Access, access},
+    io::Errno,
+    process::geteuid,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    pool::{Pool, Subnet},
+    pool::{Lease, Pool, Subnet},
     warn,
 };
 
 mod document;
+mod heal;
 mod lock;
+mod original;
 
-/// A critical section takes about a millisecond; this is hundreds of pods at once, or a stopped process.
-const LOCK_LIMIT: Duration = Duration::from_secs(10);
+use document::Damage;
+
+/// A critical section takes about a millisecond; this is thousands of pods at once, or a stopped process.
+const LOCK_LIMIT: Duration = Duration::from_secs(30);
 
 /// A new one at every boot, random (`random(4)`).
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -42,10 +52,19 @@ pub struct State {
     boot_id: String,
     /// Counts the writes.
     generation: u64,
-    /// When the source was last asked, with or without success; seconds since 1970.
+    /// When the source was last asked, with or without success; milliseconds since 1970.
     pub asked_at: u64,
-    /// When it last answered; 0 if it never has.
+    /// When the question was put that it last answered; 0 if it never has.
     pub fetched_at: u64,
+    /// How often it was asked to the end, with or without success: whoever sees another number need not ask.
+    #[serde(default)]
+    pub outcomes: u64,
+    /// Why it did not answer the last question; empty if it did.
+    #[serde(default)]
+    pub problem: String,
+    /// What a call without standard error wants to be said.
+    #[serde(default)]
+    pub notices: Vec<String>,
     pub pool: Pool,
 }
 
@@ -54,8 +73,18 @@ pub struct State {
 pub struct Locked {
     pub state: State,
     dir: PathBuf,
+    healing: Healing,
     /// Unlocked when closed, by the kernel if we die.
     _lock: File,
+}
+
+/// What was wrong with the files.
+#[derive(Debug, Default)]
+struct Healing {
+    /// Those that are in the way and are not a record.
+    damaged: Vec<PathBuf>,
+    /// What to say of it.
+    notice: Option<String>,
 }
 
 /// Why the record cannot be had.
@@ -63,7 +92,7 @@ pub struct Locked {
 pub enum Error {
     #[error("{} is locked by another process for more than {limit:?}; try again", path.display())]
     Busy { path: PathBuf, limit: Duration },
-    #[error("cannot {action} {}", path.display())]
+    #[error("cannot {action} {}{}", path.display(), advice(cause))]
     Io {
         action: &'static str,
         path: PathBuf,
@@ -71,15 +100,11 @@ pub enum Error {
         cause: io::Error,
     },
     #[error(
-        "the record of pod addresses, {}, and its backup are both damaged ({record}; {backup}), so nobody \
-         knows which addresses are in use; drain this node, remove both files, and let the pods come back",
+        "{} belongs to user {owner}, who could give a pod another pod's address; make it root's (chown root), or \
+         remove it",
         path.display()
     )]
-    Unreadable {
-        path: PathBuf,
-        record: document::Damage,
-        backup: document::Damage,
-    },
+    Owner { path: PathBuf, owner: u32 },
 }
 
 impl Error {
@@ -91,6 +116,23 @@ impl Error {
             cause,
         }
     }
+
+    fn is_full(&self) -> bool {
+        matches!(self, Error::Io { cause, .. }
+            if matches!(Errno::from_io_error(cause), Some(Errno::NOSPC | Errno::DQUOT)))
+    }
+}
+
+/// What to do, where the kernel's words do not say it.
+fn advice(cause: &io::Error) -> &'static str {
+    match Errno::from_io_error(cause) {
+        Some(Errno::NOSPC | Errno::DQUOT) => "; make room there",
+        Some(Errno::ROFS) => "; mount it writable, or choose another ipam.stateDir",
+        Some(Errno::ISDIR | Errno::NOTDIR | Errno::NOTEMPTY | Errno::LOOP | Errno::NXIO) => {
+            "; remove what is in its place"
+        }
+        _ => "",
+    }
 }
 
 impl Store {
@@ -98,9 +140,9 @@ impl Store {
         Store { dir: dir.into() }
     }
 
-    /// Whether any call has ever recorded something here.
+    /// Whether any call, of this plugin or the original one, has ever recorded something here.
     pub fn exists(&self) -> bool {
-        self.dir.exists()
+        self.dir.exists() || original::exists(&self.dir)
     }
 
     /// Whether there is a record.
@@ -110,7 +152,18 @@ impl Store {
 
     /// Reads the record without the lock. As it is replaced as a whole, it is what was true a moment ago.
     pub fn read(&self) -> Result<State, Error> {
-        Ok(read(&self.dir)?.in_boot(boot_id()?))
+        let (state, healing) = read(&self.dir)?;
+        healing.notice.iter().for_each(warn);
+        Ok(state)
+    }
+
+    /// Whether an ADD could record anything.
+    pub fn is_writable(&self) -> Result<(), Error> {
+        match access(&self.dir, Access::WRITE_OK) {
+            // The ADD makes it.
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(Error::io("write to", &self.dir)(errno.into())),
+        }
     }
 
     /// Locks and reads the record, which is empty at first and after a boot.
@@ -118,35 +171,99 @@ impl Store {
         self.lock_within(LOCK_LIMIT)
     }
 
+    /// Waits until no other call asks the source, for at most `limit`: then two ask, which does no harm.
+    pub fn turn(&self, limit: Duration) -> Result<Option<File>, Error> {
+        self.create()?;
+        match lock::acquire(&self.dir.join("ipam.ask.lock"), limit) {
+            Ok(turn) => Ok(Some(turn)),
+            Err(Error::Busy { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     fn lock_within(&self, limit: Duration) -> Result<Locked, Error> {
-        // Root's alone: whoever can write here can give a pod another pod's address.
+        self.create()?;
+        let lock = lock::acquire(&self.dir.join("ipam.lock"), limit)?;
+        let (state, healing) = read(&self.dir)?;
+        Ok(Locked {
+            state,
+            dir: self.dir.clone(),
+            healing,
+            _lock: lock,
+        })
+    }
+
+    /// Makes sure that only root can write here: whoever can gives a pod another pod's address.
+    fn create(&self) -> Result<(), Error> {
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&self.dir)
             .map_err(Error::io("create", &self.dir))?;
-        let lock = lock::acquire(&self.dir.join("ipam.lock"), limit)?;
-        Ok(Locked {
-            state: self.read()?,
-            dir: self.dir.clone(),
-            _lock: lock,
-        })
+        let metadata = fs::metadata(&self.dir).map_err(Error::io("look at", &self.dir))?;
+        let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
+        if owner != geteuid().as_raw() {
+            let path = self.dir.clone();
+            return Err(Error::Owner { path, owner });
+        }
+        if mode & 0o022 == 0 {
+            return Ok(());
+        }
+        warn(format_args!(
+            "{} was writable for others (mode {mode:o}), and is not any more",
+            self.dir.display()
+        ));
+        fs::set_permissions(&self.dir, PermissionsExt::from_mode(mode & !0o022))
+            .map_err(Error::io("change the mode of", &self.dir))
     }
 }
 
 impl Locked {
+    /// Whether the record is better than what is on disk.
+    pub fn is_healed(&self) -> bool {
+        self.healing.notice.is_some()
+    }
+
     /// Makes the state the record, on disk when this returns.
     pub fn commit(&mut self) -> Result<(), Error> {
+        let (record, backup) = (record_path(&self.dir), backup_path(&self.dir));
         self.state.generation += 1;
-        document::write(&backup_path(&self.dir), &self.state)?;
-        document::write(&record_path(&self.dir), &self.state)
+        let bytes = document::encode(&self.state)
+            .map_err(|cause| Error::io("encode", &record)(cause.into()))?;
+        for path in &self.healing.damaged {
+            keep_aside(path)?;
+        }
+        // It is not looked at as long as the record is good.
+        if backup.is_dir() {
+            keep_aside(&backup)?;
+        }
+        let written =
+            document::write(&backup, &bytes).and_then(|()| document::write(&record, &bytes));
+        match written {
+            Err(error) if error.is_full() => {
+                warn(format_args!(
+                    "{error}; going on with one copy of the record"
+                ));
+                // It would not be as new as the record from now on; and the record may fit into its room.
+                let _ = fs::remove_file(&backup);
+                document::write(&record, &bytes)
+            }
+            written => written,
+        }?;
+        std::mem::take(&mut self.healing)
+            .notice
+            .iter()
+            .for_each(warn);
+        Ok(())
     }
 }
 
 impl State {
     /// Whether the source should be asked again: never asked, longer ago than `interval`, or the clock jumped.
     pub fn is_due(&self, now: u64, interval: Duration) -> bool {
-        !self.has_snapshot() || now < self.asked_at || now - self.asked_at >= interval.as_secs()
+        !self.has_snapshot()
+            || now < self.asked_at
+            || u128::from(now - self.asked_at) >= interval.as_millis()
     }
 
     /// Whether the source has ever answered.
@@ -154,13 +271,16 @@ impl State {
         self.fetched_at != 0
     }
 
-    /// Takes over an answer to a question of `asked_at`, unless another call has had a later one.
-    pub fn learn(&mut self, subnets: Vec<Subnet>, asked_at: u64) {
-        if asked_at >= self.fetched_at {
-            self.pool.refresh(subnets);
-            self.asked_at = asked_at;
-            self.fetched_at = asked_at;
+    /// Takes over an answer to a question of `asked_at`, unless another call has had a later one. Returns the leases
+    /// that have lost their addresses by it.
+    pub fn learn(&mut self, subnets: Vec<Subnet>, asked_at: u64) -> Vec<Lease> {
+        if asked_at < self.fetched_at {
+            return Vec::new();
         }
+        self.asked_at = asked_at.max(self.asked_at);
+        self.fetched_at = asked_at;
+        self.problem.clear();
+        self.pool.refresh(subnets)
     }
 
     /// The state as it is in this boot: pods do not survive one.
@@ -173,11 +293,11 @@ impl State {
     }
 }
 
-/// Seconds of the wall clock since 1970; it outlives the process, and a jump of it costs one question.
+/// Milliseconds of the wall clock since 1970; it outlives the process, and a jump of it costs one question.
 pub fn now() -> u64 {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
+        .map_or(0, |since| since.as_millis().try_into().unwrap_or(u64::MAX))
 }
 
 fn record_path(dir: &Path) -> PathBuf {
@@ -188,34 +308,50 @@ fn backup_path(dir: &Path) -> PathBuf {
     dir.join("ipam.json.backup")
 }
 
-fn read(dir: &Path) -> Result<State, Error> {
-    let path = record_path(dir);
-    let record = match document::read(&path)? {
-        Ok(Some(state)) => return Ok(state),
-        Ok(None) => None,
-        Err(damage) => Some(damage),
-    };
-    match (record, document::read(&backup_path(dir))?) {
-        (None, Ok(None)) => Ok(State::default()),
-        (record, Ok(Some(state))) => {
-            let why = record.map_or("missing".to_owned(), |damage| damage.to_string());
-            warn(format_args!(
-                "{} is {why}; going on with its backup",
-                path.display()
-            ));
-            Ok(state)
+/// The state, and how it had to be had.
+fn read(dir: &Path) -> Result<(State, Healing), Error> {
+    let boot_id = boot_id()?;
+    let (mut damaged, mut problems) = (Vec::new(), Vec::new());
+    for path in [record_path(dir), backup_path(dir)] {
+        match document::read(&path)? {
+            Ok(state) => {
+                let notice = problems.pop();
+                let notice = notice.map(|problem: String| problem + "; going on with its backup");
+                return Ok((state.in_boot(boot_id), Healing { damaged, notice }));
+            }
+            Err(damage) => {
+                problems.push(format!("{} is {damage}", path.display()));
+                if !matches!(damage, Damage::Missing) {
+                    damaged.push(path);
+                }
+            }
         }
-        (record, Err(backup)) => Err(Error::Unreadable {
-            path,
-            record: record.unwrap_or(document::Damage::Missing),
-            backup,
-        }),
-        (Some(record), Ok(None)) => Err(Error::Unreadable {
-            path,
-            record,
-            backup: document::Damage::Missing,
-        }),
     }
+    let leases = heal::leases(dir, &damaged, &boot_id);
+    // Both are missing before the first ADD.
+    let notice = (!damaged.is_empty() || !leases.is_empty()).then(|| {
+        let (problems, count) = (problems.join(" and "), leases.len());
+        format!("{problems}; made the record of pod addresses again: {count} in use")
+    });
+    let state = State {
+        boot_id,
+        pool: Pool::of_leases(leases),
+        ..State::default()
+    };
+    Ok((state, Healing { damaged, notice }))
+}
+
+/// Keeps what a file holds for whoever wants to know what happened. The file itself stays until it is replaced.
+fn keep_aside(path: &Path) -> Result<(), Error> {
+    let aside = path.with_added_extension("damaged");
+    let _ = fs::remove_file(&aside);
+    if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
+        // No rename of a file replaces a directory.
+        return fs::rename(path, &aside).map_err(Error::io("move away", path));
+    }
+    // Not all file systems have links, and not having the copy is no reason to refuse a pod.
+    let _ = fs::hard_link(path, &aside);
+    Ok(())
 }
 
 fn boot_id() -> Result<String, Error> {

@@ -49,6 +49,16 @@ fn wireserver() {
     fuzz("wireserver", targets::wireserver);
 }
 
+#[test]
+fn imds() {
+    fuzz("imds", targets::imds);
+}
+
+#[test]
+fn address_file() {
+    fuzz("address-file", targets::address_file);
+}
+
 /// Depth that a few bytes more each would not reach; the same for every target.
 #[test]
 fn depth_does_not_exhaust_the_stack() {
@@ -58,6 +68,8 @@ fn depth_does_not_exhaust_the_stack() {
             targets::configuration,
             targets::cni_args,
             targets::prev_result,
+            targets::imds,
+            targets::address_file,
         ] {
             target(input.as_bytes());
         }

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use azure_vnet_cni::{CniError, Environment, Request, SUPPORTED, reply::Success};
-use azure_vnet_ipam::source::wireserver;
+use azure_vnet_ipam::source::{self, Found};
 
 /// A configuration that is good for every command, for the targets that are about something else.
 const CONFIGURATION: &[u8] =
@@ -76,12 +76,23 @@ pub fn prev_result(json: &[u8]) -> bool {
 
 /// The wireserver's list of addresses.
 pub fn wireserver(xml: &[u8]) -> bool {
-    let Ok(xml) = std::str::from_utf8(xml) else {
-        return false;
-    };
-    let Ok(found) = wireserver::parse(xml) else {
-        return false;
-    };
+    let found = std::str::from_utf8(xml).map(source::wireserver::parse);
+    matches!(found, Ok(Ok(found)) if gives_addresses(&found))
+}
+
+/// The metadata service's list of addresses.
+pub fn imds(json: &[u8]) -> bool {
+    let found = std::str::from_utf8(json).map(source::imds::parse);
+    matches!(found, Ok(Ok(found)) if gives_addresses(&found))
+}
+
+/// The operator's list of addresses.
+pub fn address_file(json: &[u8]) -> bool {
+    source::file::parse(json).is_ok_and(|found| gives_addresses(&found))
+}
+
+/// Whether there is any; and each of them only where it may be, and once.
+fn gives_addresses(found: &Found) -> bool {
     let mut seen = BTreeSet::new();
     for subnet in &found.subnets {
         for address in &subnet.addresses {
@@ -91,6 +102,7 @@ pub fn wireserver(xml: &[u8]) -> bool {
             assert!(seen.insert(*address), "{address} could be given twice");
         }
     }
+    assert!(found.warnings.len() < 20, "{}", found.warnings.len());
     !seen.is_empty()
 }
 

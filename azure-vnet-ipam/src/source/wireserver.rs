@@ -3,84 +3,27 @@
 //! The request and the document are those of Azure's own plugins; there is no public reference.
 //! `MacAddress` may be `*`, which is any NIC.
 
-use std::{
-    io::{self, Read},
-    time::Duration,
-};
+use std::time::Duration;
 
 use roxmltree::{Document, Node};
 
 use super::{
-    Found,
+    Error, Found,
+    http::Question,
     listing::{self, Interface, Listed, ListedSubnet},
 };
 
 const PATH: &str = "/machine/plugins?comp=nmagent&type=getinterfaceinfov1";
 
-/// A NIC has at most 256 ipconfigs of some 60 bytes each.
-const MAX_BYTES: u64 = 1 << 20;
-
-/// Why the addresses of this VM are not known.
-#[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "each variant's message is its meaning")]
-pub enum Error {
-    #[error(
-        "no answer from the wireserver at {url} within {} s; is this an Azure VM, and may this process \
-         connect to it?",
-        limit.as_secs()
-    )]
-    Request {
-        url: String,
-        limit: Duration,
-        #[source]
-        cause: minreq::Error,
-    },
-    #[error("the wireserver at {url} answered with status {status}")]
-    Status { url: String, status: u16 },
-    #[error("reading the answer of the wireserver at {url} failed")]
-    Read {
-        url: String,
-        #[source]
-        cause: io::Error,
-    },
-    #[error("the answer of the wireserver at {url} is larger than {MAX_BYTES} bytes")]
-    TooLarge { url: String },
-    #[error("the answer of the wireserver at {url} is not the expected XML: {problem}")]
-    Form { url: String, problem: String },
-}
-
-/// Asks the wireserver at `base`; `limit` is for connecting and reading together, in whole seconds.
+/// Asks the wireserver at `base`; `limit` is for all attempts together.
 pub(super) fn fetch(base: &str, limit: Duration) -> Result<Found, Error> {
-    let url = format!("{base}{PATH}");
-    let xml = get(&url, limit)?;
-    parse(&xml).map_err(|problem| Error::Form { url, problem })
-}
-
-fn get(url: &str, limit: Duration) -> Result<String, Error> {
-    let url = || url.to_owned();
-    let response = minreq::get(url())
-        .with_timeout(limit.as_secs())
-        .with_follow_redirects(false)
-        .send_lazy()
-        .map_err(|cause| Error::Request {
-            url: url(),
-            limit,
-            cause,
-        })?;
-    if response.status_code != 200 {
-        return Err(Error::Status {
-            url: url(),
-            status: response.status_code,
-        });
-    }
-    let mut xml = String::new();
-    let mut body = response.take(MAX_BYTES + 1);
-    body.read_to_string(&mut xml)
-        .map_err(|cause| Error::Read { url: url(), cause })?;
-    if body.limit() == 0 {
-        return Err(Error::TooLarge { url: url() });
-    }
-    Ok(xml)
+    let question = Question {
+        name: "the wireserver",
+        url: format!("{base}{PATH}"),
+        header: None,
+    };
+    let xml = question.ask(limit)?;
+    parse(&xml).map_err(|problem| question.not("XML", problem))
 }
 
 /// The secondary addresses in the document.

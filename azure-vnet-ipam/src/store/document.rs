@@ -11,9 +11,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::{Error, State};
+use crate::regular_file;
 
 /// Of the form of the file; a plugin that finds another one must not guess.
 const VERSION: u32 = 1;
+
+/// 250 pods and their pool take some 60 KiB.
+pub(super) const MAX_BYTES: u64 = 16 << 20;
 
 /// The checksum is over the exact bytes of `state`.
 #[derive(Serialize, Deserialize)]
@@ -24,43 +28,52 @@ struct Envelope {
 }
 
 /// Why a file is not a record.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum Damage {
     #[error("missing")]
     Missing,
+    #[error("empty")]
+    Empty,
     #[error("not JSON: {0}")]
     Json(String),
     #[error("of version {0}, which this plugin does not know")]
     Version(u32),
     #[error("damaged: its checksum is wrong")]
     Checksum,
+    #[error(transparent)]
+    Unfit(regular_file::Error),
 }
 
-/// The state in `path`; `None` if the file is missing or empty.
-pub(super) fn read(path: &Path) -> Result<Result<Option<State>, Damage>, Error> {
-    match fs::read(path) {
-        Ok(bytes) if bytes.is_empty() => Ok(Ok(None)),
-        Ok(bytes) => Ok(decode(&bytes).map(Some)),
-        Err(cause) if cause.kind() == ErrorKind::NotFound => Ok(Ok(None)),
-        Err(cause) => Err(Error::io("read", path)(cause)),
+/// The state in `path`.
+pub(super) fn read(path: &Path) -> Result<Result<State, Damage>, Error> {
+    match regular_file::read_own(path, MAX_BYTES) {
+        Ok(bytes) if bytes.is_empty() => Ok(Err(Damage::Empty)),
+        Ok(bytes) => Ok(decode(&bytes)),
+        Err(regular_file::Error::Io(cause)) if cause.kind() == ErrorKind::NotFound => {
+            Ok(Err(Damage::Missing))
+        }
+        Err(regular_file::Error::Io(cause)) => Err(Error::io("read", path)(cause)),
+        Err(unfit) => Ok(Err(Damage::Unfit(unfit))),
     }
 }
 
 /// Replaces `path`: after a crash at any point it has the old bytes or the new ones.
-pub(super) fn write(path: &Path, state: &State) -> Result<(), Error> {
-    let bytes = encode(state).map_err(|cause| Error::io("encode", path)(cause.into()))?;
-    let new = path.with_extension("new");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&new)
-        .map_err(Error::io("create", &new))?;
-    file.write_all(&bytes)
-        .and_then(|()| file.sync_all())
-        .map_err(Error::io("write", &new))?;
-    fs::rename(&new, path).map_err(Error::io("replace", path))?;
+pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let new = path.with_added_extension("new");
+    // What a call left that was killed here, and whatever else it may be: it is not opened.
+    match fs::remove_file(&new) {
+        Err(cause) if cause.kind() != ErrorKind::NotFound => {
+            return Err(Error::io("remove", &new)(cause));
+        }
+        _ => {}
+    }
+    let replaced = write_new(&new, bytes)
+        .and_then(|()| fs::rename(&new, path).map_err(Error::io("replace", path)));
+    if replaced.is_err() {
+        // It would keep the room that the next attempt needs.
+        let _ = fs::remove_file(&new);
+    }
+    replaced?;
     // The rename itself is in the directory.
     let dir = path.parent().unwrap_or(Path::new("/"));
     File::open(dir)
@@ -68,7 +81,20 @@ pub(super) fn write(path: &Path, state: &State) -> Result<(), Error> {
         .map_err(Error::io("sync", dir))
 }
 
-fn encode(state: &State) -> serde_json::Result<Vec<u8>> {
+fn write_new(new: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(new)
+        .map_err(Error::io("create", new))?;
+    file.write_all(bytes)
+        .and_then(|()| file.sync_all())
+        .map_err(Error::io("write", new))
+}
+
+/// The bytes of a file with this state.
+pub(super) fn encode(state: &State) -> serde_json::Result<Vec<u8>> {
     let state = to_raw_value(state)?;
     let envelope = Envelope {
         version: VERSION,

@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::fs::OFlags;
+
 use super::Error;
 
 /// Pauses between attempts: short first, as a holder is done within milliseconds.
@@ -22,6 +24,8 @@ pub(super) fn acquire(path: &Path, limit: Duration) -> Result<File, Error> {
         .create(true)
         .truncate(false)
         .mode(0o600)
+        // Nothing but a file: not what a link leads to, and no waiting for the reader of a FIFO.
+        .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
         .open(path)
         .map_err(Error::io("open", path))?;
     let mut pause = FIRST_PAUSE;

@@ -5,6 +5,10 @@ use tempfile::TempDir;
 use super::*;
 use crate::pool::{Key, Wanted};
 
+fn write(path: &Path, state: &State) {
+    document::write(path, &document::encode(state).unwrap()).unwrap();
+}
+
 const SHORT: Duration = Duration::from_millis(30);
 
 /// A store with a pool of ten addresses, of which `c1` has one.
@@ -75,46 +79,103 @@ fn a_boot_frees_every_address_and_keeps_the_pool() {
     );
 }
 
-/// Every way a file can be broken: the record is healed from the backup and nothing in use is forgotten.
-#[test]
-fn a_damaged_record_is_replaced_by_its_backup() {
-    let (dir, store) = used();
-    let path = record_path(dir.path());
-    let good = fs::read(&path).unwrap();
-    let mut flipped = good.clone();
+/// Every way in which the bytes of a file can be wrong.
+fn broken(good: &[u8]) -> [Vec<u8>; 6] {
+    let mut flipped = good.to_vec();
     let digit = good.windows(2).position(|pair| pair == b"10").unwrap();
     flipped[digit] = b'2';
-    let newer = String::from_utf8(good.clone()).unwrap();
+    let newer = String::from_utf8(good.to_vec()).unwrap();
     let newer = newer.replace("\"version\":1", "\"version\":2");
-    for damaged in [
+    [
         flipped,
         good[..good.len() / 2].to_vec(),
         vec![0; good.len()],
         b"{}".to_vec(),
         newer.into_bytes(),
         vec![],
-    ] {
+    ]
+}
+
+#[test]
+fn a_damaged_record_is_replaced_by_its_backup() {
+    let (dir, store) = used();
+    let path = record_path(dir.path());
+    for damaged in broken(&fs::read(&path).unwrap()) {
         fs::write(&path, &damaged).unwrap();
         let mut locked = store.lock().unwrap();
-        assert!(holds(&locked.state, "c1"));
+        assert!(holds(&locked.state, "c1") && locked.is_healed());
         locked.commit().unwrap();
         drop(locked);
-        assert!(document::read(&path).unwrap().unwrap().is_some());
+        assert!(document::read(&path).unwrap().is_ok());
+        assert!(!store.lock().unwrap().is_healed());
+        assert_eq!(
+            fs::read(dir.path().join("ipam.json.damaged")).unwrap(),
+            damaged
+        );
     }
     fs::remove_file(&path).unwrap();
     assert!(holds(&store.lock().unwrap().state, "c1"));
 }
 
+/// What is whole in either file counts: nothing in use is forgotten.
 #[test]
-fn two_damaged_files_are_refused_with_what_to_do() {
+fn two_damaged_files_give_what_is_left_in_them() {
     let (dir, store) = used();
-    fs::write(record_path(dir.path()), "{").unwrap();
-    fs::write(backup_path(dir.path()), [0; 100]).unwrap();
-    let error = store.lock().unwrap_err();
-    assert!(matches!(error, Error::Unreadable { .. }));
-    assert!(error.to_string().contains("remove both files"), "{error}");
-    fs::remove_file(backup_path(dir.path())).unwrap();
-    assert!(matches!(store.lock(), Err(Error::Unreadable { .. })));
+    let good = fs::read(record_path(dir.path())).unwrap();
+    let [flipped, .., newer, _] = broken(&good);
+    let without_end = good[..good.len() - 9].to_vec();
+    for damaged in [flipped, newer, without_end] {
+        for other in [b"{".to_vec(), vec![], vec![0; 100], damaged.clone()] {
+            fs::write(record_path(dir.path()), &damaged).unwrap();
+            fs::write(backup_path(dir.path()), &other).unwrap();
+            assert!(holds(&store.lock().unwrap().state, "c1"));
+            fs::write(record_path(dir.path()), &other).unwrap();
+            fs::write(backup_path(dir.path()), &damaged).unwrap();
+            assert!(holds(&store.lock().unwrap().state, "c1"));
+        }
+    }
+    let nobody = store.read().unwrap();
+    assert!(!nobody.has_snapshot(), "the source is asked again");
+}
+
+#[test]
+fn leases_of_another_boot_are_not_picked_from_a_damaged_file() {
+    let (dir, store) = used();
+    let good = fs::read_to_string(record_path(dir.path())).unwrap();
+    let other = good.replace(boot_id().unwrap().as_str(), "another boot");
+    for path in [record_path(dir.path()), backup_path(dir.path())] {
+        fs::write(path, &other).unwrap();
+    }
+    assert!(!holds(&store.lock().unwrap().state, "c1"));
+}
+
+/// The network plugin's records have the names, as long as the link is there.
+#[test]
+fn a_lost_record_is_made_again_from_the_links_of_pods() {
+    let dir = TempDir::new().unwrap();
+    let attachments = dir.path().join("attachments");
+    fs::create_dir(&attachments).unwrap();
+    let attachment = |container: &str, veth: &str, address: &str| {
+        let text = format!(
+            r#"{{"network":"azure","container_id":"{container}","ifname":"eth0","netns":"/x","host_veth":"{veth}",
+               "bridge":"azure0","address":"{address}","mac":"0a:58:0a:00:00:05"}}"#
+        );
+        fs::write(attachments.join(format!("{container}.json")), text).unwrap();
+    };
+    attachment("alive", "lo", "10.0.0.15");
+    attachment("gone", "azv00000000000", "10.0.0.16");
+    attachment("odd", "../lo", "10.0.0.17");
+    fs::write(attachments.join("torn.json"), "{").unwrap();
+    let store = Store::new(dir.path());
+    let mut state = store.lock().unwrap().state;
+    assert!(!holds(&state, "gone") && !holds(&state, "odd"));
+    let [lease] = &state.pool.of(&key("alive")).into_iter().collect::<Vec<_>>()[..] else {
+        panic!("{state:?}")
+    };
+    assert!(!lease.is_subnet_known());
+    state.learn(subnets(), 1);
+    let lease = state.pool.of(&key("alive")).unwrap();
+    assert_eq!(lease.address_in_subnet().to_string(), "10.0.0.15/24");
 }
 
 /// A crash between the two renames: the backup is one write ahead.
@@ -124,7 +185,7 @@ fn a_backup_that_is_ahead_does_no_harm() {
     let mut ahead = store.lock().unwrap().state.clone();
     lease(&mut ahead, "c2");
     ahead.generation += 1;
-    document::write(&backup_path(dir.path()), &ahead).unwrap();
+    write(&backup_path(dir.path()), &ahead);
     let mut locked = store.lock().unwrap();
     assert!(holds(&locked.state, "c1") && !holds(&locked.state, "c2"));
     locked.commit().unwrap();
@@ -147,14 +208,14 @@ fn only_one_process_has_the_record() {
 fn when_to_ask_again() {
     let minute = Duration::from_mins(1);
     let mut state = State::default();
-    assert!(state.is_due(1000, minute));
-    state.learn(subnets(), 1000);
-    assert!(!state.is_due(1000, minute) && !state.is_due(1059, minute));
-    assert!(state.is_due(1060, minute));
+    assert!(state.is_due(1_000, minute));
+    state.learn(subnets(), 1_000);
+    assert!(!state.is_due(1_000, minute) && !state.is_due(60_999, minute));
+    assert!(state.is_due(61_000, minute));
     assert!(state.is_due(999, minute), "the clock went back");
-    assert!(state.is_due(1000, Duration::ZERO));
-    state.asked_at = 1060;
-    assert!(!state.is_due(1100, minute), "asked in vain a moment ago");
+    assert!(state.is_due(1_000, Duration::ZERO));
+    state.asked_at = 61_000;
+    assert!(!state.is_due(120_000, minute), "asked in vain a moment ago");
 }
 
 #[test]

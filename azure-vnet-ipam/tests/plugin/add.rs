@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, process::Child};
 use serde_json::{Value, json};
 
 use crate::{
-    node::{Node, address, message, silent_success, stderr},
+    node::{Node, address, message, silent_success},
     wireserver::{Answer, nic},
 };
 
@@ -67,6 +67,7 @@ fn thirty_at_once_get_thirty_addresses() {
         .map(|child| address(&child.wait_with_output().unwrap()))
         .collect();
     assert_eq!(addresses.len(), 30);
+    assert_eq!(node.server.requests(), 1, "one asks for all");
     for child in start("DEL") {
         silent_success(&child.wait_with_output().unwrap());
     }
@@ -89,40 +90,6 @@ fn exhaustion_is_explained_and_ends_with_more_addresses() {
     // An operator adds one; nobody waits for the interval.
     node.server.set(Answer::Xml(nic(3)));
     assert_eq!(node.add("c3"), "10.20.0.7/22");
-}
-
-#[test]
-fn an_unreachable_source_is_replaced_by_the_snapshot() {
-    let mut node = Node::with(3);
-    node.add("c1");
-    // Nobody listens on port 1; the interval is over at once.
-    node.ipam = json!({"wireserver": "http://127.0.0.1:1", "queryInterval": "0"});
-    let output = node.call("ADD", "c2");
-    assert_eq!(address(&output), "10.20.0.6/22");
-    let warning = stderr(&output);
-    assert!(warning.starts_with("azure-vnet-ipam: no answer from the wireserver"));
-    assert_eq!(warning.lines().count(), 1, "{warning}");
-    node.del("c1");
-}
-
-/// The call waits for the source once, without the lock, and those after it not at all.
-#[test]
-fn a_silent_source_costs_one_call_its_patience() {
-    let mut node = Node::with(3);
-    node.ipam = json!({"queryInterval": 0});
-    node.add("c1");
-    node.server.set(Answer::Silence);
-    let waiting = node.start("ADD", "c2");
-    // While it waits, others work.
-    node.del("c1");
-    assert_eq!(
-        address(&waiting.wait_with_output().unwrap()),
-        "10.20.0.6/22"
-    );
-    node.ipam = json!({"queryInterval": 3600});
-    let asked = node.server.requests();
-    assert_eq!(node.add("c3"), "10.20.0.7/22");
-    assert_eq!(node.server.requests(), asked);
 }
 
 #[test]

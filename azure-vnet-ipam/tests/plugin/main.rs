@@ -7,10 +7,15 @@
 
 mod add;
 mod check;
+mod concurrency;
 mod del;
 mod gc;
 mod node;
+mod original;
 mod particular;
+mod place;
 mod record;
+mod refresh;
+mod sources;
 mod status;
 mod wireserver;

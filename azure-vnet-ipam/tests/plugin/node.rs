@@ -4,6 +4,8 @@ use std::{
     io::Write,
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
+    thread,
+    time::Duration,
 };
 
 use serde_json::{Value, json};
@@ -27,6 +29,8 @@ pub struct Node {
     /// Addresses of the node's own links. With any, the plugin runs in a network namespace that has no others,
     /// and so without the wireserver.
     pub own: Vec<&'static str>,
+    /// Addresses of pods that this node's kernel has as permanent neighbours; as with `own`.
+    pub neighbours: Vec<&'static str>,
 }
 
 impl Node {
@@ -41,7 +45,43 @@ impl Node {
             ipam: json!({}),
             members: json!({}),
             own: vec![],
+            neighbours: vec![],
         }
+    }
+
+    /// The recorded state.
+    pub fn record(&self) -> Value {
+        let bytes = std::fs::read(self.state("ipam.json")).unwrap();
+        serde_json::from_slice::<Value>(&bytes).unwrap()["state"].clone()
+    }
+
+    /// Waits for a record that a call in the background is about to write; a generous limit, for a busy machine.
+    pub fn eventually(&self, is_so: impl Fn(&Value) -> bool) {
+        for _ in 0..1200 {
+            if is_so(&self.record()) {
+                return;
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        panic!("still {:#}", self.record());
+    }
+
+    /// A list of addresses in a file beside the state, for calls in a namespace that has no wireserver.
+    pub fn use_file(&mut self, addresses: &[&str]) {
+        let addresses: Vec<Value> = addresses
+            .iter()
+            .map(|address| json!({"Address": address}))
+            .collect();
+        let list = json!({"Interfaces": [{"MacAddress": "*", "IsPrimary": true, "IPSubnets":
+            [{"Prefix": "10.20.0.0/22", "IPAddresses": addresses}]}]});
+        let path = self.beside("list.json");
+        std::fs::write(&path, list.to_string()).unwrap();
+        self.ipam = json!({"environment": "file", "file": path, "queryInterval": 0});
+    }
+
+    /// A path in the directory that the state's directory is in.
+    pub fn beside(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
     }
 
     pub fn state(&self, name: &str) -> PathBuf {
@@ -91,12 +131,17 @@ impl Node {
     }
 
     fn program(&self) -> Command {
-        if self.own.is_empty() {
+        if self.own.is_empty() && self.neighbours.is_empty() {
             return Command::new(PLUGIN);
         }
-        let add = |address: &&str| format!("ip address add {address}/32 dev lo && ");
-        let adds: String = self.own.iter().map(add).collect();
-        let script = format!("{adds} ip link set lo up && exec {PLUGIN}");
+        let own = |address: &&str| format!("ip address add {address}/32 dev lo && ");
+        let pod = |address: &&str| {
+            format!("ip neigh add {address} lladdr 0a:58:00:00:00:01 nud permanent dev azure0 && ")
+        };
+        let adds: String = self.own.iter().map(own).collect();
+        let pods: String = self.neighbours.iter().map(pod).collect();
+        let links = "ip link set lo up && ip link add azure0 type bridge && ip link set azure0 up";
+        let script = format!("{links} && {adds} {pods} exec {PLUGIN}");
         let mut unshare = Command::new("unshare");
         unshare.args(["--map-root-user", "--net", "sh", "-c", &script]);
         unshare

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 
 use serde_json::{Value, json};
 
-use crate::node::{Node, address, message, silent_success, stderr};
+use crate::node::{Node, address, silent_success, stderr};
 
 #[test]
 fn a_damaged_record_is_healed_with_a_warning() {
@@ -17,21 +17,6 @@ fn a_damaged_record_is_healed_with_a_warning() {
     assert!(warning.contains("ipam.json") && warning.contains("backup"));
     assert_eq!(warning.lines().count(), 1, "{warning}");
     assert_eq!(stderr(&node.call("ADD", "c3")), "");
-}
-
-#[test]
-fn a_lost_record_refuses_add_but_lets_pods_go() {
-    let node = Node::with(3);
-    node.add("c1");
-    for name in ["ipam.json", "ipam.json.backup"] {
-        fs::write(node.state(name), "{").unwrap();
-    }
-    let error = node.refused("c2");
-    assert_eq!(error["code"], 112);
-    assert!(message(&error).contains("remove both files"));
-    let output = node.call("DEL", "c1");
-    silent_success(&output);
-    assert!(stderr(&output).contains("remove both files"));
 }
 
 #[test]

@@ -71,13 +71,16 @@ fn an_exhausted_pool_is_not_ready_until_an_address_is_free() {
 }
 
 #[test]
-fn a_damaged_record_is_the_reason() {
+fn a_damaged_record_is_no_reason_but_is_said() {
     let node = Node::with(2);
     node.add("c1");
     for name in ["ipam.json", "ipam.json.backup"] {
         fs::write(node.state(name), "{").unwrap();
     }
-    assert!(message(&not_ready(&node)).contains("remove both files"));
+    let output = node.call("STATUS", "");
+    silent_success(&output);
+    assert!(stderr(&output).contains("made the record of pod addresses again"));
+    assert_eq!(fs::read(node.state("ipam.json")).unwrap(), b"{");
 }
 
 #[test]

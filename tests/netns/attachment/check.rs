@@ -52,7 +52,7 @@ const ON_NODE: [Damage; 4] = [
     ("ip link set {veth} nomaster", "is not a port of azure0"),
     ("ip link delete {veth}", "no interface eth0"),
     (
-        "rm /run/azure-vnet/ipam.json /run/azure-vnet/ipam.json.backup",
+        "rm -r /run/azure-vnet/ipam.json /run/azure-vnet/ipam.json.backup /run/azure-vnet/attachments",
         "reserved",
     ),
 ];

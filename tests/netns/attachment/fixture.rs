@@ -231,6 +231,23 @@ impl<'a> Container<'a> {
         }
     }
 
+    /// DEL by the IPAM plugin alone.
+    pub fn give_address_back(&self) {
+        let program = self
+            .node
+            .vm()
+            .program(&format!("{PLUGIN_DIR}/azure-vnet-ipam"))
+            .unwrap();
+        let program = program
+            .env("CNI_COMMAND", "DEL")
+            .env("CNI_CONTAINERID", &self.id)
+            .env("CNI_NETNS", "")
+            .env("CNI_IFNAME", self.ifname)
+            .env("CNI_ARGS", "")
+            .env("CNI_PATH", PLUGIN_DIR);
+        self.node.run(program, &json!({})).ok();
+    }
+
     pub fn del(&self) -> Answer {
         self.call("DEL", &json!({}))
     }

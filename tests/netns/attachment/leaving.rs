@@ -218,8 +218,12 @@ fn address_of_another_pod_by_now_stays_its() {
             node.install_plugin("deaf", "exit 0");
             let (mut old, new) = (node.container(), node.container());
             let result = old.add();
-            // The address goes back behind the plugin's back, as by a hand that deletes the files.
-            node.sh("rm /run/azure-vnet/ipam.json /run/azure-vnet/ipam.json.backup");
+            // The address goes back behind the plugin's back, with the entry that shows it in use.
+            old.give_address_back();
+            node.sh(&format!(
+                "ip neighbour delete {} dev azure0",
+                address(&result)
+            ));
             let again = new.add();
             assert_eq!(address(&again), address(&result));
             if lost {
