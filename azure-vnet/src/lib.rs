@@ -5,6 +5,7 @@ pub mod add;
 pub mod apply;
 pub mod check;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod datapath;
 pub mod del;
