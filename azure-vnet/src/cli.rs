@@ -8,6 +8,7 @@ mod find_pod;
 mod flows;
 mod metrics;
 mod output;
+mod plan;
 mod pods;
 mod pool;
 mod status;
@@ -53,6 +54,8 @@ enum Command {
     Flows(flows::Options),
     /// Counters and gauges as Prometheus text.
     Metrics(metrics::Options),
+    /// What a cluster definition needs: its faults, the addresses to allocate, the files for it.
+    Plan(plan::Options),
 }
 
 /// How a command ended; the documented exit codes.
@@ -118,7 +121,9 @@ pub fn main() -> ExitCode {
 }
 
 fn run(command: Command, output: Output) -> Result<Outcome, Failure> {
-    need_root()?;
+    if !matches!(command, Command::Plan(_)) {
+        need_root()?;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -128,6 +133,7 @@ fn run(command: Command, output: Output) -> Result<Outcome, Failure> {
         Command::Pods => runtime.block_on(pods::run(output)),
         Command::Flows(options) => flows::run(&options, output),
         Command::Metrics(options) => runtime.block_on(metrics::run(&options, output)),
+        Command::Plan(options) => plan::run(&options, output),
     }
 }
 

@@ -13,6 +13,7 @@ mod flows;
 mod golden;
 mod metrics;
 mod not_set_up;
+mod plan;
 mod pods;
 mod scene;
 mod status;

@@ -27,12 +27,13 @@ fn version_is_the_originals_line() {
 #[test]
 fn help_of_every_command() {
     let azure = Azure::builder().build().unwrap();
-    let commands: [&[&str]; 5] = [
+    let commands: [&[&str]; 6] = [
         &["--help"],
         &["status", "--help"],
         &["pods", "--help"],
         &["flows", "--help"],
         &["metrics", "--help"],
+        &["plan", "--help"],
     ];
     assert_golden("help.txt", &transcript(&azure.vms[0], &commands));
 }

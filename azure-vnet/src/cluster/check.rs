@@ -50,7 +50,9 @@ fn cluster(root: &Place<'_>) -> Option<Cluster> {
         .as_ref()
         .and_then(max_pods)
         .unwrap_or(DEFAULT_MAX_PODS);
-    let master = properties.at("masterProfile").object("the masters' profile");
+    let master = properties
+        .at("masterProfile")
+        .object("the masters' profile");
     let vnet = master.as_ref().and_then(|master| vnet(master, subnet));
     let subnet_id = master.as_ref().and_then(subnet_id);
     let masters = master

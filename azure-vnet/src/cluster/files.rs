@@ -107,7 +107,7 @@ fn azure_cli(cluster: &Cluster, nics: &NicNames) -> String {
 # Adds the pods' addresses to the NICs of the cluster. The NICs have to exist, each with its own address.
 # Azure takes some seconds for each address; the template next to this file does it in one deployment.
 set -eu
-group=${{1:-{group}}}
+group=\"${{1:-{group}}}\"
 subnet='{subnet}'
 add() {{ # NIC, number of addresses
     number=1

@@ -38,11 +38,11 @@ impl FromStr for SubnetId {
 
     fn from_str(text: &str) -> Result<Self, ()> {
         let parts: Vec<&str> = text.strip_prefix('/').ok_or(())?.split('/').collect();
-        let fits = |(part, shape): (&&str, &Option<&str>)| match shape {
+        let fits = |(part, shape): (&&str, Option<&str>)| match shape {
             Some(word) => part.eq_ignore_ascii_case(word),
             None => is_name(part),
         };
-        if parts.len() != SHAPE.len() || !parts.iter().zip(&SHAPE).all(fits) {
+        if parts.len() != SHAPE.len() || !parts.iter().zip(SHAPE).all(fits) {
             return Err(());
         }
         Ok(Self {
