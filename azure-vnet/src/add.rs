@@ -77,7 +77,10 @@ fn uplink(config: &Config, lease: &Lease<'_>, node: &Node) -> Result<Uplink, Err
         bridge: node.bridge.name.clone(),
         name: node.master.name.clone(),
         address: node.primary,
+        ifindex: node.master.index,
         mac: node.mac,
+        mtu: node.master.mtu,
+        fast_path: config.masquerade.fast_path,
         ports: config.masquerade.ports.choose(&ports::local_range())?,
         policy: config.masquerade.policy(lease.address.trunc()),
     })

@@ -43,6 +43,8 @@ pub struct Masquerade {
     pub datapath: Wanted,
     /// Ports that masqueraded flows are sent from.
     pub ports: Ports,
+    /// Whether established flows pass bridge and netfilter by.
+    pub fast_path: bool,
     rules: Rules,
 }
 
@@ -201,6 +203,7 @@ fn masquerade(sent: SentMasquerade) -> Result<Masquerade, Error> {
     Ok(Masquerade {
         datapath,
         ports: Ports::read(sent.ports.as_deref())?,
+        fast_path: sent.fast_path.unwrap_or(true),
         rules: if off {
             Rules::Off
         } else {

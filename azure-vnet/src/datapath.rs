@@ -76,8 +76,14 @@ pub struct Uplink {
     pub name: String,
     /// Primary address of the NIC: what masqueraded packets are sent from.
     pub address: Ipv4Addr,
+    /// Interface index of the NIC.
+    pub ifindex: u32,
     /// MAC of the NIC.
     pub mac: MacAddress,
+    /// MTU of the NIC.
+    pub mtu: u32,
+    /// Whether established flows pass bridge and netfilter by.
+    pub fast_path: bool,
     /// First and last port for masquerading.
     pub ports: (u16, u16),
     /// What is masqueraded.

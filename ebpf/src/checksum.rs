@@ -18,6 +18,47 @@ pub fn folded(sum: u32) -> u16 {
     !((once & 0xffff) + (once >> 16)) as u16
 }
 
+/// What the checksum in a packet is, told by what the kernel made of it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Coverage {
+    /// Of the whole segment: what changes in it has to be mended.
+    Complete,
+    /// Of the pseudo-header alone (`CHECKSUM_PARTIAL`): the NIC adds the rest when it sends.
+    PseudoHeader,
+    /// The two addresses have the same sum, so nothing could be seen.
+    Unseen,
+}
+
+/// A complete checksum is the complement of a sum and falls by what an address grows by; a
+/// pseudo-header's sum grows by as much. `before` and `after` are the field around
+/// `bpf_l4_csum_replace` of `old` by `new`, which knows what a program may not read.
+#[inline(always)]
+pub fn coverage(before: u16, after: u16, old: Be32, new: Be32) -> Coverage {
+    let growth = reduced(halves(!old.raw()) + halves(new.raw()));
+    if growth == 0 {
+        Coverage::Unseen
+    } else if reduced(u32::from(!before) + u32::from(after)) == growth {
+        Coverage::PseudoHeader
+    } else {
+        Coverage::Complete
+    }
+}
+
+/// A complete checksum after a half word that it covers changed.
+#[inline(always)]
+pub fn after_half_word(checksum: u16, old: u16, new: u16) -> u16 {
+    folded(u32::from(!checksum) + u32::from(!old) + u32::from(new))
+}
+
+/// A sum modulo 0xffff, so that both zeros of one's complement are the same.
+#[inline(always)]
+fn reduced(sum: u32) -> u16 {
+    match !folded(sum) {
+        u16::MAX => 0,
+        sum => sum,
+    }
+}
+
 #[inline(always)]
 fn halves(word: u32) -> u32 {
     (word & 0xffff) + (word >> 16)

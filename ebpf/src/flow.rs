@@ -140,7 +140,7 @@ pub fn partner(key: &FlowKey, flow: &Flow) -> FlowKey {
 
 /// The entry for the other direction of the same flow, if it is still there.
 #[inline(always)]
-fn other_half(key: &FlowKey, flow: &Flow) -> Option<(FlowKey, &'static mut Flow)> {
+pub fn other_half(key: &FlowKey, flow: &Flow) -> Option<(FlowKey, &'static mut Flow)> {
     if flow.kind == FlowKind::INBOUND {
         return None;
     }

@@ -13,12 +13,12 @@ use crate::packet::{Ipv4, Part};
 static FRAGMENTS: LruHashMap<FragmentKey, Fragment, { MAX_FRAGMENTS as usize }> = LruHashMap::new();
 
 /// Notes for the fragments that follow this packet, if it is the first of several, that the
-/// translated address becomes `address`.
+/// translated address becomes `address`, and behind which veth they go the fast way (0: none).
 #[inline(always)]
-pub fn expect_more(ip: &Ipv4, address: Be32, mac: Mac, now: u32) {
+pub fn expect_more(ip: &Ipv4, address: Be32, mac: Mac, fast: u32, now: u32) {
     if ip.part == Part::First {
         // Full is impossible in an LRU map; without memory the others are dropped, as without us.
-        let _ = FRAGMENTS.insert(key(ip), Fragment::new(address, mac, now), 0);
+        let _ = FRAGMENTS.insert(key(ip), Fragment::new(address, mac, fast, now), 0);
     }
 }
 

@@ -1,26 +1,39 @@
 //! TC ingress of the NIC: what arrives, before the bridge and netfilter.
 //!
 //! Every frame arrives with the NIC's MAC. Those for a pod get the pod's, so that the bridge
-//! forwards them; replies of masqueraded flows get the pod's address first.
+//! forwards them; replies of masqueraded flows get the pod's address first. Those of a fast flow go
+//! straight to the pod's veth.
 
 use aya_ebpf::programs::TcContext;
 use azure_vnet_abi::{Action, Flow, FlowKind, Pod, Reason, Uplink};
 
 use crate::{
-    arp, config, flow, fragment,
+    arp, config, fast, flow, fragment,
     icmp::IcmpError,
-    packet::{self, ETHERTYPE_ARP, ETHERTYPE_IPV4, Frame, ICMP, Ipv4, Part, TCP, Transport},
+    packet::{self, ETHERTYPE_ARP, ETHERTYPE_IPV4, Frame, ICMP, Ipv4, Part, Plain, TCP, Transport},
     pods, policy,
     rewrite::{self, End},
     snat, sweep,
-    verdict::Outcome,
+    verdict::{self, Outcome},
 };
+
+#[inline(always)]
+pub fn run(ctx: &TcContext) -> i32 {
+    verdict::settle(decide(ctx))
+}
 
 /// Decides by the packet's destination: the node, a pod, or neither.
 #[inline(always)]
-pub fn decide(ctx: &TcContext) -> Outcome {
-    packet::pull_headers(ctx);
+fn decide(ctx: &TcContext) -> Outcome {
     let uplink = config::uplink()?;
+    if let Some(Plain { ip, transport, .. }) = Plain::read(ctx) {
+        return if ip.destination == uplink.address {
+            reply(ctx, uplink, &ip, &transport)
+        } else {
+            to_address(ctx, uplink, &ip)
+        };
+    }
+    packet::pull_headers(ctx);
     let frame = Frame::read(ctx)?;
     match frame.ether_type {
         ETHERTYPE_IPV4 => ipv4(ctx, uplink),
@@ -35,21 +48,18 @@ fn ipv4(ctx: &TcContext, uplink: &Uplink) -> Outcome {
         // The node's own stack judges what is not for a pod, and counts it.
         return Ok(Reason::NotOurs);
     };
-    if ip.destination == uplink.address {
-        return to_node(ctx, uplink, &ip);
+    if ip.destination != uplink.address {
+        return to_address(ctx, uplink, &ip);
     }
-    match pods::by_address(ip.destination) {
-        Some(pod) => to_pod(ctx, uplink, &ip, pod),
-        None => Ok(Reason::NotOurs),
+    match Transport::read(ctx, &ip) {
+        Ok(transport) => reply(ctx, uplink, &ip, &transport),
+        Err(_) => without_ports(ctx, uplink, &ip),
     }
 }
 
 /// For the node's address: the reply of a masqueraded flow, or the node's own.
 #[inline(always)]
-fn to_node(ctx: &TcContext, uplink: &Uplink, ip: &Ipv4) -> Outcome {
-    let Ok(transport) = Transport::read(ctx, ip) else {
-        return without_ports(ctx, uplink, ip);
-    };
+fn reply(ctx: &TcContext, uplink: &Uplink, ip: &Ipv4, transport: &Transport) -> Outcome {
     if !snat::is_in_range(transport.destination_port.to_host(), uplink) {
         return Ok(Reason::NotOurs);
     }
@@ -61,12 +71,27 @@ fn to_node(ctx: &TcContext, uplink: &Uplink, ip: &Ipv4) -> Outcome {
         return Ok(Reason::NotOurs);
     }
     let now = flow::now();
-    flow::touch(&key, flow, &transport, uplink, now);
+    flow::touch(&key, flow, transport, uplink, now);
     let (address, port, mac) = (flow.address, flow.port, flow.mac);
-    fragment::expect_more(ip, address, mac, now);
+    // What opens a connection is for connection tracking to see, also on its way back.
+    let fast = if fast::is_fast(flow) && transport.tcp_flags & Transport::SYN == 0 {
+        flow.ifindex
+    } else {
+        0
+    };
+    fragment::expect_more(ip, address, mac, fast, now);
     rewrite::destination_mac(ctx, mac)?;
-    rewrite::endpoint(ctx, End::Destination, ip, &transport, address, port)?;
-    Ok(Reason::Unmasqueraded)
+    rewrite::endpoint(ctx, End::Destination, ip, transport, address, port)?;
+    Ok(deliver(fast, Reason::Unmasqueraded))
+}
+
+/// To the pod behind a veth, or by the bridge.
+#[inline(always)]
+fn deliver(fast: u32, slow: Reason) -> Reason {
+    match fast {
+        0 => slow,
+        ifindex => fast::to_pod(ifindex),
+    }
 }
 
 /// For the node's address, and its flow not to be told by ports.
@@ -85,10 +110,10 @@ fn later_fragment(ctx: &TcContext, uplink: &Uplink, ip: &Ipv4) -> Outcome {
     let Some(first) = fragment::first_of(ip, flow::now(), uplink) else {
         return Ok(Reason::NotOurs);
     };
-    let (address, mac) = (first.address, first.mac);
+    let (address, mac, fast) = (first.address, first.mac, first.ifindex);
     rewrite::destination_mac(ctx, mac)?;
     rewrite::address(ctx, End::Destination, ip, address)?;
-    Ok(Reason::Unmasqueraded)
+    Ok(deliver(fast, Reason::Unmasqueraded))
 }
 
 /// A router or the remote complains about a packet of a masqueraded flow: so the pod is told.
@@ -106,9 +131,20 @@ fn icmp_error(ctx: &TcContext, ip: &Ipv4) -> Outcome {
     if flow.kind != FlowKind::UNMASQUERADE || error.quoted.source != ip.destination {
         return Ok(Reason::NotOurs);
     }
+    // Connection tracking may have forgotten a fast flow by now, and call the error invalid.
+    let fast = if fast::is_fast(flow) { flow.ifindex } else { 0 };
     rewrite::destination_mac(ctx, flow.mac)?;
     error.translate(ctx, ip, End::Destination, flow.address, flow.port)?;
-    Ok(Reason::IcmpErrorIn)
+    Ok(deliver(fast, Reason::IcmpErrorIn))
+}
+
+/// For another address than the node's.
+#[inline(always)]
+fn to_address(ctx: &TcContext, uplink: &Uplink, ip: &Ipv4) -> Outcome {
+    match pods::by_address(ip.destination) {
+        Some(pod) => to_pod(ctx, uplink, ip, pod),
+        None => Ok(Reason::NotOurs),
+    }
 }
 
 /// For a pod's own address. A flow that starts outside the ranges is remembered, or its replies

@@ -1,7 +1,8 @@
 //! Reading a packet: direct access behind one bounds check per header.
 //!
 //! Values are copied out; whoever rewrites a packet takes the pointer again ([`at`]), because a
-//! helper that changes the packet invalidates all of them.
+//! helper that changes the packet invalidates all of them. Nearly every packet is a [`Plain`] one,
+//! read behind one comparison; the others are read header by header.
 
 use aya_ebpf::programs::TcContext;
 use azure_vnet_abi::{Be16, Be32, FlowKey, Mac, Reason};
@@ -61,6 +62,12 @@ pub fn at<T>(ctx: &TcContext, offset: usize) -> Option<*mut T> {
     Some((start + offset) as *mut T)
 }
 
+/// A pointer to the `T` at `offset` of bytes that [`at`] has shown to be inside the packet.
+#[inline(always)]
+pub fn within<T, const BYTES: usize>(shown: *mut [u8; BYTES], offset: usize) -> *mut T {
+    (shown as usize + offset) as *mut T
+}
+
 /// Makes the headers directly accessible. They nearly always are; a driver may have left them in
 /// a page fragment.
 #[inline(always)]
@@ -72,9 +79,10 @@ pub fn pull_headers(ctx: &TcContext) {
     }
 }
 
-/// The frame's source and type.
+/// The frame's addresses and type.
 #[derive(Clone, Copy)]
 pub struct Frame {
+    pub destination: Mac,
     pub source: Mac,
     pub ether_type: Be16,
 }
@@ -86,10 +94,105 @@ impl Frame {
         // SAFETY: `at` has shown that the header is inside the packet.
         let ethernet = unsafe { &*ethernet };
         Ok(Self {
+            destination: ethernet.destination,
             source: ethernet.source,
             ether_type: ethernet.ether_type,
         })
     }
+}
+
+/// The packet that nearly all are: TCP or UDP in an IPv4 packet without options that is no fragment.
+#[derive(Clone, Copy)]
+pub struct Plain {
+    pub frame: Frame,
+    pub ip: Ipv4,
+    pub transport: Transport,
+}
+
+impl Plain {
+    /// Reads all its headers; `None` is every other packet, also one whose lengths cannot be right.
+    #[inline(always)]
+    pub fn read(ctx: &TcContext) -> Option<Self> {
+        const TRANSPORT: usize = NETWORK + IPV4_MINIMUM;
+        const PORTS: usize = 4;
+        const UDP_HEADER: usize = 8;
+        const TCP_FLAGS: usize = TRANSPORT + 13;
+        const VERSION_AND_LENGTH: u8 = 0x45;
+        const FRAGMENTED: u16 = Be16::from_host(0x3fff).raw();
+
+        let start = at::<[u8; TRANSPORT + PORTS]>(ctx, 0)?;
+        // SAFETY: `at` has shown that the three headers up to the ports are inside the packet.
+        let (ethernet, header, ports) = unsafe {
+            (
+                &*within::<Ethernet, _>(start, 0),
+                &*within::<Ipv4Header, _>(start, NETWORK),
+                *within::<[Be16; 2], _>(start, TRANSPORT),
+            )
+        };
+        if ethernet.ether_type != ETHERTYPE_IPV4
+            || header.version_and_length != VERSION_AND_LENGTH
+            || header.fragment.raw() & FRAGMENTED != 0
+        {
+            return None;
+        }
+        let (minimum, tcp_flags) = match header.protocol {
+            TCP => {
+                let start = at::<[u8; TRANSPORT + TCP_MINIMUM]>(ctx, 0)?;
+                // SAFETY: `at` has shown that the TCP header is inside the packet.
+                (TCP_MINIMUM, unsafe { *within::<u8, _>(start, TCP_FLAGS) })
+            }
+            UDP => (UDP_HEADER, 0),
+            _ => return None,
+        };
+        let total = usize::from(header.total_length.to_host());
+        if total < IPV4_MINIMUM + minimum || NETWORK + total > ctx.len() as usize {
+            return None;
+        }
+        Some(Self {
+            frame: Frame {
+                destination: ethernet.destination,
+                source: ethernet.source,
+                ether_type: ETHERTYPE_IPV4,
+            },
+            ip: Ipv4 {
+                source: header.source,
+                destination: header.destination,
+                protocol: header.protocol,
+                transport: TRANSPORT,
+                end: NETWORK + total,
+                part: Part::Whole,
+                identification: header.identification,
+            },
+            transport: Transport {
+                source_port: ports[0],
+                destination_port: ports[1],
+                offset: TRANSPORT,
+                tcp_flags,
+                is_echo_request: false,
+                is_echo_reply: false,
+            },
+        })
+    }
+
+    /// The key of this packet in the flow table.
+    #[inline(always)]
+    pub fn key(&self) -> FlowKey {
+        self.transport.key(&self.ip)
+    }
+}
+
+/// The source of an IPv4 packet and of its frame, before anything else of it is looked at.
+#[inline(always)]
+pub fn ipv4_sources(ctx: &TcContext) -> Option<(Be32, Mac)> {
+    let start = at::<[u8; NETWORK + IPV4_MINIMUM]>(ctx, 0)?;
+    // SAFETY: `at` has shown that both headers are inside the packet.
+    let (ethernet, header) = unsafe {
+        (
+            &*within::<Ethernet, _>(start, 0),
+            &*within::<Ipv4Header, _>(start, NETWORK),
+        )
+    };
+    (ethernet.ether_type == ETHERTYPE_IPV4).then_some((header.source, ethernet.source))
 }
 
 /// What the programs need of an IPv4 header.

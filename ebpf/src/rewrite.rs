@@ -7,7 +7,7 @@ use aya_ebpf::{
 use azure_vnet_abi::{Be16, Be32, Mac, Reason};
 
 use crate::{
-    checksum,
+    checksum::{self, Coverage},
     packet::{self, Ethernet, Ipv4, Ipv4Header, NETWORK, Transport, at},
 };
 
@@ -39,8 +39,7 @@ pub fn destination_mac(ctx: &TcContext, mac: Mac) -> Result<(), Reason> {
 /// One end of the packet's flow becomes `address`:`port`, and all checksums follow.
 ///
 /// The IPv4 header's checksum is always complete and is mended in place. The transport's may be
-/// partial (left to the NIC) or checked by it already, which only the kernel's helper knows; it
-/// comes last because it invalidates packet pointers.
+/// partial (left to the NIC) or checked by it already, which only the kernel knows.
 #[inline(always)]
 pub fn endpoint(
     ctx: &TcContext,
@@ -58,13 +57,16 @@ pub fn endpoint(
     if port != old_port {
         write_port(ctx, end, ip.protocol, transport.offset, port)?;
     }
-    mend_transport_checksum(
-        ctx,
-        ip.protocol,
-        transport.offset,
-        checksum::words(old_address, address),
-        checksum::half_words(old_port, port),
-    )
+    match ip.protocol {
+        packet::ICMP => mend_echo(ctx, transport.offset, old_port, port),
+        protocol => mend_segment(
+            ctx,
+            protocol,
+            transport.offset,
+            (old_address, address),
+            (old_port, port),
+        ),
+    }
 }
 
 /// One address of the packet becomes `new`. Its IPv4 header stays right, the transport's checksum
@@ -107,32 +109,74 @@ fn write_port(
     Ok(())
 }
 
+/// An echo's checksum has no pseudo-header and is always complete. The identifier and the checksum
+/// change by as much, so whatever the NIC has summed up over both stays right.
 #[inline(always)]
-fn mend_transport_checksum(
+fn mend_echo(ctx: &TcContext, transport: usize, old: Be16, new: Be16) -> Result<(), Reason> {
+    let field = at::<u16>(ctx, transport + 2).ok_or(Reason::Malformed)?;
+    // SAFETY: `at` has shown that the field is inside the packet.
+    unsafe { *field = checksum::after_half_word(*field, old.raw(), new.raw()) };
+    Ok(())
+}
+
+/// The checksum of a TCP segment or a UDP datagram. The kernel's helper, called once, mends it for
+/// the address, whatever state it is in; what the helper did tells whether the port is a part of it.
+#[inline(always)]
+fn mend_segment(
     ctx: &TcContext,
     protocol: u8,
     transport: usize,
-    address: (u64, u64),
-    port: (u64, u64),
+    (old_address, address): (Be32, Be32),
+    (old_port, port): (Be16, Be16),
 ) -> Result<(), Reason> {
     const WORD: u64 = 4;
     const HALF_WORD: u64 = 2;
 
-    // RFC 768: a UDP checksum of 0 means that there is none, and stays so.
     let (offset, flags) = match protocol {
-        packet::TCP => (16, 0),
-        packet::UDP => (6, u64::from(BPF_F_MARK_MANGLED_0)),
-        _ => (2, 0),
+        packet::TCP => (transport + 16, 0),
+        _ => (transport + 6, u64::from(BPF_F_MARK_MANGLED_0)),
     };
-    let field = transport + offset;
-    if protocol != packet::ICMP {
-        let flags = WORD | flags | u64::from(BPF_F_PSEUDO_HDR);
-        ctx.l4_csum_replace(field, address.0, address.1, flags)
-            .map_err(|_| Reason::Malformed)?;
+    let before = read_checksum(ctx, offset)?;
+    // RFC 768: a UDP checksum of 0 means that there is none, and stays so.
+    if protocol == packet::UDP && before == 0 {
+        return Ok(());
     }
-    if port.0 != port.1 {
-        ctx.l4_csum_replace(field, port.0, port.1, HALF_WORD | flags)
-            .map_err(|_| Reason::Malformed)?;
+    let (from, to) = checksum::words(old_address, address);
+    ctx.l4_csum_replace(offset, from, to, WORD | flags | u64::from(BPF_F_PSEUDO_HDR))
+        .map_err(|_| Reason::Malformed)?;
+    if port == old_port {
+        return Ok(());
     }
+    let after = read_checksum(ctx, offset)?;
+    match checksum::coverage(before, after, old_address, address) {
+        Coverage::PseudoHeader => Ok(()),
+        Coverage::Complete => {
+            let mended = match checksum::after_half_word(after, old_port.raw(), port.raw()) {
+                // RFC 768: one that comes out as 0 is sent as ones.
+                0 if protocol == packet::UDP => u16::MAX,
+                mended => mended,
+            };
+            write_checksum(ctx, offset, mended)
+        }
+        Coverage::Unseen => {
+            let (from, to) = checksum::half_words(old_port, port);
+            ctx.l4_csum_replace(offset, from, to, HALF_WORD | flags)
+                .map_err(|_| Reason::Malformed)
+        }
+    }
+}
+
+#[inline(always)]
+fn read_checksum(ctx: &TcContext, offset: usize) -> Result<u16, Reason> {
+    let field = at::<u16>(ctx, offset).ok_or(Reason::Malformed)?;
+    // SAFETY: `at` has shown that the field is inside the packet.
+    Ok(unsafe { *field })
+}
+
+#[inline(always)]
+fn write_checksum(ctx: &TcContext, offset: usize, checksum: u16) -> Result<(), Reason> {
+    let field = at::<u16>(ctx, offset).ok_or(Reason::Malformed)?;
+    // SAFETY: `at` has shown that the field is inside the packet.
+    unsafe { *field = checksum };
     Ok(())
 }

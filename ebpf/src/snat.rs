@@ -21,12 +21,13 @@ pub fn open(
     pod: &Pod,
     uplink: &Uplink,
     tcp_state: u8,
+    flags: u8,
     now: u32,
 ) -> Result<Flow, Reason> {
     // SAFETY: the helper takes nothing.
     let generation = unsafe { bpf_get_prandom_u32() };
     let timeout = flow::timeout(key.protocol, tcp_state, uplink);
-    let reply = Flow::new(
+    let mut reply = Flow::new(
         FlowKind::UNMASQUERADE,
         key.source,
         key.source_port,
@@ -36,6 +37,7 @@ pub fn open(
         now,
         timeout,
     );
+    reply.flags = flags;
     let port = reserve(key, &reply, uplink)?;
 
     let mut outgoing = Flow::new(
@@ -49,6 +51,7 @@ pub fn open(
         timeout,
     );
     outgoing.tcp_state = tcp_state;
+    outgoing.flags = flags;
     match flow::insert(key, &outgoing) {
         Ok(()) => Ok(outgoing),
         Err(error) => {

@@ -1,67 +1,136 @@
 //! TC egress of the NIC: what leaves the node, after the bridge and netfilter.
 //!
 //! Every frame leaves with the NIC's MAC. A pod's packet to a destination out of range leaves from
-//! the node's address, or as the reply of a flow that came in, or not at all.
+//! the node's address, or as the reply of a flow that came in, or not at all. What comes along the
+//! fast path passes here as well, with the node's address already: it is the first comparison.
 
 use aya_ebpf::programs::TcContext;
 use azure_vnet_abi::{Action, Flow, FlowKey, FlowKind, Reason, Uplink};
 
 use crate::{
-    arp, config, flow, fragment,
+    arp, config, fast, flow, fragment,
     icmp::IcmpError,
     packet::{
-        self, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, ICMP, Ipv4, Part, Transport,
+        self, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, ICMP, Ipv4, Part, Plain,
+        Transport,
     },
     pods, policy,
     rewrite::{self, End},
     snat, sweep,
-    verdict::Outcome,
+    verdict::{self, Outcome},
 };
 
 /// Decides by the packet's addresses and our own state, by nothing else.
 #[inline(always)]
-pub fn decide(ctx: &TcContext) -> Outcome {
+pub fn run(ctx: &TcContext) -> i32 {
+    let uplink = match config::uplink() {
+        Ok(uplink) => uplink,
+        Err(reason) => return verdict::settle(Err(reason)),
+    };
+    if let Some((address, mac)) = packet::ipv4_sources(ctx)
+        && address == uplink.address
+        && mac == uplink.mac
+    {
+        return verdict::settle(Ok(Reason::NotOurs));
+    }
+    let action = match Plain::read(ctx) {
+        Some(Plain { ip, transport, .. }) => with_ports(ctx, uplink, &ip, &transport),
+        None => uncommon(ctx, uplink),
+    };
+    match action {
+        FIRST_PACKET => begin(ctx, uplink),
+        action => action,
+    }
+}
+
+/// In the place of an action: the packet's flow is to be made. That needs so much stack that it is
+/// not done further down.
+const FIRST_PACKET: i32 = 100;
+
+/// Not TCP or UDP in a whole IPv4 packet without options. A function of its own, so that the verifier
+/// does not walk all of this beside what nearly every packet takes.
+#[inline(never)]
+fn uncommon(ctx: &TcContext, uplink: &Uplink) -> i32 {
     packet::pull_headers(ctx);
-    let uplink = config::uplink()?;
-    let frame = Frame::read(ctx)?;
-    match frame.ether_type {
-        ETHERTYPE_IPV4 => ipv4(ctx, uplink, &frame),
+    let frame = match Frame::read(ctx) {
+        Ok(frame) => frame,
+        Err(reason) => return verdict::settle(Err(reason)),
+    };
+    verdict::settle(match frame.ether_type {
+        ETHERTYPE_IPV4 => match Ipv4::read(ctx) {
+            Ok(ip) => match Transport::read(ctx, &ip) {
+                Ok(transport) => return with_ports(ctx, uplink, &ip, &transport),
+                Err(reason) => without_flow(ctx, uplink, &frame, &ip, reason),
+            },
+            Err(reason) => Err(reason),
+        },
         ETHERTYPE_ARP => arp::to_uplink(ctx, uplink),
         // Azure gave the pods no IPv6 address, so nothing of theirs may leave with one.
         ETHERTYPE_IPV6 if frame.source != uplink.mac => Err(Reason::Ipv6),
         _ => as_nic(ctx, uplink, &frame, Reason::NotOurs),
-    }
+    })
 }
 
 #[inline(always)]
-fn ipv4(ctx: &TcContext, uplink: &Uplink, frame: &Frame) -> Outcome {
-    let ip = Ipv4::read(ctx)?;
+fn with_ports(ctx: &TcContext, uplink: &Uplink, ip: &Ipv4, transport: &Transport) -> i32 {
+    if let Err(reason) = rewrite::source_mac(ctx, uplink.mac) {
+        return verdict::settle(Err(reason));
+    }
     if ip.source == uplink.address {
-        return as_nic(ctx, uplink, frame, Reason::NotOurs);
+        return verdict::settle(Ok(Reason::NotOurs));
     }
-    let transport = match Transport::read(ctx, &ip) {
-        Ok(transport) => transport,
-        Err(reason) => return without_flow(ctx, uplink, frame, &ip, reason),
-    };
-    rewrite::source_mac(ctx, uplink.mac)?;
+    let key = transport.key(ip);
+    match known(ctx, uplink, ip, transport, &key) {
+        Some(outcome) => verdict::settle(outcome),
+        None => FIRST_PACKET,
+    }
+}
 
-    let key = transport.key(&ip);
+/// A packet of a flow that is in the table.
+#[inline(always)]
+fn known(
+    ctx: &TcContext,
+    uplink: &Uplink,
+    ip: &Ipv4,
+    transport: &Transport,
+    key: &FlowKey,
+) -> Option<Outcome> {
+    let flow = flow::find(key)?;
+    let came_straight = fast::came_straight(ctx);
     let now = flow::now();
-    if let Some(known) = flow::find(&key) {
-        if known.kind == FlowKind::MASQUERADE {
-            flow::touch(&key, known, &transport, uplink, now);
-            return masquerade(ctx, &ip, &transport, known, now, Reason::Masqueraded);
+    if flow.kind == FlowKind::MASQUERADE {
+        flow::touch(key, flow, transport, uplink, now);
+        if fast::is_to_be_judged(ctx, flow, transport) {
+            fast::judge(uplink, key, flow, came_straight);
         }
-        // With identifier 0 an echo request has the key of the reply to another's request.
-        let may_be_reply = !transport.is_echo_request && !known.is_over(now);
-        if known.kind == FlowKind::INBOUND && may_be_reply {
-            flow::touch(&key, known, &transport, uplink, now);
-            fragment::expect_more(&ip, ip.source, known.mac, now);
-            return Ok(Reason::InboundReply);
-        }
-        flow::remove(&key);
+        return Some(masquerade(
+            ctx,
+            ip,
+            transport,
+            flow,
+            now,
+            Reason::Masqueraded,
+        ));
     }
-    new_flow(ctx, uplink, &ip, &transport, &key, now)
+    // With identifier 0 an echo request has the key of the reply to another's request.
+    let may_be_reply = !transport.is_echo_request && !flow.is_over(now);
+    if flow.kind == FlowKind::INBOUND && may_be_reply {
+        flow::touch(key, flow, transport, uplink, now);
+        fragment::expect_more(ip, ip.source, flow.mac, 0, now);
+        return Some(Ok(Reason::InboundReply));
+    }
+    flow::remove(key);
+    None
+}
+
+/// The first packet of a flow.
+#[inline(never)]
+fn begin(ctx: &TcContext, uplink: &Uplink) -> i32 {
+    verdict::settle(Ipv4::read(ctx).and_then(|ip| {
+        let transport = Transport::read(ctx, &ip)?;
+        let key = transport.key(&ip);
+        new_flow(ctx, uplink, &ip, &transport, &key, flow::now())
+    }))
 }
 
 #[inline(always)]
@@ -73,6 +142,7 @@ fn new_flow(
     key: &FlowKey,
     now: u32,
 ) -> Outcome {
+    let came_straight = fast::came_straight(ctx);
     let Some(pod) = pods::by_address(ip.source) else {
         return Ok(Reason::NotOurs);
     };
@@ -83,7 +153,8 @@ fn new_flow(
         _ if transport.is_echo_reply => Err(Reason::UnsupportedProtocol),
         _ => {
             let tcp_state = flow::first_state(key, transport);
-            let opened = snat::open(key, pod, uplink, tcp_state, now);
+            let flags = fast::fitness(uplink, key, came_straight);
+            let opened = snat::open(key, pod, uplink, tcp_state, flags, now);
             // Also where there was no room: the next packet may find some.
             sweep::step(now);
             let flow = opened?;
@@ -157,7 +228,7 @@ fn masquerade(
     reason: Reason,
 ) -> Outcome {
     let (address, port) = (flow.address, flow.port);
-    fragment::expect_more(ip, address, flow.mac, now);
+    fragment::expect_more(ip, address, flow.mac, 0, now);
     rewrite::endpoint(ctx, End::Source, ip, transport, address, port)?;
     Ok(reason)
 }

@@ -1,6 +1,6 @@
 //! From outcome to action.
 
-use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
+use aya_ebpf::bindings::{TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC};
 use azure_vnet_abi::Reason;
 
 use crate::counters;
@@ -11,16 +11,17 @@ pub type Outcome = Result<Reason, Reason>;
 /// Counts the outcome and turns it into the action for the kernel.
 ///
 /// A packet that goes on gets `TC_ACT_UNSPEC`, which is `TCX_NEXT`: other programs on the hook run
-/// as if ours were not there, on TCX and on `cls_bpf` alike.
+/// as if ours were not there, on TCX and on `cls_bpf` alike. One on the fast path goes where
+/// [`fast`](crate::fast) has said, past them.
 #[inline(always)]
 pub fn settle(outcome: Outcome) -> i32 {
     let (Ok(reason) | Err(reason)) = outcome;
     if !matches!(reason, Reason::NotOurs) {
         counters::count(reason);
     }
-    if reason.passes() {
-        TC_ACT_UNSPEC
-    } else {
-        TC_ACT_SHOT
+    match reason {
+        Reason::MasqueradedFast | Reason::UnmasqueradedFast => TC_ACT_REDIRECT,
+        reason if reason.passes() => TC_ACT_UNSPEC,
+        _ => TC_ACT_SHOT,
     }
 }

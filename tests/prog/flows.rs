@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use azure_vnet_abi::{Be16, Be32, Flow, FlowKey, FlowKind};
+use azure_vnet_abi::{Be16, Be32, Flow, FlowFlags, FlowKey, FlowKind};
 
 use crate::packet::{End, ICMP, TCP, UDP};
 use crate::plan::{HZ, NODE, Pod, TIMEOUTS};
@@ -109,9 +109,18 @@ pub struct Entry {
     pub tcp_state: u8,
     pub ifindex: u32,
     pub mac: [u8; 6],
+    pub flags: u8,
 }
 
 impl Entry {
+    /// The entry of a flow on the fast path.
+    pub fn fast(self) -> Self {
+        Self {
+            flags: FlowFlags::FAST,
+            ..self
+        }
+    }
+
     /// The idle time and the TCP state it follows from.
     pub fn state(self, timeout: u32, tcp_state: u8) -> Self {
         Self {
@@ -129,6 +138,7 @@ impl Entry {
             tcp_state: 0,
             ifindex: pod.ifindex,
             mac: pod.mac.0,
+            flags: 0,
         }
     }
 }
@@ -143,6 +153,7 @@ impl From<&Flow> for Entry {
             tcp_state: flow.tcp_state,
             ifindex: flow.ifindex,
             mac: flow.mac.0,
+            flags: flow.flags,
         }
     }
 }
@@ -156,6 +167,7 @@ impl fmt::Debug for Entry {
             tcp_state,
             ifindex,
             mac,
+            flags,
         } = self;
         let kind = match *kind {
             FlowKind::MASQUERADE => "masquerade",
@@ -165,7 +177,7 @@ impl fmt::Debug for Entry {
         };
         write!(
             f,
-            "{kind} {end}, {timeout} s, state {tcp_state}, port {ifindex}, {mac:02x?}"
+            "{kind} {end}, {timeout} s, state {tcp_state}, port {ifindex}, {mac:02x?}, flags {flags}"
         )
     }
 }

@@ -14,19 +14,21 @@ use aya::programs::tc::{SchedClassifierLink, qdisc_add_clsact};
 use aya::programs::{SchedClassifier, TcAttachType, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
 use azure_vnet_abi::{
-    Be32, Flow, FlowKey, Fragment, Mac, Pod as PodEntry, PolicyKey, Port, Reason, Uplink, maps,
-    programs,
+    Be32, Flow, FlowFlags, FlowKey, Fragment, Mac, Pod as PodEntry, PolicyKey, Port, Reason,
+    Uplink, maps, programs,
 };
 use azure_vnet_testbed::namespace::Namespace;
 use bytes::Bytes;
 
 use crate::flows::{Change, Snapshot, Tuple, assert_pairs, changes, sorted};
-use crate::plan::{DATABASE, HZ, NIC, NODE, POLICY, PORTS, Pod, TIMEOUTS, WEB};
+use crate::plan::{DATABASE, HZ, MTU, NIC, NIC_IFINDEX, NODE, POLICY, PORTS, Pod, TIMEOUTS, WEB};
 
 /// `TC_ACT_UNSPEC`, which is `TCX_NEXT`: the next program decides.
 const NEXT: i32 = -1;
 /// `TC_ACT_SHOT`.
 const SHOT: i32 = 2;
+/// `TC_ACT_REDIRECT`. A test run does not carry it out.
+const REDIRECT: i32 = 7;
 
 /// Entries in the flow table, unless a test has others. Few, because it is read whole after every
 /// packet.
@@ -80,7 +82,11 @@ impl Node {
 
     /// What user space writes for the NIC and for each pod.
     pub fn configure(&mut self, ports: RangeInclusive<u16>, hz: u32) {
-        let uplink = Uplink::new(Be32::from(NODE), NIC, ports, hz, TIMEOUTS);
+        let uplink = Uplink::new(Be32::from(NODE), NIC, ports, hz, TIMEOUTS).redirecting_to(
+            NIC_IFINDEX,
+            MTU,
+            true,
+        );
         let mut map: Array<_, Uplink> = self.map_mut(maps::UPLINK);
         map.set(0, uplink, 0).unwrap();
         for (prefix, length, action) in POLICY {
@@ -119,6 +125,26 @@ impl Node {
         self.observe(|| self.run_from_device(ifindex, &frame.into()))
     }
 
+    /// Sends a packet out of a pod that its sender has not cut into segments yet.
+    pub fn from_pod_in_segments(
+        &self,
+        pod: &Pod,
+        frame: impl Into<Bytes>,
+        segments: u32,
+        payload: u32,
+    ) -> Run {
+        let mut context = context(pod.ifindex);
+        context[164..168].copy_from_slice(&segments.to_ne_bytes());
+        context[176..].copy_from_slice(&payload.to_ne_bytes());
+        let frame = frame.into();
+        self.observe(|| {
+            let program = self.program(programs::FROM_POD);
+            DEVICES
+                .run(|| test_run(program, &frame, Some(context)))
+                .unwrap()
+        })
+    }
+
     /// Sends a packet to the NIC.
     pub fn to_uplink(&self, frame: impl Into<Bytes>) -> Run {
         self.observe(|| self.run(programs::TO_UPLINK, &frame.into()))
@@ -139,7 +165,7 @@ impl Node {
     pub fn run_from_device(&self, ifindex: u32, frame: &Bytes) -> (Verdict, Bytes) {
         let program = self.program(programs::FROM_POD);
         DEVICES
-            .run(|| test_run(program, frame, Some(ifindex)))
+            .run(|| test_run(program, frame, Some(context(ifindex))))
             .unwrap()
     }
 
@@ -207,6 +233,16 @@ impl Node {
         map.insert(tuple.key(), flow, 0).unwrap();
     }
 
+    /// Puts a flow on the fast path. A test run cannot: where its packets come from, nothing tells that
+    /// they came straight from a veth.
+    pub fn make_fast(&mut self, entries: [Tuple; 2]) {
+        for tuple in entries {
+            let mut flow = self.flow(tuple);
+            flow.flags = FlowFlags::FAST;
+            self.set_flow(tuple, flow);
+        }
+    }
+
     /// Takes an entry out of the flow table.
     pub fn remove_flow(&mut self, tuple: Tuple) {
         let mut map: HashMap<_, FlowKey, Flow> = self.map_mut(maps::FLOWS);
@@ -234,7 +270,7 @@ impl Node {
 
     /// Lets so many jiffies go by for everything that is known about fragments.
     pub fn age_fragments(&mut self, jiffies: u32) {
-        let mut map: HashMap<_, [u8; 12], [u8; 16]> = self.map_mut(maps::FRAGMENTS);
+        let mut map: HashMap<_, [u8; 12], [u8; 20]> = self.map_mut(maps::FRAGMENTS);
         let entries: Vec<_> = map.iter().collect::<Result<_, _>>().unwrap();
         for (key, mut value) in entries {
             let field = &mut value[offset_of!(Fragment, seen)..][..4];
@@ -287,6 +323,7 @@ impl Node {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Passes,
+    Redirected,
     Dropped,
 }
 
@@ -305,10 +342,20 @@ impl Run {
     /// [`Reason::NotOurs`]), and the flow table changed like this and not otherwise.
     #[track_caller]
     pub fn passes(&self, reason: Reason, expected: impl Into<Bytes>, changes: &[Change]) {
-        self.ended(Verdict::Passes, reason, changes);
-        let expected = expected.into();
+        self.became(Verdict::Passes, reason, &expected.into(), changes);
+    }
+
+    /// The same for one on the fast path.
+    #[track_caller]
+    pub fn redirects(&self, reason: Reason, expected: impl Into<Bytes>, changes: &[Change]) {
+        self.became(Verdict::Redirected, reason, &expected.into(), changes);
+    }
+
+    #[track_caller]
+    fn became(&self, verdict: Verdict, reason: Reason, expected: &Bytes, changes: &[Change]) {
+        self.ended(verdict, reason, changes);
         assert!(
-            self.frame == expected,
+            self.frame == *expected,
             "the packet\n{:02x?}\nshould be\n{:02x?}",
             &self.frame[..],
             &expected[..]
@@ -358,14 +405,17 @@ static DEVICES: LazyLock<Namespace> = LazyLock::new(|| {
     namespace
 });
 
-fn test_run(program: &SchedClassifier, frame: &Bytes, ifindex: Option<u32>) -> (Verdict, Bytes) {
-    let context = ifindex.map(context);
+fn test_run(
+    program: &SchedClassifier,
+    frame: &Bytes,
+    context: Option<Context>,
+) -> (Verdict, Bytes) {
     let mut out = vec![0; frame.len()];
     let result = program
         .test_run(TestRunOptions {
             data_in: Some(frame),
             data_out: Some(&mut out),
-            ctx_in: context.as_ref().map(<[u8; 44]>::as_slice),
+            ctx_in: context.as_ref().map(<[u8; 180]>::as_slice),
             ..TestRunOptions::default()
         })
         .expect("the kernel runs the program");
@@ -374,14 +424,18 @@ fn test_run(program: &SchedClassifier, frame: &Bytes, ifindex: Option<u32>) -> (
     let verdict = match result.return_value.cast_signed() {
         NEXT => Verdict::Passes,
         SHOT => Verdict::Dropped,
-        other => panic!("{other} is neither TC_ACT_UNSPEC nor TC_ACT_SHOT"),
+        REDIRECT => Verdict::Redirected,
+        other => panic!("{other} is none of TC_ACT_UNSPEC, TC_ACT_SHOT, TC_ACT_REDIRECT"),
     };
     (verdict, out.into())
 }
 
-/// A `struct __sk_buff` up to `ifindex`, the other fields 0.
-fn context(ifindex: u32) -> [u8; 44] {
-    let mut context = [0; 44];
-    context[40..].copy_from_slice(&ifindex.to_ne_bytes());
+/// A `struct __sk_buff` up to `gso_size`.
+type Context = [u8; 180];
+
+/// One with an `ifindex`, the other fields 0.
+fn context(ifindex: u32) -> Context {
+    let mut context = [0; 180];
+    context[40..44].copy_from_slice(&ifindex.to_ne_bytes());
     context
 }

@@ -14,6 +14,7 @@
 // What a test is made of.
 mod flows;
 mod harness;
+mod machine;
 mod oracle;
 mod packet;
 mod plan;
@@ -26,6 +27,7 @@ mod short_frames;
 mod to_uplink;
 
 // Stories.
+mod fast_path;
 mod fragments;
 mod icmp_errors;
 mod inbound;
@@ -39,5 +41,6 @@ mod allocator_model;
 mod sweeper;
 
 // Everything else.
+mod cost;
 mod random;
 mod reasons;

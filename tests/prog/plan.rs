@@ -32,6 +32,8 @@ pub const DATABASE: Pod = Pod {
 /// The node's own address, which is the NIC's primary one.
 pub const NODE: Ipv4Addr = Ipv4Addr::new(10, 240, 0, 4);
 pub const NIC: Mac = Mac([0x00, 0x0d, 0x3a, 0, 0, 0x01]);
+pub const NIC_IFINDEX: u32 = 100;
+pub const MTU: u16 = 1500;
 /// What Azure's fabric calls itself, whoever is asked for.
 pub const FABRIC: Mac = Mac([0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc]);
 pub const BROADCAST: Mac = Mac([0xff; 6]);

@@ -5,8 +5,9 @@ use std::net::Ipv4Addr;
 
 use azure_vnet_abi::{Mac, Reason};
 
+use crate::flows::Tuple;
 use crate::harness::{Node, Run, Verdict};
-use crate::packet::{Arp, LATER, icmp_error, ipv6, other, udp};
+use crate::packet::{Arp, LATER, Packet, icmp_error, ipv6, other, udp};
 use crate::plan::{BROADCAST, CLOSED, FABRIC, KEPT, NIC, NODE, PEER, REMOTE, WEB, WIRESERVER};
 
 #[test]
@@ -32,7 +33,7 @@ fn numbers_and_names_are_those_of_the_list() {
 
 /// No wildcard, so that a new reason does not compile without its packet.
 fn packet_for(reason: Reason) -> (Verdict, Run) {
-    use Verdict::{Dropped, Passes};
+    use Verdict::{Dropped, Passes, Redirected};
 
     let node = Node::new();
     let (local, remote) = ((WEB.address, KEPT), (REMOTE, 53));
@@ -93,8 +94,22 @@ fn packet_for(reason: Reason) -> (Verdict, Run) {
                 node.from_uplink(&icmp_error(3, REMOTE, NODE, &left, 28)),
             )
         }
+        Reason::MasqueradedFast => (Redirected, fast(&sent).from_pod(&WEB, &sent)),
+        Reason::UnmasqueradedFast => {
+            let reply = udp(remote, (NODE, KEPT));
+            (Redirected, fast(&sent).from_uplink(&reply))
+        }
         Reason::Unconfigured => (Dropped, Node::unconfigured().to_uplink(&sent)),
     }
+}
+
+/// A node on which the flow of `sent`, which keeps its port, is on the fast path.
+fn fast(sent: &Packet) -> Node {
+    let mut node = Node::new();
+    let _ = node.to_uplink(sent);
+    let tuple = Tuple::udp((WEB.address, KEPT), (REMOTE, 53));
+    node.make_fast([tuple, tuple.sent_from(NODE, KEPT).reversed()]);
+    node
 }
 
 fn question(target: Ipv4Addr) -> Arp {

@@ -22,6 +22,8 @@ pub struct Vm {
     /// Its second NIC, `eth1`, if it has one.
     pub second_nic: Option<Nic>,
     namespace: Namespace,
+    /// What its programs get beside the environment of the caller.
+    environment: Vec<(String, String)>,
     /// What the runtime remembers of each attachment (network, container, interface): the result of its ADD.
     pub(crate) results: Mutex<BTreeMap<(String, String, String), Value>>,
 }
@@ -65,6 +67,7 @@ impl Vm {
             nic,
             second_nic: nics.next(),
             namespace,
+            environment: Vec::new(),
             results: Mutex::default(),
         })
     }
@@ -76,7 +79,14 @@ impl Vm {
 
     /// A program to run on the VM.
     pub fn program(&self, name: &str) -> Result<Program, Error> {
-        self.namespace.program(name).map_err(Error::namespace)
+        let program = self.namespace.program(name).map_err(Error::namespace)?;
+        let environment = self.environment.iter();
+        Ok(environment.fold(program, |program, (key, value)| program.env(key, value)))
+    }
+
+    /// Sets a variable for all programs of the VM, plugins included.
+    pub fn set_environment(&mut self, key: &str, value: &str) {
+        self.environment.push((key.to_owned(), value.to_owned()));
     }
 
     /// The names of the VM's links now.

@@ -1,5 +1,5 @@
 //! `cargo xtask build-ebpf`: the eBPF object that `azure-vnet` embeds, and what the kernel's
-//! verifier makes of it.
+//! verifier makes of it, which may not be too much.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use crate::{
     bpf_linker,
     command::{cargo, is_root, output, run},
     ebpf_object::{built_from, object_path, source_hash, stamp_path},
-    workspace,
+    verifier_cost, workspace,
 };
 
 const PACKAGE: &str = "azure-vnet-ebpf";
@@ -72,8 +72,9 @@ fn show_verifier_cost(root: &Path) -> Result<()> {
     let stamp = fs::read_to_string(&path)?;
     let cached: Vec<&str> = stamp.lines().skip(2).collect();
     if !cached.is_empty() {
-        println!("{}", cached.join("\n"));
-        return Ok(());
+        let table = cached.join("\n");
+        println!("{table}");
+        return verifier_cost::check(&table);
     }
     if !is_root() {
         println!("build-ebpf: run it as root to see the verified-instruction counts");
@@ -94,5 +95,5 @@ fn show_verifier_cost(root: &Path) -> Result<()> {
     let table = output(&mut stats, BUILD_LIMIT)?;
     print!("{table}");
     fs::write(path, stamp + &table)?;
-    Ok(())
+    verifier_cost::check(&table)
 }

@@ -14,6 +14,7 @@ mod plugins;
 mod setup;
 mod tally;
 mod test;
+mod verifier_cost;
 mod workspace;
 
 use std::process::ExitCode;

@@ -58,6 +58,8 @@ pub struct SentMasquerade {
     pub masq_link_local: Option<bool>,
     pub rules: Option<Vec<SentRule>>,
     pub ports: Option<String>,
+    #[serde(rename = "fastPath")]
+    pub fast_path: Option<bool>,
 }
 
 #[derive(Deserialize)]

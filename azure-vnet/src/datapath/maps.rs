@@ -217,6 +217,7 @@ fn sizes(name: &str) -> (u32, u32) {
         maps::FRAGMENTS => of::<FragmentKey, Fragment>(),
         // A queue has no keys.
         maps::SWEEP => of::<(), FlowKey>(),
+        maps::CANDIDATE => of::<u32, FlowKey>(),
         _ => of::<u32, u64>(),
     }
 }
@@ -278,6 +279,11 @@ fn uplink_entry(uplink: &Uplink) -> UplinkEntry {
         uplink.ports.0..=uplink.ports.1,
         jiffies_per_second(),
         Timeouts::DEFAULT,
+    )
+    .redirecting_to(
+        uplink.ifindex,
+        u16::try_from(uplink.mtu).unwrap_or(u16::MAX),
+        uplink.fast_path,
     )
 }
 

@@ -393,6 +393,9 @@ mod tests {
             bridge: "azure0".into(),
             name: "eth0".into(),
             address: Ipv4Addr::new(10, 0, 0, 4),
+            ifindex: 2,
+            mtu: 1500,
+            fast_path: true,
             mac: MacAddress([0, 0x0d, 0x3a, 1, 2, 3]),
             ports: (10240, 29999),
             policy: Policy::new(

@@ -84,6 +84,15 @@ impl TcpState {
     pub const CLOSING: u8 = 2;
 }
 
+/// How a flow's packets travel; bits of [`Flow::flags`].
+pub struct FlowFlags;
+
+impl FlowFlags {
+    /// Past bridge and netfilter: nobody but us translates this flow, and nothing shapes what the pod
+    /// sends.
+    pub const FAST: u8 = 1;
+}
+
 /// Value of the flow table. 32 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -107,7 +116,9 @@ pub struct Flow {
     pub ifindex: u32,
     /// The pod's MAC, for frames that go to it.
     pub mac: Mac,
-    padding: u16,
+    /// Bits of [`FlowFlags`].
+    pub flags: u8,
+    padding: u8,
 }
 
 impl Flow {
@@ -137,6 +148,7 @@ impl Flow {
             generation,
             ifindex,
             mac,
+            flags: 0,
             padding: 0,
         }
     }

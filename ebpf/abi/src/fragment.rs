@@ -42,6 +42,8 @@ pub struct Fragment {
     /// The pod's MAC, for fragments that go to it.
     pub mac: Mac,
     padding: u16,
+    /// Interface index of the pod's host veth if the packet went past the bridge, else 0.
+    pub ifindex: u32,
 }
 
 impl Fragment {
@@ -50,12 +52,13 @@ impl Fragment {
 
     /// An entry with its padding zeroed.
     #[inline]
-    pub const fn new(address: Be32, mac: Mac, seen: u32) -> Self {
+    pub const fn new(address: Be32, mac: Mac, ifindex: u32, seen: u32) -> Self {
         Self {
             seen,
             address,
             mac,
             padding: 0,
+            ifindex,
         }
     }
 }

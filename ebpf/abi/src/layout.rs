@@ -17,19 +17,19 @@ macro_rules! layout {
 /// `(type, field, offset)` of every stored field, `(type, "size", bytes)` of every stored type.
 pub const LAYOUT: &[(&str, &str, usize)] = layout! {
     FlowKey { source, destination, source_port, destination_port, protocol }
-    Flow { last_seen, timeout, address, port, kind, tcp_state, generation, ifindex, mac }
+    Flow { last_seen, timeout, address, port, kind, tcp_state, generation, ifindex, mac, flags }
     FragmentKey { source, destination, identification, protocol }
-    Fragment { seen, address, mac }
+    Fragment { seen, address, mac, ifindex }
     Pod { ifindex, container, mac }
     Port { address, container, mac }
-    Uplink { address, mac, port_min, port_max, hz, timeouts }
+    Uplink { address, mac, mtu, port_min, port_max, hz, timeouts, ifindex, fast_path }
     Timeouts { tcp_opening, tcp_established, tcp_closing, udp, icmp }
 };
 
 const _: () = assert!(size_of::<FlowKey>() == 16 && size_of::<Flow>() == 32);
-const _: () = assert!(size_of::<FragmentKey>() == 12 && size_of::<Fragment>() == 16);
+const _: () = assert!(size_of::<FragmentKey>() == 12 && size_of::<Fragment>() == 20);
 const _: () = assert!(size_of::<Pod>() == 16 && size_of::<Port>() == 16);
-const _: () = assert!(size_of::<Uplink>() == 40);
+const _: () = assert!(size_of::<Uplink>() == 48);
 
 #[cfg(feature = "user")]
 mod user {

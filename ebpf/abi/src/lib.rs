@@ -16,7 +16,7 @@ mod policy;
 mod reason;
 mod uplink;
 
-pub use flow::{Flow, FlowKey, FlowKind, TcpState};
+pub use flow::{Flow, FlowFlags, FlowKey, FlowKind, TcpState};
 pub use fragment::{Fragment, FragmentKey};
 pub use layout::LAYOUT;
 pub use names::{MAX_FLOWS, MAX_FRAGMENTS, MAX_PODS, MAX_PREFIXES, maps, programs};
@@ -27,4 +27,4 @@ pub use reason::Reason;
 pub use uplink::{Timeouts, Uplink};
 
 /// Version of every layout in this crate; the `v<n>` of the pin path.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;

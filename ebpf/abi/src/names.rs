@@ -30,9 +30,11 @@ pub mod maps {
     pub const SWEEP: &str = "sweep";
     /// Per-CPU packet counters by [`Reason`](crate::Reason).
     pub const COUNTERS: &str = "counters";
+    /// Per CPU, the [`FlowKey`](crate::FlowKey) of the packet that a pod sent last.
+    pub const CANDIDATE: &str = "candidate";
     /// All of them.
-    pub const ALL: [&str; 8] = [
-        UPLINK, PODS, PORTS, POLICY, FLOWS, FRAGMENTS, SWEEP, COUNTERS,
+    pub const ALL: [&str; 9] = [
+        UPLINK, PODS, PORTS, POLICY, FLOWS, FRAGMENTS, SWEEP, COUNTERS, CANDIDATE,
     ];
 }
 

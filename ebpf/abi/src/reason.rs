@@ -52,11 +52,15 @@ pub enum Reason {
     IcmpErrorOut = 21,
     /// ICMP error about a packet of a masqueraded flow, to the pod.
     IcmpErrorIn = 22,
+    /// As `Masqueraded`, from the pod's veth straight to the NIC; errors about the flow as well.
+    MasqueradedFast = 23,
+    /// As `Unmasqueraded`, from the NIC straight to the pod's veth; errors about the flow as well.
+    UnmasqueradedFast = 24,
 }
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::NotOurs,
         Self::InRange,
         Self::Exempt,
@@ -80,6 +84,8 @@ impl Reason {
         Self::Unconfigured,
         Self::IcmpErrorOut,
         Self::IcmpErrorIn,
+        Self::MasqueradedFast,
+        Self::UnmasqueradedFast,
     ];
 
     /// How many there are: the size of the `counters` map.
@@ -115,6 +121,8 @@ impl Reason {
             Self::Unconfigured => "unconfigured",
             Self::IcmpErrorOut => "icmp_error_out",
             Self::IcmpErrorIn => "icmp_error_in",
+            Self::MasqueradedFast => "masqueraded_fast",
+            Self::UnmasqueradedFast => "unmasqueraded_fast",
         }
     }
 
@@ -134,7 +142,9 @@ impl Reason {
             | Self::InboundReply
             | Self::ArpRewritten
             | Self::IcmpErrorOut
-            | Self::IcmpErrorIn => true,
+            | Self::IcmpErrorIn
+            | Self::MasqueradedFast
+            | Self::UnmasqueradedFast => true,
             Self::ArpLocal
             | Self::SpoofedAddress
             | Self::SpoofedMac

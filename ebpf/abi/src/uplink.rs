@@ -10,7 +10,8 @@ pub struct Uplink {
     pub address: Be32,
     /// MAC of the NIC: the only one whose frames Azure's fabric accepts.
     pub mac: Mac,
-    padding: u16,
+    /// MTU of the NIC: what is longer goes the slow way.
+    pub mtu: u16,
     /// First port that is used for masquerading, host order.
     pub port_min: u16,
     /// Last port that is used for masquerading, host order; never below `port_min`.
@@ -19,10 +20,14 @@ pub struct Uplink {
     pub hz: u32,
     /// When idle flows end.
     pub timeouts: Timeouts,
+    /// Interface index of the NIC.
+    pub ifindex: u32,
+    /// 1 if new flows may take the fast path, else 0.
+    pub fast_path: u32,
 }
 
 impl Uplink {
-    /// Settings with their padding zeroed.
+    /// Settings without a fast path.
     pub const fn new(
         address: Be32,
         mac: Mac,
@@ -33,11 +38,25 @@ impl Uplink {
         Self {
             address,
             mac,
-            padding: 0,
+            mtu: 0,
             port_min: *ports.start(),
             port_max: *ports.end(),
             hz,
             timeouts,
+            ifindex: 0,
+            fast_path: 0,
+        }
+    }
+
+    /// With the NIC that packets are redirected to. Flows that took the fast path once stay on it
+    /// when `fast_path` is off: connection tracking has not seen what went past it.
+    #[must_use]
+    pub const fn redirecting_to(self, ifindex: u32, mtu: u16, fast_path: bool) -> Self {
+        Self {
+            ifindex,
+            mtu,
+            fast_path: fast_path as u32,
+            ..self
         }
     }
 }

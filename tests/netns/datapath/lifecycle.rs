@@ -6,7 +6,7 @@ use azure_vnet_testbed::{Azure, Vm};
 
 use super::{Connection, on, run, seen_from_internet, status};
 
-const PINS: &str = "/sys/fs/bpf/azure-vnet/v1/azure0";
+const PINS: &str = "/sys/fs/bpf/azure-vnet/v2/azure0";
 
 /// The programs of another build are replaced in place: the connection does not notice.
 #[test]

@@ -10,6 +10,7 @@
 
 mod choice;
 mod external_programs;
+mod fast_path;
 mod lifecycle;
 mod translation;
 
@@ -64,14 +65,19 @@ struct Connection {
 
 impl Connection {
     fn open(azure: &Azure, pod: &Pod<'_>) -> Self {
-        let address = SocketAddrV4::new(INTERNET[0], 0);
+        Self::open_to(azure, pod, None)
+    }
+
+    /// One that the pod opens to another address than the server has.
+    fn open_to(azure: &Azure, pod: &Pod<'_>, service: Option<SocketAddrV4>) -> Self {
+        let address = SocketAddrV4::new(INTERNET[0], service.map_or(0, |service| service.port()));
         let listener = azure
             .internet
             .namespace()
             .run(|| TcpListener::bind(address))
             .unwrap()
             .unwrap();
-        let server = listener.local_addr().unwrap();
+        let server = service.map_or_else(|| listener.local_addr().unwrap(), Into::into);
         let client = pod
             .namespace()
             .run(|| TcpStream::connect_timeout(&server, LIMIT))

@@ -1,0 +1,303 @@
+//! The fast path: a flow that needs nobody but us goes from the pod's veth straight to the NIC and
+//! back, past the bridge, netfilter and connection tracking.
+//!
+//! A flow is found fit when its first packet (TCP: every SYN) arrives at the NIC the slow way. Two
+//! things have to be seen there, and nothing in a packet tells them:
+//!
+//! - Netfilter translated nothing, or replies would have to pass it again. [`note`] has written down
+//!   what the pod sent, on this CPU, which forwards the packet to the NIC in one go: it must be the
+//!   very tuple that leaves. A packet that was queued in between may meet another's note; then its
+//!   flow stays slow.
+//! - No queueing discipline on the veth's ingress shapes the pod (the `bandwidth` plugin does so, by
+//!   way of an `ifb` device), or the limit would be void. [`note`] has the packet say that it was
+//!   received on queue 0; another device that transmits it on the way puts its own transmit queue
+//!   in that place, and thereby wipes it out.
+//!
+//! Packets with SYN take the slow path always: rules see every connection begin and are asked
+//! whether to translate it. All others of a fast flow are fast, FIN and RST as well: connection
+//! tracking knows the flow by its handshake alone, and would call the middle of it invalid.
+
+use aya_ebpf::{
+    btf_maps::PerCpuArray, helpers::generated::bpf_redirect, macros::btf_map, programs::TcContext,
+};
+use azure_vnet_abi::{Flow, FlowFlags, FlowKey, FlowKind, Mac, Reason, Uplink};
+
+use crate::{
+    config, flow, fragment,
+    icmp::IcmpError,
+    packet::{ICMP, Ipv4, NETWORK, Part, Plain, TCP, Transport},
+    pods,
+    rewrite::{self, End},
+    verdict::Outcome,
+};
+
+/// `queue_mapping` of a packet that was received on queue 0.
+const RECEIVED_ON_QUEUE_0: u32 = 1;
+
+/// What the pod sent that was heard last on this CPU.
+#[btf_map(name = "candidate")]
+static CANDIDATE: PerCpuArray<FlowKey, 1> = PerCpuArray::new();
+
+/// The pod sends a packet the slow way, with this key if it has one that can be told.
+#[inline(always)]
+pub fn note(ctx: &TcContext, key: Option<FlowKey>) {
+    if key.is_some() {
+        // SAFETY: the context is the kernel's `__sk_buff`, valid while the program runs.
+        unsafe { (*ctx.skb.skb).queue_mapping = RECEIVED_ON_QUEUE_0 };
+    }
+    if let Some(candidate) = CANDIDATE.get_ptr_mut(0) {
+        // SAFETY: a per-CPU element is written by programs on this CPU only, and TC programs do
+        // not preempt each other there.
+        unsafe { *candidate = key.unwrap_or_default() };
+    }
+}
+
+/// Whether the packet passed no other device since [`note`]. What that wrote into it is taken out, or
+/// the NIC would send all that pods send by one queue.
+#[inline(always)]
+pub fn came_straight(ctx: &TcContext) -> bool {
+    // SAFETY: the context is the kernel's `__sk_buff`, valid while the program runs.
+    let queue = unsafe { &mut (*ctx.skb.skb).queue_mapping };
+    let straight = *queue == RECEIVED_ON_QUEUE_0;
+    if straight {
+        *queue = 0;
+    }
+    straight
+}
+
+/// The flags of a flow whose first packet leaves with this key.
+#[inline(always)]
+pub fn fitness(uplink: &Uplink, key: &FlowKey, came_straight: bool) -> u8 {
+    if !came_straight || uplink.fast_path == 0 || key.protocol == ICMP {
+        return 0;
+    }
+    match CANDIDATE.get(0) {
+        Some(candidate) if candidate == key => FlowFlags::FAST,
+        _ => 0,
+    }
+}
+
+/// Whether packets of this entry come from the veth `ifindex` and go the fast way. That the flow is
+/// that veth's also says that the source address is its pod's own.
+#[inline(always)]
+pub fn is_from(flow: &Flow, ifindex: u32) -> bool {
+    flow.kind == FlowKind::MASQUERADE && is_fast(flow) && flow.ifindex == ifindex
+}
+
+/// Whether this entry's packets go the fast way.
+#[inline(always)]
+pub fn is_fast(flow: &Flow) -> bool {
+    flow.flags & FlowFlags::FAST != 0
+}
+
+/// A packet of a fast flow leaves for the NIC. [`Reason::NotOurs`] if it has to go the slow way: to a
+/// router that is not the fabric, or because it does not fit.
+#[inline(always)]
+pub fn out(
+    ctx: &TcContext,
+    uplink: &Uplink,
+    packet: &Plain,
+    key: &FlowKey,
+    flow: &mut Flow,
+) -> Outcome {
+    let Plain { ip, transport, .. } = packet;
+    if packet.frame.destination != Mac::FABRIC || !fits(ctx, uplink) {
+        return Ok(Reason::NotOurs);
+    }
+    flow::touch(key, flow, transport, uplink, flow::now());
+    let (address, port) = (flow.address, flow.port);
+    rewrite::source_mac(ctx, uplink.mac)?;
+    rewrite::endpoint(ctx, End::Source, ip, transport, address, port)?;
+    Ok(to_nic(uplink))
+}
+
+/// The same for what is rare: IPv4 options, fragments, ICMP errors about a fast flow, a pod that has
+/// another MAC than before.
+#[inline(never)]
+pub fn uncommon_out(ctx: &TcContext) -> i32 {
+    let outcome = config::uplink().and_then(|uplink| try_uncommon_out(ctx, uplink));
+    match outcome {
+        Ok(Reason::MasqueradedFast) => SENT,
+        Ok(_) => SLOW,
+        Err(_) => BROKEN,
+    }
+}
+
+/// What [`uncommon_out`] did: nothing, all, or a part of it.
+pub const SLOW: i32 = 0;
+pub const SENT: i32 = 1;
+pub const BROKEN: i32 = 2;
+
+#[inline(always)]
+fn try_uncommon_out(ctx: &TcContext, uplink: &Uplink) -> Outcome {
+    let ifindex = ifindex(ctx);
+    let frame = crate::packet::Frame::read(ctx)?;
+    let ip = Ipv4::read(ctx)?;
+    if frame.destination != Mac::FABRIC || !fits(ctx, uplink) {
+        return Ok(Reason::NotOurs);
+    }
+    let now = flow::now();
+    if ip.part == Part::Later {
+        let Some(first) = fragment::first_of(&ip, now, uplink) else {
+            return Ok(Reason::NotOurs);
+        };
+        if first.ifindex != ifindex {
+            return Ok(Reason::NotOurs);
+        }
+        let address = first.address;
+        rewrite::source_mac(ctx, uplink.mac)?;
+        rewrite::address(ctx, End::Source, &ip, address)?;
+        return Ok(to_nic(uplink));
+    }
+    let Ok(transport) = Transport::read(ctx, &ip) else {
+        return error_out(ctx, uplink, &ip, ifindex);
+    };
+    let key = transport.key(&ip);
+    let Some(flow) = flow::find(&key).filter(|flow| is_from(flow, ifindex)) else {
+        return Ok(Reason::NotOurs);
+    };
+    if transport.tcp_flags & Transport::SYN != 0 {
+        return Ok(Reason::NotOurs);
+    }
+    if flow.mac != frame.source {
+        follow(&key, flow, frame.source);
+    }
+    flow::touch(&key, flow, &transport, uplink, now);
+    let (address, port) = (flow.address, flow.port);
+    fragment::expect_more(&ip, address, flow.mac, ifindex, now);
+    rewrite::source_mac(ctx, uplink.mac)?;
+    rewrite::endpoint(ctx, End::Source, &ip, &transport, address, port)?;
+    Ok(to_nic(uplink))
+}
+
+/// An ICMP error about a fast flow: connection tracking may have forgotten the flow by now.
+#[inline(always)]
+fn error_out(ctx: &TcContext, uplink: &Uplink, ip: &Ipv4, ifindex: u32) -> Outcome {
+    if ip.protocol != ICMP {
+        return Ok(Reason::NotOurs);
+    }
+    let Ok(error) = IcmpError::read(ctx, ip) else {
+        return Ok(Reason::NotOurs);
+    };
+    if error.quoted.destination != ip.source || error.quoted.source != ip.destination {
+        return Ok(Reason::NotOurs);
+    }
+    let Some(flow) = flow::find(&error.key()).filter(|flow| is_from(flow, ifindex)) else {
+        return Ok(Reason::NotOurs);
+    };
+    rewrite::source_mac(ctx, uplink.mac)?;
+    error.translate(ctx, ip, End::Source, flow.address, flow.port)?;
+    Ok(to_nic(uplink))
+}
+
+/// The pod has another MAC than when the flow began; replies go there from now on.
+#[inline(always)]
+fn follow(key: &FlowKey, flow: &mut Flow, mac: Mac) {
+    flow.mac = mac;
+    if let Some((_, other)) = flow::other_half(key, flow) {
+        other.mac = mac;
+    }
+}
+
+/// The pod opens a connection with the ends of one before: what netfilter makes of it now is not
+/// known yet, so the flow is slow until its SYN has arrived at the NIC.
+#[inline(never)]
+pub fn withdraw(key: &FlowKey, flow: &mut Flow) {
+    set_flags(key, flow, flow.flags & !FlowFlags::FAST);
+}
+
+/// A packet of a known flow came to the NIC the slow way: does the flow have to be judged anew? So it
+/// is when the packet opens a connection, or when it comes from another veth than the entry says,
+/// because the pod's address has been given away again.
+#[inline(always)]
+pub fn is_to_be_judged(ctx: &TcContext, flow: &Flow, transport: &Transport) -> bool {
+    // SAFETY: the context is the kernel's `__sk_buff`, valid while the program runs.
+    let veth = unsafe { (*ctx.skb.skb).ingress_ifindex };
+    transport.tcp_flags & Transport::SYN != 0 || is_fast(flow) && flow.ifindex != veth
+}
+
+/// Judges a known flow anew.
+#[inline(never)]
+pub fn judge(uplink: &Uplink, key: &FlowKey, flow: &mut Flow, came_straight: bool) {
+    let Some(pod) = pods::by_address(key.source) else {
+        return;
+    };
+    let flags = match key.protocol {
+        TCP => fitness(uplink, key, came_straight),
+        // Only the first packet of other flows can tell.
+        _ if flow.ifindex == pod.ifindex => flow.flags,
+        _ => 0,
+    };
+    (flow.ifindex, flow.mac) = (pod.ifindex, pod.mac);
+    if let Some((_, other)) = flow::other_half(key, flow) {
+        (other.ifindex, other.mac) = (pod.ifindex, pod.mac);
+    }
+    set_flags(key, flow, flags);
+}
+
+#[inline(always)]
+fn set_flags(key: &FlowKey, flow: &mut Flow, flags: u8) {
+    flow.flags = flags;
+    if let Some((_, other)) = flow::other_half(key, flow) {
+        other.flags = flags;
+    }
+}
+
+/// The interface that the packet came in through.
+#[inline(always)]
+pub fn ifindex(ctx: &TcContext) -> u32 {
+    // SAFETY: the context is the kernel's `__sk_buff`, valid while the program runs.
+    unsafe { (*ctx.skb.skb).ifindex }
+}
+
+/// Whether the NIC can send the packet as it is. A redirected packet is not asked for its length any
+/// more, as it is where the bridge forwards it.
+#[inline(always)]
+fn fits(ctx: &TcContext, uplink: &Uplink) -> bool {
+    ctx.len() <= u32::from(uplink.mtu) + NETWORK as u32 || segments_fit(ctx, uplink.mtu) != 0
+}
+
+/// The same for a packet that is cut into segments when it is sent.
+#[inline(never)]
+fn segments_fit(ctx: &TcContext, mtu: u16) -> i32 {
+    // SAFETY: the context is the kernel's `__sk_buff`, valid while the program runs.
+    let (segments, payload) = unsafe { ((*ctx.skb.skb).gso_segs, (*ctx.skb.skb).gso_size) };
+    let Ok(ip) = Ipv4::read(ctx) else {
+        return 0;
+    };
+    let header = match ip.protocol {
+        TCP => {
+            let Ok(offset) = ip.transport_header::<[u8; 20]>(ctx) else {
+                return 0;
+            };
+            // SAFETY: `transport_header` has shown that the header is inside the packet.
+            u32::from(unsafe { (*offset)[12] } >> 4) * 4
+        }
+        _ => 8,
+    };
+    let headers = ip.transport as u32 - NETWORK as u32 + header;
+    i32::from(segments != 0 && headers + payload <= u32::from(mtu))
+}
+
+#[inline(always)]
+fn to_nic(uplink: &Uplink) -> Reason {
+    redirect(uplink.ifindex);
+    Reason::MasqueradedFast
+}
+
+/// Delivers a packet to a pod: out of its host veth, so that a queueing discipline there still shapes
+/// what the pod gets. `bpf_redirect_peer` would pass it by.
+#[inline(always)]
+pub fn to_pod(ifindex: u32) -> Reason {
+    redirect(ifindex);
+    Reason::UnmasqueradedFast
+}
+
+/// The kernel moves the packet once the program has returned `TC_ACT_REDIRECT`, see
+/// [`verdict`](crate::verdict).
+#[inline(always)]
+fn redirect(ifindex: u32) {
+    const TO_EGRESS: u64 = 0;
+    // SAFETY: the helper takes two numbers and writes to memory of the kernel's own.
+    unsafe { bpf_redirect(ifindex, TO_EGRESS) };
+}
