@@ -25,8 +25,9 @@ pub fn run(work: impl FnOnce()) -> io::Result<()> {
     match unsafe { libc::fork() } {
         -1 => Err(Error::last_os_error()),
         0 => {
+            // Its messages would go into whatever gets the log's descriptor; what matters is in the record.
+            azure_vnet_cni::log::leave();
             let_go();
-            // Its messages would go nowhere; what matters is in the record.
             let _ = catch_unwind(AssertUnwindSafe(work));
             // SAFETY: ends this process without running what the parent has registered to run at its own end.
             unsafe { libc::_exit(0) }

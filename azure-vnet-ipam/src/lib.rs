@@ -3,10 +3,7 @@
 //! The walk of an ADD: [`serve`] → `add` → [`config`] → `store` → `pool` → `store`; [`source`] only where the pool has
 //! nothing to give, and otherwise behind the call (`refresh`). What is public beside [`serve`] reads input from outside, and is so for the fuzz targets.
 
-use std::{
-    fmt::Display,
-    io::{self, Write},
-};
+use std::fmt::Display;
 
 use azure_vnet_cni::{CniError, Outcome, Request};
 
@@ -71,9 +68,8 @@ fn chain(error: &dyn std::error::Error) -> String {
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
-/// Something the operator should know though the call goes on: one line on standard error.
+/// Something the operator should know though the call goes on: in the log, and on standard error.
 fn warn(message: impl Display) {
     let line = message.to_string().replace('\n', " ");
-    // With standard error gone there is nobody to tell.
-    let _ = writeln!(io::stderr(), "{}: {line}", env!("CARGO_PKG_NAME"));
+    tracing::warn!("{line}");
 }

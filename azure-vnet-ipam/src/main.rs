@@ -2,10 +2,15 @@
 
 use std::process::ExitCode;
 
+use azure_vnet_cni::log;
+
+const LOG: &str = "azure-vnet-ipam.log";
+
 fn main() -> ExitCode {
+    log::start(Some(LOG));
     azure_vnet_cni::main(
         env!("CARGO_PKG_NAME"),
         env!("CARGO_PKG_VERSION"),
-        azure_vnet_ipam::serve,
+        |request| log::served(request, azure_vnet_ipam::serve),
     )
 }

@@ -4,9 +4,14 @@
 //! Nothing here changes the node but `gc` and `teardown`.
 
 mod bridges;
+mod doctor;
+mod explain;
 mod find_pod;
 mod flows;
+mod gc;
+mod generate;
 mod metrics;
+mod monitor;
 mod output;
 mod plan;
 mod pods;
@@ -16,8 +21,10 @@ mod table;
 
 use std::process::ExitCode;
 
+use azure_vnet_cni::log;
 use clap::{ArgAction, Parser, Subcommand};
 
+use crate::LOG;
 use output::Output;
 
 /// Gives pods addresses of the Azure virtual network, and masquerades what leaves it.
@@ -52,10 +59,21 @@ enum Command {
     Pods,
     /// The connections that are masqueraded, or came in from outside the ranges.
     Flows(flows::Options),
+    /// What becomes of a pod's packets for a destination, and why.
+    Explain(explain::Options),
+    /// Drops with their reason, and new flows, as they come (eBPF tier).
+    Monitor(monitor::Options),
     /// Counters and gauges as Prometheus text.
     Metrics(metrics::Options),
     /// What a cluster definition needs: its faults, the addresses to allocate, the files for it.
     Plan(plan::Options),
+    /// Everything that has to be so, and everything known to get in the way, with its fix.
+    Doctor(doctor::Options),
+    /// Takes away what pods left whose DEL never came.
+    Gc(gc::Options),
+    /// Writes shell completions and man pages.
+    #[command(hide = true)]
+    Generate(generate::Options),
 }
 
 /// How a command ended; the documented exit codes.
@@ -121,9 +139,14 @@ pub fn main() -> ExitCode {
 }
 
 fn run(command: Command, output: Output) -> Result<Outcome, Failure> {
+    if let Command::Generate(options) = &command {
+        return generate::run(options);
+    }
     if !matches!(command, Command::Plan(_)) {
         need_root()?;
     }
+    // What changes the node is in its log; what only looks says on standard error what it stumbles over.
+    log::start(matches!(command, Command::Gc(_)).then_some(LOG));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -134,6 +157,11 @@ fn run(command: Command, output: Output) -> Result<Outcome, Failure> {
         Command::Flows(options) => flows::run(&options, output),
         Command::Metrics(options) => runtime.block_on(metrics::run(&options, output)),
         Command::Plan(options) => plan::run(&options, output),
+        Command::Explain(options) => runtime.block_on(explain::run(&options, output)),
+        Command::Monitor(options) => monitor::run(&options, output),
+        Command::Doctor(options) => runtime.block_on(doctor::run(&options, output)),
+        Command::Gc(options) => runtime.block_on(gc::run(&options, output)),
+        Command::Generate(_) => Ok(Outcome::Fine),
     }
 }
 

@@ -9,8 +9,10 @@ mod netfilter;
 mod object;
 mod probe;
 mod record;
+mod rehearsal;
 mod removal;
 pub mod view;
+pub mod watch;
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -30,10 +32,12 @@ use crate::state;
 pub use attach::Mechanism;
 pub use ebpf::EbpfError;
 pub use maps::Counters;
-pub use netfilter::NetfilterError;
+pub use netfilter::judged::{Judged, judge};
+pub use netfilter::{NetfilterError, bridges_reach_netfilter, foreign};
 pub use object::OBJECT;
 pub use probe::{Way, defects, probe};
 pub use record::Record;
+pub use rehearsal::{Performed, Rehearsal};
 pub use removal::{Departed, Forgotten, forget_dead, has_another, remove_pod, sweep};
 
 /// `masquerade.datapath` of the configuration.

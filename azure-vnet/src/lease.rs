@@ -68,6 +68,18 @@ pub fn release(ipam: &str, path: &str, conf: &NetConf) -> Result<(), CniError> {
     Delegate::find(ipam, path, conf, DEFAULT_LIMIT)?.del()
 }
 
+/// The same for an attachment that no runtime asks about any more.
+pub fn release_orphan(
+    ipam: &str,
+    path: &str,
+    conf: &NetConf,
+    container_id: &str,
+    ifname: &str,
+) -> Result<(), CniError> {
+    let delegate = Delegate::find(ipam, path, conf, DEFAULT_LIMIT)?;
+    delegate.of_attachment(container_id, ifname, path).del()
+}
+
 /// CHECK's half: whether the address is still the attachment's.
 pub fn check(ipam: &str, path: &str, conf: &NetConf) -> Result<(), CniError> {
     Delegate::find(ipam, path, conf, DEFAULT_LIMIT)?.check()

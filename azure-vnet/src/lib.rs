@@ -13,7 +13,6 @@ pub mod error;
 pub mod gc;
 pub mod lease;
 pub mod lock;
-pub mod log;
 pub mod masquerade;
 pub mod names;
 pub mod netlink;
@@ -24,3 +23,6 @@ pub mod ports;
 pub mod state;
 pub mod status;
 pub mod sysctl;
+
+/// Name of the plugin's log.
+pub const LOG: &str = "azure-vnet.log";

@@ -1,43 +1,19 @@
 //! `azure-vnet`: a CNI plugin where a runtime calls it, a command line where a person does.
 
 use std::process::ExitCode;
-use std::time::Instant;
 
 use azure_vnet::error::Error;
-use azure_vnet::{add, check, cli, del, gc, log, status};
-use azure_vnet_cni::{CniError, Outcome, Request};
+use azure_vnet::{LOG, add, check, cli, del, gc, status};
+use azure_vnet_cni::{CniError, Outcome, Request, log};
 
 fn main() -> ExitCode {
-    log::start();
     if std::env::var_os("CNI_COMMAND").is_none() && std::env::args_os().len() > 1 {
         return cli::main();
     }
+    log::start(Some(LOG));
     azure_vnet_cni::main("azure-vnet", env!("CARGO_PKG_VERSION"), |request| {
-        let start = Instant::now();
-        let call = name(&request);
-        let outcome = serve(&request);
-        let took = start.elapsed();
-        match &outcome {
-            // Runtimes ask for it twice a second.
-            Ok(_) if matches!(&request, Request::Status(_)) => {
-                tracing::debug!("{call} took {took:.1?}");
-            }
-            Ok(_) => tracing::info!("{call} took {took:.1?}"),
-            Err(error) => tracing::error!("{call} failed after {took:.1?}: {}", error.chain()),
-        }
-        outcome.map_err(CniError::from)
+        log::served(request, |request| serve(&request).map_err(CniError::from))
     })
-}
-
-/// What a call is called in the log.
-fn name(request: &Request) -> String {
-    match request {
-        Request::Add(add) => format!("ADD {} {}", add.container_id, add.ifname),
-        Request::Del(del) => format!("DEL {} {}", del.container_id, del.ifname),
-        Request::Check(check) => format!("CHECK {} {}", check.container_id, check.ifname),
-        Request::Gc(gc) => format!("GC {}", gc.conf.name()),
-        Request::Status(status) => format!("STATUS {}", status.conf.name()),
-    }
 }
 
 /// One thread does everything: calls are short, and many run at once as processes.

@@ -15,7 +15,7 @@ use crate::{
 
 #[inline(always)]
 pub fn run(ctx: &TcContext) -> i32 {
-    verdict::settle(decide(ctx))
+    verdict::settle(ctx, decide(ctx))
 }
 
 /// Sends on what belongs to a fast flow, and of the rest lets pass what comes from the pod's own

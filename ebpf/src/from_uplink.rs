@@ -19,7 +19,7 @@ use crate::{
 
 #[inline(always)]
 pub fn run(ctx: &TcContext) -> i32 {
-    verdict::settle(decide(ctx))
+    verdict::settle(ctx, decide(ctx))
 }
 
 /// Decides by the packet's destination: the node, a pod, or neither.

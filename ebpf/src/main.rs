@@ -32,6 +32,7 @@ mod arp;
 mod checksum;
 mod config;
 mod counters;
+mod events;
 mod fast;
 mod flow;
 mod fragment;

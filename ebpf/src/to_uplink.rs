@@ -25,13 +25,13 @@ use crate::{
 pub fn run(ctx: &TcContext) -> i32 {
     let uplink = match config::uplink() {
         Ok(uplink) => uplink,
-        Err(reason) => return verdict::settle(Err(reason)),
+        Err(reason) => return verdict::settle(ctx, Err(reason)),
     };
     if let Some((address, mac)) = packet::ipv4_sources(ctx)
         && address == uplink.address
         && mac == uplink.mac
     {
-        return verdict::settle(Ok(Reason::NotOurs));
+        return verdict::settle(ctx, Ok(Reason::NotOurs));
     }
     let action = match Plain::read(ctx) {
         Some(Plain { ip, transport, .. }) => with_ports(ctx, uplink, &ip, &transport),
@@ -54,9 +54,9 @@ fn uncommon(ctx: &TcContext, uplink: &Uplink) -> i32 {
     packet::pull_headers(ctx);
     let frame = match Frame::read(ctx) {
         Ok(frame) => frame,
-        Err(reason) => return verdict::settle(Err(reason)),
+        Err(reason) => return verdict::settle(ctx, Err(reason)),
     };
-    verdict::settle(match frame.ether_type {
+    verdict::settle(ctx, match frame.ether_type {
         ETHERTYPE_IPV4 => match Ipv4::read(ctx) {
             Ok(ip) => match Transport::read(ctx, &ip) {
                 Ok(transport) => return with_ports(ctx, uplink, &ip, &transport),
@@ -74,14 +74,14 @@ fn uncommon(ctx: &TcContext, uplink: &Uplink) -> i32 {
 #[inline(always)]
 fn with_ports(ctx: &TcContext, uplink: &Uplink, ip: &Ipv4, transport: &Transport) -> i32 {
     if let Err(reason) = rewrite::source_mac(ctx, uplink.mac) {
-        return verdict::settle(Err(reason));
+        return verdict::settle(ctx, Err(reason));
     }
     if ip.source == uplink.address {
-        return verdict::settle(Ok(Reason::NotOurs));
+        return verdict::settle(ctx, Ok(Reason::NotOurs));
     }
     let key = transport.key(ip);
     match known(ctx, uplink, ip, transport, &key) {
-        Some(outcome) => verdict::settle(outcome),
+        Some(outcome) => verdict::settle(ctx, outcome),
         None => FIRST_PACKET,
     }
 }
@@ -126,7 +126,7 @@ fn known(
 /// The first packet of a flow.
 #[inline(never)]
 fn begin(ctx: &TcContext, uplink: &Uplink) -> i32 {
-    verdict::settle(Ipv4::read(ctx).and_then(|ip| {
+    verdict::settle(ctx, Ipv4::read(ctx).and_then(|ip| {
         let transport = Transport::read(ctx, &ip)?;
         let key = transport.key(&ip);
         new_flow(ctx, uplink, &ip, &transport, &key, flow::now())

@@ -9,9 +9,13 @@
     reason = "a test fails by panicking"
 )]
 
+mod doctor;
+mod explain;
 mod flows;
 mod golden;
+mod log;
 mod metrics;
+mod monitor;
 mod not_set_up;
 mod plan;
 mod pods;

@@ -27,13 +27,17 @@ fn version_is_the_originals_line() {
 #[test]
 fn help_of_every_command() {
     let azure = Azure::builder().build().unwrap();
-    let commands: [&[&str]; 6] = [
+    let commands: [&[&str]; 10] = [
         &["--help"],
         &["status", "--help"],
         &["pods", "--help"],
         &["flows", "--help"],
         &["metrics", "--help"],
         &["plan", "--help"],
+        &["explain", "--help"],
+        &["monitor", "--help"],
+        &["doctor", "--help"],
+        &["gc", "--help"],
     ];
     assert_golden("help.txt", &transcript(&azure.vms[0], &commands));
 }

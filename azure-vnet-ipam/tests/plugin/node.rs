@@ -117,6 +117,7 @@ impl Node {
             .env("CNI_IFNAME", self.ifname)
             .env("CNI_ARGS", self.args)
             .env("CNI_PATH", "/nonexistent")
+            .env("AZURE_VNET_LOG_DIR", self.dir.path())
             // Must not be followed.
             .env("http_proxy", "http://127.0.0.1:1")
             .stdin(Stdio::piped())

@@ -32,6 +32,8 @@ pub struct Delegate<'a> {
     plugin: PathBuf,
     conf: &'a NetConf,
     limit: Duration,
+    /// Beside `CNI_COMMAND`, what is not this process's own environment.
+    variables: Vec<(&'static str, String)>,
 }
 
 impl<'a> Delegate<'a> {
@@ -51,7 +53,21 @@ impl<'a> Delegate<'a> {
             plugin,
             conf,
             limit,
+            variables: Vec::new(),
         })
+    }
+
+    /// For a caller that no runtime has told about the attachment: the operator's command line. The attachment's
+    /// namespace is gone.
+    #[must_use]
+    pub fn of_attachment(mut self, container_id: &str, ifname: &str, path: &str) -> Self {
+        self.variables = vec![
+            ("CNI_CONTAINERID", container_id.to_owned()),
+            ("CNI_IFNAME", ifname.to_owned()),
+            ("CNI_NETNS", String::new()),
+            ("CNI_PATH", path.to_owned()),
+        ];
+        self
     }
 
     /// Runs ADD.
@@ -105,8 +121,10 @@ impl<'a> Delegate<'a> {
 
     /// Runs one command to its end and gives its standard output.
     fn run(&self, command: &str) -> Result<Vec<u8>, CniError> {
-        let finished =
-            process::run(&self.plugin, command, self.conf.raw(), self.limit).map_err(|cause| {
+        let mut variables = self.variables.clone();
+        variables.push(("CNI_COMMAND", command.to_owned()));
+        let finished = process::run(&self.plugin, &variables, self.conf.raw(), self.limit)
+            .map_err(|cause| {
                 self.failed(&format!("cannot be run for {command}"))
                     .with_details(cause.to_string())
             })?;

@@ -21,6 +21,7 @@ mod error;
 mod failed_del;
 mod input;
 pub mod keys;
+pub mod log;
 mod netconf;
 mod panicking;
 pub mod reply;

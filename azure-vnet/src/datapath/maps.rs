@@ -218,6 +218,9 @@ fn sizes(name: &str) -> (u32, u32) {
         // A queue has no keys.
         maps::SWEEP => of::<(), FlowKey>(),
         maps::CANDIDATE => of::<u32, FlowKey>(),
+        maps::WATCH => of::<u32, u32>(),
+        // A ring buffer has neither keys nor values.
+        maps::EVENTS => (0, 0),
         _ => of::<u32, u64>(),
     }
 }
@@ -250,7 +253,7 @@ where
     }
 }
 
-fn open<T>(pins: &Pins, name: &'static str) -> Result<T, EbpfError>
+pub(super) fn open<T>(pins: &Pins, name: &'static str) -> Result<T, EbpfError>
 where
     T: TryFrom<Map, Error = MapError>,
 {

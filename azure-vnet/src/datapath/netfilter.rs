@@ -7,7 +7,9 @@
 //! It sees bridged packets only where the bridge hands them to netfilter (`nf_call_iptables`,
 //! which our bridge has), so without `br_netfilter` there is no such tier.
 
+pub mod foreign;
 mod installed;
+pub mod judged;
 
 use std::fmt::{self, Write as _};
 use std::fs::File;
@@ -331,11 +333,21 @@ fn nft(script: &str, lock: &Lock) -> Result<(), NetfilterError> {
 
 /// Runs nft to its end.
 fn run(arguments: &[&str], script: &str, stdout: File) -> Result<(), NetfilterError> {
+    execute(PROGRAM, arguments, script, stdout)
+}
+
+/// Runs nft, or a program that lists the rules of others, to its end.
+fn execute(
+    program: &str,
+    arguments: &[&str],
+    script: &str,
+    stdout: File,
+) -> Result<(), NetfilterError> {
     #[expect(
         clippy::disallowed_methods,
-        reason = "the netfilter tier's one external program"
+        reason = "the one place that runs programs of netfilter"
     )]
-    let mut child = std::process::Command::new(PROGRAM)
+    let mut child = std::process::Command::new(program)
         .args(arguments)
         .env("LC_ALL", "C")
         .stdin(Stdio::piped())

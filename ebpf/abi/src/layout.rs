@@ -2,7 +2,7 @@
 
 use core::mem::{offset_of, size_of};
 
-use crate::{Flow, FlowKey, Fragment, FragmentKey, Pod, Port, Reason, Timeouts, Uplink};
+use crate::{Event, Flow, FlowKey, Fragment, FragmentKey, Pod, Port, Reason, Timeouts, Uplink};
 
 macro_rules! layout {
     ($($type:ident { $($field:ident),* $(,)? })*) => {
@@ -16,6 +16,7 @@ macro_rules! layout {
 
 /// `(type, field, offset)` of every stored field, `(type, "size", bytes)` of every stored type.
 pub const LAYOUT: &[(&str, &str, usize)] = layout! {
+    Event { reason, ifindex, length, head, padding }
     FlowKey { source, destination, source_port, destination_port, protocol }
     Flow { last_seen, timeout, address, port, kind, tcp_state, generation, ifindex, mac, flags }
     FragmentKey { source, destination, identification, protocol }
@@ -30,6 +31,7 @@ const _: () = assert!(size_of::<FlowKey>() == 16 && size_of::<Flow>() == 32);
 const _: () = assert!(size_of::<FragmentKey>() == 12 && size_of::<Fragment>() == 20);
 const _: () = assert!(size_of::<Pod>() == 16 && size_of::<Port>() == 16);
 const _: () = assert!(size_of::<Uplink>() == 48);
+const _: () = assert!(size_of::<Event>() == 56);
 
 #[cfg(feature = "user")]
 mod user {

@@ -6,6 +6,7 @@
 
 #![no_std]
 
+mod event;
 mod flow;
 mod fragment;
 mod layout;
@@ -16,6 +17,7 @@ mod policy;
 mod reason;
 mod uplink;
 
+pub use event::{EVENT_BYTES, Event};
 pub use flow::{Flow, FlowFlags, FlowKey, FlowKind, TcpState};
 pub use fragment::{Fragment, FragmentKey};
 pub use layout::LAYOUT;
@@ -27,4 +29,4 @@ pub use reason::Reason;
 pub use uplink::{Timeouts, Uplink};
 
 /// Version of every layout in this crate; the `v<n>` of the pin path.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;

@@ -32,9 +32,13 @@ pub mod maps {
     pub const COUNTERS: &str = "counters";
     /// Per CPU, the [`FlowKey`](crate::FlowKey) of the packet that a pod sent last.
     pub const CANDIDATE: &str = "candidate";
+    /// Ring buffer of [`Event`](crate::Event)s.
+    pub const EVENTS: &str = "events";
+    /// Until when somebody reads them, in jiffies (`u32`, one element); 0 for nobody.
+    pub const WATCH: &str = "watch";
     /// All of them.
-    pub const ALL: [&str; 9] = [
-        UPLINK, PODS, PORTS, POLICY, FLOWS, FRAGMENTS, SWEEP, COUNTERS, CANDIDATE,
+    pub const ALL: [&str; 11] = [
+        UPLINK, PODS, PORTS, POLICY, FLOWS, FRAGMENTS, SWEEP, COUNTERS, CANDIDATE, EVENTS, WATCH,
     ];
 }
 

@@ -44,15 +44,15 @@ pub(super) enum Ended {
     TooMuchOutput,
 }
 
-/// Runs `program` with `CNI_COMMAND=command` and `input` on standard input.
+/// Runs `program` with these environment variables beside our own, and `input` on standard input.
 pub(super) fn run(
     program: &Path,
-    command: &str,
+    variables: &[(&str, String)],
     input: &[u8],
     limit: Duration,
 ) -> io::Result<Finished> {
     let deadline = Instant::now() + limit;
-    let mut child = spawn(program, command)?;
+    let mut child = spawn(program, variables)?;
     let conversation = Conversation::new(&mut child, input);
     let outcome = conversation.and_then(|conversation| conversation.hold(deadline));
     // Killed also after an error of our own: nothing of this call may outlive it.
@@ -85,11 +85,11 @@ pub(super) fn run(
     clippy::disallowed_methods,
     reason = "the one place where a plugin may be started"
 )]
-fn spawn(program: &Path, command: &str) -> io::Result<Child> {
+fn spawn(program: &Path, variables: &[(&str, String)]) -> io::Result<Child> {
     let mut retries = 0;
     loop {
         let child = Command::new(program)
-            .env("CNI_COMMAND", command)
+            .envs(variables.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

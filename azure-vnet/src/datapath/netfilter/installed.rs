@@ -22,24 +22,7 @@ pub struct Table {
 impl Table {
     /// Lists the table of `bridge` in `family`; one that is not there is empty.
     pub fn read(family: &str, bridge: &str) -> Result<Self, NetfilterError> {
-        check_name(bridge)?;
-        // A file in memory, unlike a pipe, never blocks nft until somebody reads.
-        let output = memfd_create("nft", MemfdFlags::CLOEXEC)
-            .map_err(|errno| NetfilterError::Run(errno.into()))?;
-        let mut output = File::from(output);
-        let stdout = output.try_clone().map_err(NetfilterError::Run)?;
-        match run(&["-j", "list", "table", family, &table(bridge)], "", stdout) {
-            Err(error) if is_missing(&error) => return Ok(Self::default()),
-            result => result?,
-        }
-        let mut text = String::new();
-        output
-            .rewind()
-            .and_then(|()| output.read_to_string(&mut text))
-            .map_err(NetfilterError::Run)?;
-        let listing =
-            serde_json::from_str(&text).map_err(|error| NetfilterError::Run(error.into()))?;
-        Ok(Self::parse(&listing))
+        Ok(Self::parse(&listing(family, bridge)?))
     }
 
     /// Whether a chain is there and does something.
@@ -69,6 +52,26 @@ impl Table {
         }
         table
     }
+}
+
+/// The table of `bridge` in `family` as nft lists it; null if it is not there.
+pub fn listing(family: &str, bridge: &str) -> Result<Value, NetfilterError> {
+    check_name(bridge)?;
+    // A file in memory, unlike a pipe, never blocks nft until somebody reads.
+    let output = memfd_create("nft", MemfdFlags::CLOEXEC)
+        .map_err(|errno| NetfilterError::Run(errno.into()))?;
+    let mut output = File::from(output);
+    let stdout = output.try_clone().map_err(NetfilterError::Run)?;
+    match run(&["-j", "list", "table", family, &table(bridge)], "", stdout) {
+        Err(error) if is_missing(&error) => return Ok(Value::Null),
+        result => result?,
+    }
+    let mut text = String::new();
+    output
+        .rewind()
+        .and_then(|()| output.read_to_string(&mut text))
+        .map_err(NetfilterError::Run)?;
+    serde_json::from_str(&text).map_err(|error| NetfilterError::Run(error.into()))
 }
 
 /// An element of a set is its key, one of a map a pair that begins with it.

@@ -1,0 +1,140 @@
+//! What is installed, and what of it is in place.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::super::bridges::Bridge;
+use super::Finding;
+use crate::config::Config;
+
+/// Where runtimes look for network configurations.
+const CONFIGURATIONS: &str = "/etc/cni/net.d";
+/// Where they look for plugins, unless told otherwise.
+const PLUGINS: &str = "/opt/cni/bin";
+
+/// The configuration that a runtime would take, and the plugins that it names.
+pub fn check() -> Vec<Finding> {
+    let all = configurations();
+    let Some(first) = all.first() else {
+        return vec![Finding::warning(
+            "configuration",
+            format!("no network configuration in {CONFIGURATIONS}: a runtime has nothing to call"),
+            "install conf/10-azure.conflist there",
+        )];
+    };
+    let ours = all.iter().find_map(|path| Some((path, ours(path)?)));
+    let Some((path, list)) = ours else {
+        return vec![Finding::warning(
+            "configuration",
+            format!("no network configuration in {CONFIGURATIONS} has a plugin of type azure-vnet"),
+            "install conf/10-azure.conflist there",
+        )];
+    };
+    let mut findings = Vec::new();
+    if path != first {
+        findings.push(Finding::warning(
+            "configuration_order",
+            format!(
+                "{} comes before {}, and runtimes take the first",
+                first.display(),
+                path.display()
+            ),
+            "remove or rename the former, unless another network is meant to be the default",
+        ));
+    }
+    findings.push(meaning(path, &list));
+    findings.extend(plugins(&list));
+    findings
+}
+
+/// What `azure-vnet status` says is wrong.
+pub fn check_bridges(bridges: &[Bridge]) -> Vec<Finding> {
+    let problem = |bridge: &Bridge, problem: &String| {
+        let fix = "the next ADD mends what it can; for a pod whose link is gone: azure-vnet gc";
+        Finding::problem("datapath", format!("{}: {problem}", bridge.name), fix)
+    };
+    let of = |bridge: &Bridge| match bridge.problems.as_slice() {
+        [] => vec![Finding::ok(
+            "datapath",
+            format!("{}: in place, for {} pods", bridge.name, bridge.pods),
+        )],
+        problems => problems.iter().map(|text| problem(bridge, text)).collect(),
+    };
+    bridges.iter().flat_map(of).collect()
+}
+
+/// In the order of their names, as runtimes take them.
+fn configurations() -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(CONFIGURATIONS)
+        .into_iter()
+        .flatten()
+        .flatten();
+    let is_one = |path: &PathBuf| {
+        let extension = path.extension().and_then(OsStr::to_str);
+        matches!(extension, Some("conf" | "conflist" | "json"))
+    };
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(is_one).collect();
+    paths.sort();
+    paths
+}
+
+/// The list, if our plugin is in it.
+fn ours(path: &Path) -> Option<Value> {
+    let list: Value = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
+    our_plugin(&list).is_some().then_some(list)
+}
+
+fn our_plugin(list: &Value) -> Option<&Value> {
+    let mut plugins = list["plugins"].as_array().into_iter().flatten();
+    plugins.find(|plugin| plugin["type"] == "azure-vnet")
+}
+
+/// Whether an ADD would take the configuration.
+fn meaning(path: &Path, list: &Value) -> Finding {
+    let mut object = our_plugin(list).cloned().unwrap_or_default();
+    object["name"] = list["name"].clone();
+    object["cniVersion"] = list["cniVersion"].clone();
+    let read = object
+        .to_string()
+        .parse::<azure_vnet_cni::NetConf>()
+        .map_err(|error: azure_vnet_cni::CniError| error.msg)
+        .and_then(|conf| {
+            Config::read(&conf).map_err(|error| super::super::Failure::of(&error).to_string())
+        });
+    match read {
+        Ok(_) => Finding::ok("configuration", format!("{} is understood", path.display())),
+        Err(error) => Finding::problem(
+            "configuration",
+            format!("{} is refused: {error}", path.display()),
+            "correct it (docs/configuration.md); pods that run are not affected",
+        ),
+    }
+}
+
+/// The programs that the list names, where a runtime looks for them.
+fn plugins(list: &Value) -> Vec<Finding> {
+    let objects = list["plugins"].as_array().into_iter().flatten();
+    let types =
+        objects.flat_map(|plugin| [plugin["type"].as_str(), plugin["ipam"]["type"].as_str()]);
+    let mut names: Vec<&str> = types.flatten().chain(["loopback"]).collect();
+    names.sort_unstable();
+    names.dedup();
+    let missing: Vec<&str> = names
+        .iter()
+        .copied()
+        .filter(|name| !Path::new(PLUGINS).join(name).is_file())
+        .collect();
+    if missing.is_empty() {
+        return vec![Finding::ok(
+            "plugins",
+            format!("{} are in {PLUGINS}", names.join(", ")),
+        )];
+    }
+    vec![Finding::problem(
+        "plugins",
+        format!("not in {PLUGINS}: {}", missing.join(", ")),
+        "install them; portmap and loopback are of containernetworking/plugins",
+    )]
+}

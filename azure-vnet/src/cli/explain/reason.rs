@@ -1,0 +1,46 @@
+//! What the reasons mean, for somebody who has not read the programs.
+
+use azure_vnet_abi::Reason;
+
+/// A sentence. No wildcard: a new reason has to be explained.
+pub fn meaning(reason: Reason) -> &'static str {
+    match reason {
+        Reason::NotOurs => "not a packet of a pod, or nothing that this hook decides",
+        Reason::InRange => {
+            "the destination is in a range of nonMasqueradeCIDRs or in the pool's own subnet"
+        }
+        Reason::Exempt => {
+            "a rule of masquerade.rules exempts the destination (168.63.129.16 unless configured)"
+        }
+        Reason::FlowCreated => {
+            "outside the ranges, and no rule exempts it: a new flow from the node's address"
+        }
+        Reason::Masqueraded => "a packet of a flow that is masqueraded already",
+        Reason::Unmasqueraded => "the reply of a masqueraded flow",
+        Reason::ToPod => "for a pod's own address",
+        Reason::InboundRecorded => "the first packet of a flow from outside the ranges to a pod",
+        Reason::InboundReply => {
+            "the reply in a flow that came in from outside: it keeps the pod's address"
+        }
+        Reason::ArpRewritten => "ARP, with the MAC that the fabric or the pod expects",
+        Reason::ArpLocal => "an ARP request for an address of this node, which is answered here",
+        Reason::SpoofedAddress => "the source is not the pod's own address",
+        Reason::SpoofedMac => "the source MAC is the NIC's, the fabric's or a group's",
+        Reason::Malformed => "the header cannot be trusted",
+        Reason::PolicyDrop => {
+            "the policy closes the destination: multicast, broadcast, or a rule with drop"
+        }
+        Reason::Fragment => "a fragment whose first one was not seen",
+        Reason::UnsupportedProtocol => {
+            "neither TCP, UDP nor ICMP echo: nothing else leaves the ranges"
+        }
+        Reason::NoPortFound => "no port of the range is free towards this destination",
+        Reason::FlowTableFull => "the flow table is full",
+        Reason::Ipv6 => "IPv6, of which Azure has given the pod no address",
+        Reason::Unconfigured => "the programs have not been told about the NIC",
+        Reason::IcmpErrorOut => "an ICMP error about a packet of a flow",
+        Reason::MasqueradedFast => "a packet of a flow that is masqueraded already, on the fast path",
+        Reason::UnmasqueradedFast => "the reply of a masqueraded flow, on the fast path",
+        Reason::IcmpErrorIn => "an ICMP error about a packet of a flow, to the pod",
+    }
+}

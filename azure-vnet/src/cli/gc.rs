@@ -1,0 +1,185 @@
+//! `azure-vnet gc`: the DELs that never came. An attachment goes if both its link and its namespace are gone; whatever
+//! else the datapath knows of pods without links goes as well.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use azure_vnet_cni::NetConf;
+use clap::Args;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::output::{self, Output};
+use super::{Failure, Outcome, bridges};
+use crate::netlink::Netlink;
+use crate::netns::NetNs;
+use crate::state::{self, Attachment};
+use crate::{config, datapath, del, lease};
+
+/// Where runtimes look for network configurations.
+const CONFIGURATIONS: &str = "/etc/cni/net.d";
+/// Where they look for plugins, unless told otherwise.
+const PLUGINS: &str = "/opt/cni/bin";
+
+/// How to go about it.
+#[derive(Args)]
+pub struct Options {
+    /// Only say what would go.
+    #[arg(long)]
+    dry_run: bool,
+    /// Directory of the IPAM plugin.
+    #[arg(long, value_name = "DIRECTORY", default_value = PLUGINS)]
+    plugins: String,
+    /// Directory of the network configurations.
+    #[arg(long, value_name = "DIRECTORY", default_value = CONFIGURATIONS)]
+    configurations: String,
+}
+
+#[derive(Serialize)]
+struct Collected {
+    dry_run: bool,
+    /// Attachments that went, or would go.
+    attachments: Vec<Gone>,
+    /// Addresses that the datapath still knew of pods that are gone.
+    forgotten: Vec<Ipv4Addr>,
+    /// What could not be done.
+    failures: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Gone {
+    address: Ipv4Addr,
+    container_id: String,
+    ifname: String,
+    network: String,
+    #[serde(skip)]
+    who: String,
+}
+
+/// Collects; a problem if something could not be done.
+pub async fn run(options: &Options, output: Output) -> Result<Outcome, Failure> {
+    let netlink = Netlink::current().map_err(|error| Failure::of(&error))?;
+    let mut collected = Collected {
+        dry_run: options.dry_run,
+        attachments: Vec::new(),
+        forgotten: Vec::new(),
+        failures: Vec::new(),
+    };
+    for attachment in state::everything() {
+        let link = netlink
+            .link(&attachment.host_veth)
+            .await
+            .map_err(|error| Failure::of(&error))?;
+        if link.is_some() || !is_gone(&attachment.netns) {
+            continue;
+        }
+        if !options.dry_run
+            && let Err(failure) = collect(&netlink, options, &attachment).await
+        {
+            collected
+                .failures
+                .push(format!("{}: {failure}", bridges::who(&attachment)));
+            continue;
+        }
+        collected.attachments.push(Gone {
+            who: bridges::who(&attachment),
+            address: attachment.address,
+            container_id: attachment.container_id,
+            ifname: attachment.ifname,
+            network: attachment.network,
+        });
+    }
+    if !options.dry_run {
+        let forgotten = datapath::sweep();
+        let failures = forgotten
+            .failures
+            .iter()
+            .map(|error| Failure::of(error).to_string());
+        collected.failures.extend(failures);
+        collected.forgotten = forgotten
+            .pods
+            .into_iter()
+            .map(|(_, address)| address)
+            .collect();
+    }
+    output.show(&collected)?;
+    Ok(if collected.failures.is_empty() {
+        Outcome::Fine
+    } else {
+        Outcome::Problem
+    })
+}
+
+fn is_gone(netns: &str) -> bool {
+    NetNs::open(netns).is_err_and(|error| error.is_gone())
+}
+
+/// The DEL, with the configuration that the network has now.
+async fn collect(
+    netlink: &Netlink,
+    options: &Options,
+    attachment: &Attachment,
+) -> Result<(), Failure> {
+    let conf = configuration(Path::new(&options.configurations), &attachment.network)?;
+    let failed = |error: crate::error::Error| Failure::new(error.chain());
+    let ipam = config::ipam_of(&conf).map_err(|error| Failure::of(&error))?;
+    tracing::info!("gc: {} goes", bridges::who(attachment));
+    let detached = del::detach(netlink, &attachment.host_veth).await;
+    detached.into_result().map_err(failed)?;
+    // Last, so that nobody has the address while anything here still knows it.
+    let Attachment {
+        container_id,
+        ifname,
+        ..
+    } = attachment;
+    lease::release_orphan(&ipam, &options.plugins, &conf, container_id, ifname)
+        .map_err(|error| Failure::new(error.msg))
+}
+
+/// What our plugin gets from the configuration of this network.
+fn configuration(directory: &Path, network: &str) -> Result<NetConf, Failure> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let texts = entries.filter_map(|entry| std::fs::read(entry.path()).ok());
+    let mut lists = texts.filter_map(|text| serde_json::from_slice::<Value>(&text).ok());
+    let found = lists.find_map(|list| {
+        let is_ours = |plugin: &&Value| plugin["type"] == "azure-vnet";
+        let mut plugin = list["plugins"].as_array()?.iter().find(is_ours)?.clone();
+        plugin["name"] = list["name"].clone();
+        plugin["cniVersion"] = list["cniVersion"].clone();
+        (list["name"] == network).then_some(plugin)
+    });
+    let plugin = found.ok_or_else(|| {
+        Failure::new(format!(
+            "no configuration of the network {network:?} in {}, which says whom to give the address back",
+            directory.display()
+        ))
+    })?;
+    plugin
+        .to_string()
+        .parse()
+        .map_err(|error: azure_vnet_cni::CniError| Failure::new(error.msg))
+}
+
+impl fmt::Display for Collected {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verb = if self.dry_run { "would go" } else { "went" };
+        for gone in &self.attachments {
+            writeln!(out, "{} {verb}", gone.who)?;
+        }
+        for address in &self.forgotten {
+            writeln!(out, "{address} forgotten by the datapath")?;
+        }
+        for failure in &self.failures {
+            writeln!(
+                out,
+                "{}",
+                output::wrapped(&format!("PROBLEM: {failure}"), 0)
+            )?;
+        }
+        if self.attachments.is_empty() && self.forgotten.is_empty() && self.failures.is_empty() {
+            writeln!(out, "Nothing is left of pods that are gone.")?;
+        }
+        Ok(())
+    }
+}

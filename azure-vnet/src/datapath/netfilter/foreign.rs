@@ -1,0 +1,102 @@
+//! The packet filter rules of others, as their own programs list them: what could be in our way. Only read.
+
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _};
+
+use rustix::fs::{MemfdFlags, memfd_create};
+
+use super::{NetfilterError, execute};
+
+/// Each lists what it knows, in the form of iptables-restore(8). One machine may have rules of both kinds.
+const IPTABLES: [&str; 2] = ["iptables-nft-save", "iptables-legacy-save"];
+const EBTABLES: [&str; 1] = ["ebtables-save"];
+
+/// A line of a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// The program that listed it, and that its siblings belong to.
+    pub program: &'static str,
+    /// The table's name.
+    pub table: String,
+    /// `-A CHAIN ...` for a rule, `:CHAIN POLICY ...` for a chain.
+    pub text: String,
+}
+
+/// The lines of all iptables tables; programs that are not installed list nothing.
+pub fn iptables() -> Result<Vec<Line>, NetfilterError> {
+    all(&IPTABLES)
+}
+
+/// The lines of all ebtables tables.
+pub fn ebtables() -> Result<Vec<Line>, NetfilterError> {
+    all(&EBTABLES)
+}
+
+fn all(programs: &[&'static str]) -> Result<Vec<Line>, NetfilterError> {
+    let mut lines = Vec::new();
+    for program in programs {
+        lines.extend(parse(program, &listing(program)?));
+    }
+    Ok(lines)
+}
+
+fn listing(program: &str) -> Result<String, NetfilterError> {
+    // A file in memory, unlike a pipe, never blocks the program until somebody reads.
+    let output = memfd_create("rules", MemfdFlags::CLOEXEC)
+        .map_err(|errno| NetfilterError::Run(errno.into()))?;
+    let mut output = File::from(output);
+    let stdout = output.try_clone().map_err(NetfilterError::Run)?;
+    match execute(program, &[], "", stdout) {
+        Err(NetfilterError::Run(error)) if error.kind() == io::ErrorKind::NotFound => {
+            return Ok(String::new());
+        }
+        result => result?,
+    }
+    let mut text = String::new();
+    output
+        .rewind()
+        .and_then(|()| output.read_to_string(&mut text))
+        .map_err(NetfilterError::Run)?;
+    Ok(text)
+}
+
+fn parse(program: &'static str, text: &str) -> Vec<Line> {
+    let mut table = String::new();
+    let mut lines = Vec::new();
+    for line in text.lines().map(str::trim) {
+        if let Some(name) = line.strip_prefix('*') {
+            name.clone_into(&mut table);
+        } else if line.starts_with("-A ") || line.starts_with(':') {
+            lines.push(Line {
+                program,
+                table: table.clone(),
+                text: line.to_owned(),
+            });
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_of_the_table_before_them() {
+        let text = "# Generated\n*nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -j MASQUERADE\nCOMMIT\n\
+                    *filter\n:FORWARD DROP [1:2]\nCOMMIT\n";
+        let lines = parse("iptables-save", text);
+        let shown: Vec<_> = lines
+            .iter()
+            .map(|line| (line.table.as_str(), line.text.as_str()))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                ("nat", ":POSTROUTING ACCEPT [0:0]"),
+                ("nat", "-A POSTROUTING -j MASQUERADE"),
+                ("filter", ":FORWARD DROP [1:2]"),
+            ]
+        );
+    }
+}

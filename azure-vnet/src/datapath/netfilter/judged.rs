@@ -1,0 +1,131 @@
+//! What the rules that are in place do with a destination, as nft lists them.
+
+use std::net::Ipv4Addr;
+
+use serde_json::Value;
+
+use super::{NetfilterError, installed, table};
+
+/// A range of destinations, and what is done with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Judged {
+    /// In no range: leaves from this address.
+    Masquerade(Option<Ipv4Addr>),
+    /// In this range: leaves with the pod's address.
+    Keep(String),
+    /// In this range: does not leave.
+    Drop(String),
+    /// In this range: rules by protocol and port decide, in this chain.
+    ByPort(String, String),
+}
+
+/// Asks the tables of `bridge`.
+pub fn judge(bridge: &str, destination: Ipv4Addr) -> Result<Judged, NetfilterError> {
+    let frames = installed::listing("bridge", bridge)?;
+    let addresses = installed::listing("ip", bridge)?;
+    if addresses.is_null() {
+        let missing = format!("there is no table ip {}", table(bridge));
+        return Err(NetfilterError::Run(std::io::Error::other(missing)));
+    }
+    if let Some((range, _)) = find(&frames, "closed", destination) {
+        return Ok(Judged::Drop(range));
+    }
+    Ok(match find(&addresses, "destinations", destination) {
+        None => Judged::Masquerade(snat(&addresses)),
+        Some((range, verdict)) if verdict.get("drop").is_some() => Judged::Drop(range),
+        Some((range, verdict)) => match chain(&verdict) {
+            Some(chain) => Judged::ByPort(range, chain),
+            None => Judged::Keep(range),
+        },
+    })
+}
+
+/// The element of a set or map that holds `destination`, with its value.
+fn find(listing: &Value, name: &str, destination: Ipv4Addr) -> Option<(String, Value)> {
+    let objects = listing["nftables"].as_array()?.iter();
+    let mut sets = objects.flat_map(|object| [&object["set"], &object["map"]]);
+    let set = sets.find(|set| set["name"] == name)?;
+    set["elem"].as_array()?.iter().find_map(|element| {
+        let pair = element.as_array();
+        let key = pair.and_then(|pair| pair.first()).unwrap_or(element);
+        let (first, last) = bounds(key)?;
+        let value = pair
+            .and_then(|pair| pair.get(1))
+            .cloned()
+            .unwrap_or(Value::Null);
+        let range = if first == last {
+            first.to_string()
+        } else {
+            format!("{first}-{last}")
+        };
+        (first..=last)
+            .contains(&destination)
+            .then_some((range, value))
+    })
+}
+
+/// An address, a prefix or a range (libnftables-json(5)).
+fn bounds(key: &Value) -> Option<(Ipv4Addr, Ipv4Addr)> {
+    let address = |value: &Value| value.as_str()?.parse::<Ipv4Addr>().ok();
+    if let Some(both) = key["range"].as_array() {
+        return Some((address(both.first()?)?, address(both.get(1)?)?));
+    }
+    if let Some(network) = address(&key["prefix"]["addr"]) {
+        let length = u8::try_from(key["prefix"]["len"].as_u64()?).ok()?;
+        let prefix = ipnet::Ipv4Net::new(network, length).ok()?;
+        return Some((prefix.network(), prefix.broadcast()));
+    }
+    address(key).map(|address| (address, address))
+}
+
+fn chain(verdict: &Value) -> Option<String> {
+    ["jump", "goto"]
+        .iter()
+        .find_map(|kind| Some(verdict[*kind]["target"].as_str()?.to_owned()))
+}
+
+fn snat(listing: &Value) -> Option<Ipv4Addr> {
+    let objects = listing["nftables"].as_array()?.iter();
+    let expressions = objects
+        .filter_map(|object| object["rule"]["expr"].as_array())
+        .flatten();
+    let mut addresses = expressions.filter_map(|expression| expression["snat"]["addr"].as_str());
+    addresses.find_map(|address| address.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn elements_of_every_form_are_found() {
+        let listing = json!({"nftables": [{"map": {"name": "destinations", "elem": [
+            [{"prefix": {"addr": "10.0.0.0", "len": 8}}, {"accept": null}],
+            ["168.63.129.16", {"accept": null}],
+            [{"range": ["192.0.2.1", "192.0.2.9"]}, {"jump": {"target": "to_3"}}],
+        ]}}, {"rule": {"expr": [{"snat": {"addr": "10.0.0.4"}}]}}]});
+        let of = |text: &str| {
+            find(
+                &listing,
+                "destinations",
+                text.parse().unwrap_or(Ipv4Addr::LOCALHOST),
+            )
+        };
+        assert_eq!(
+            of("10.255.0.1"),
+            Some(("10.0.0.0-10.255.255.255".into(), json!({"accept": null})))
+        );
+        assert_eq!(
+            of("168.63.129.16"),
+            Some(("168.63.129.16".into(), json!({"accept": null})))
+        );
+        assert_eq!(
+            of("192.0.2.9").and_then(|(_, verdict)| chain(&verdict)),
+            Some("to_3".into())
+        );
+        assert_eq!(of("192.0.2.10"), None);
+        assert_eq!(snat(&listing), Some(Ipv4Addr::new(10, 0, 0, 4)));
+    }
+}

@@ -1,0 +1,249 @@
+//! `azure-vnet doctor`: what somebody breaks on purpose is named, with its fix.
+
+use azure_vnet_testbed::{Azure, CONFIG_DIR, Vm};
+use serde_json::Value;
+
+use crate::golden::{assert_fits, assert_golden};
+use crate::scene::{json_of, list, pods, printed, run};
+
+/// The shipped configuration, installed as an administrator does.
+fn configure(vm: &Vm) {
+    vm.write_file(
+        &format!("{CONFIG_DIR}/10-azure.conflist"),
+        &list("auto").to_json(),
+    )
+    .unwrap();
+}
+
+fn shell(vm: &Vm, line: &str) {
+    let mut words = line.split(' ');
+    let program = vm.program(words.next().unwrap()).unwrap();
+    program.args(words).checked().unwrap();
+}
+
+/// What it finds wrong now: check and verdict.
+fn wrong(vm: &Vm) -> Vec<(String, String)> {
+    let output = run(vm, &["doctor", "--json"]);
+    let report: Value = serde_json::from_str(&output.stdout).unwrap();
+    let has_problem = report["problems"].as_u64().unwrap() > 0;
+    assert_eq!(
+        output.status.code(),
+        Some(i32::from(has_problem)),
+        "{output:?}"
+    );
+    let findings = report["findings"].as_array().unwrap().iter();
+    let wrong = findings.filter(|finding| finding["verdict"] != "ok");
+    wrong
+        .inspect(|finding| assert!(finding["fix"].is_string(), "{finding}"))
+        .map(|finding| {
+            let text = |key: &str| finding[key].as_str().unwrap().to_owned();
+            (text("check"), text("verdict"))
+        })
+        .collect()
+}
+
+#[test]
+fn nothing_is_wrong_with_a_healthy_node() {
+    let azure = Azure::builder().build().unwrap();
+    let vm = &azure.vms[0];
+    configure(vm);
+    let _pods = pods(&azure, "ebpf");
+    let text = printed(vm, 0, &["doctor", "--all"]);
+    assert_fits(&text);
+    assert_golden("doctor-healthy.txt", &text);
+    assert_eq!(wrong(vm), []);
+}
+
+#[test]
+fn before_anything_is_installed() {
+    let azure = Azure::builder().build().unwrap();
+    let text = printed(&azure.vms[0], 0, &["doctor"]);
+    assert_fits(&text);
+    assert_golden("doctor-not-set-up.txt", &text);
+}
+
+#[test]
+fn each_thing_that_is_broken_is_named() {
+    let azure = Azure::builder().build().unwrap();
+    let vm = &azure.vms[0];
+    configure(vm);
+    let _pods = pods(&azure, "ebpf");
+    for (broken, mended, check, verdict) in [
+        (
+            "iptables -t nat -A POSTROUTING -m addrtype ! --dst-type local ! -d 10.0.0.0/8 -j MASQUERADE",
+            "iptables -t nat -D POSTROUTING -m addrtype ! --dst-type local ! -d 10.0.0.0/8 -j MASQUERADE",
+            "iptables_masquerade",
+            "problem",
+        ),
+        (
+            "iptables -t nat -N IP-MASQ-AGENT",
+            "iptables -t nat -X IP-MASQ-AGENT",
+            "ip_masq_agent",
+            "problem",
+        ),
+        (
+            "iptables -P FORWARD DROP",
+            "iptables -P FORWARD ACCEPT",
+            "forward_policy",
+            "problem",
+        ),
+        (
+            "ebtables -t nat -A POSTROUTING -s unicast -o eth0 -j snat --to-src 00:0d:3a:00:00:01 --snat-arp",
+            "ebtables -t nat -F",
+            "ebtables",
+            "problem",
+        ),
+        (
+            "sysctl -qw net.ipv4.ip_local_port_range=12000\t60999",
+            "sysctl -qw net.ipv4.ip_local_port_range=32768\t60999",
+            "ports",
+            "problem",
+        ),
+        (
+            "sysctl -qw net.ipv4.ip_forward=0",
+            "sysctl -qw net.ipv4.ip_forward=1",
+            "ip_forward",
+            "problem",
+        ),
+        (
+            "ip link add azv0123456789a type veth peer name other",
+            "ip link delete azv0123456789a",
+            "links",
+            "warning",
+        ),
+        (
+            "mkdir /sys/fs/bpf/azure-vnet/v999",
+            "rmdir /sys/fs/bpf/azure-vnet/v999",
+            "versions",
+            "warning",
+        ),
+        (
+            "touch /run/azure-vnet-ipam.json",
+            "rm /run/azure-vnet-ipam.json",
+            "original",
+            "warning",
+        ),
+        (
+            "ip address add 10.0.0.5/20 dev azure0",
+            "ip address delete 10.0.0.5/20 dev azure0",
+            "addresses",
+            "problem",
+        ),
+        (
+            "ip link set azure0 down",
+            "ip link set azure0 up",
+            "datapath",
+            "problem",
+        ),
+        (
+            "cp /etc/cni/net.d/10-azure.conflist /etc/cni/net.d/05-x.conflist",
+            "rm /etc/cni/net.d/05-x.conflist",
+            "",
+            "",
+        ),
+    ] {
+        shell(vm, broken);
+        let found = wrong(vm);
+        if check.is_empty() {
+            assert_eq!(found, [], "{broken}");
+        } else {
+            assert_eq!(found, [(check.to_owned(), verdict.to_owned())], "{broken}");
+        }
+        shell(vm, mended);
+        assert_eq!(wrong(vm), [], "{mended}");
+    }
+}
+
+#[test]
+fn a_configuration_that_is_refused_or_comes_second() {
+    let azure = Azure::builder().build().unwrap();
+    let vm = &azure.vms[0];
+    vm.write_file(
+        "/etc/cni/net.d/10-azure.conflist",
+        r#"{"cniVersion":"1.0.0","name":"azure","plugins":[{"type":"azure-vnet","mode":"tunnel","ipam":{"type":"nobody"}}]}"#,
+    )
+    .unwrap();
+    vm.write_file(
+        "/etc/cni/net.d/05-other.conf",
+        r#"{"name":"other","type":"bridge"}"#,
+    )
+    .unwrap();
+    let named = |check: &str, verdict: &str| (check.to_owned(), verdict.to_owned());
+    assert_eq!(
+        wrong(vm),
+        [
+            named("configuration_order", "warning"),
+            named("configuration", "problem"),
+            named("plugins", "problem")
+        ]
+    );
+}
+
+/// The pod's namespace went without a DEL.
+#[test]
+fn what_is_left_of_a_pod_is_found_and_collected() {
+    let azure = Azure::builder().build().unwrap();
+    let vm = &azure.vms[0];
+    configure(vm);
+    let [_web, db] = pods(&azure, "ebpf");
+    vm.remove_sandbox(&db.attachment.netns).unwrap();
+    let listed = json_of(vm, 0, &["pods"]);
+    let veth = listed["pods"][1]["host_veth"].as_str().unwrap();
+    shell(vm, &format!("ip link delete {veth}"));
+    let checks: Vec<String> = wrong(vm).into_iter().map(|(check, _)| check).collect();
+    assert_eq!(checks, ["datapath", "maps"]);
+
+    let text = printed(vm, 0, &["gc", "--dry-run"]);
+    assert_eq!(text, "default/db (10.0.0.6) would go\n");
+    assert_golden("gc.txt", &printed(vm, 0, &["gc"]));
+    assert_eq!(wrong(vm), []);
+    let left = json_of(vm, 0, &["pods"]);
+    assert_eq!(left["pods"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        json_of(vm, 0, &["status"])["pool"]["leases"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+    assert_eq!(
+        printed(vm, 0, &["gc"]),
+        "Nothing is left of pods that are gone.\n"
+    );
+}
+
+/// A pod that lives is not touched, and without a configuration nothing is half done.
+#[test]
+fn gc_knows_what_it_does() {
+    let azure = Azure::builder().build().unwrap();
+    let vm = &azure.vms[0];
+    let [_web, db] = pods(&azure, "ebpf");
+    assert_eq!(
+        printed(vm, 0, &["gc"]),
+        "Nothing is left of pods that are gone.\n"
+    );
+    assert_eq!(
+        json_of(vm, 0, &["pods"])["pods"].as_array().unwrap().len(),
+        2
+    );
+
+    vm.remove_sandbox(&db.attachment.netns).unwrap();
+    let listed = json_of(vm, 0, &["pods"]);
+    shell(
+        vm,
+        &format!(
+            "ip link delete {}",
+            listed["pods"][1]["host_veth"].as_str().unwrap()
+        ),
+    );
+    let text = printed(vm, 1, &["gc"]);
+    assert_fits(&text);
+    assert!(
+        text.contains("PROBLEM: default/db") && text.contains("/etc/cni/net.d"),
+        "{text}"
+    );
+    assert_eq!(
+        json_of(vm, 1, &["pods"])["pods"].as_array().unwrap().len(),
+        2
+    );
+}

@@ -1,0 +1,70 @@
+//! The plugins' logs.
+
+use azure_vnet_testbed::Azure;
+use azure_vnet_testbed::conflist::Conflist;
+use azure_vnet_testbed::pod::PodSpec;
+use serde_json::json;
+
+use azure_vnet_testbed::Vm;
+
+fn read(vm: &Vm, path: &str) -> String {
+    vm.namespace()
+        .run(|| std::fs::read_to_string(path))
+        .unwrap()
+        .unwrap_or_default()
+}
+
+const LOGS: [&str; 2] = ["/var/log/azure-vnet.log", "/var/log/azure-vnet-ipam.log"];
+
+/// One line for each call, with what it was, how it ended, how long it took, and nothing of the configuration.
+#[test]
+fn a_line_for_each_call() {
+    let azure = Azure::builder().build().unwrap();
+    let vm = &azure.vms[0];
+    let list = Conflist::shipped().with_setting("azure-vnet", "secret", &json!("xyzzy"));
+    let pod = vm.add_pod(&list, &PodSpec::named("web")).unwrap();
+    let (container, address) = (pod.attachment.container_id.clone(), pod.address);
+    pod.delete().unwrap();
+    for path in LOGS {
+        let text = read(vm, path);
+        let of = |verb: &str| -> Vec<&str> {
+            let begin = format!("{verb} azure {container} eth0");
+            text.lines().filter(|line| line.contains(&begin)).collect()
+        };
+        let [add] = of("ADD")[..] else {
+            panic!("{text}")
+        };
+        assert!(
+            add.contains(&format!("default/web: {address}/20, ")) && add.contains(" INFO "),
+            "{add}"
+        );
+        assert!(add.ends_with("ms"), "{add}");
+        assert!(
+            !of("DEL").is_empty() && of("DEL").iter().all(|del| del.contains(": ok, ")),
+            "{text}"
+        );
+        assert!(!text.contains("xyzzy"), "{text}");
+    }
+}
+
+#[test]
+fn the_level_works() {
+    let azure = Azure::builder().build().unwrap();
+    let vm = &azure.vms[0];
+    let list = Conflist::shipped().with_setting("azure-vnet", "logLevel", &json!("warn"));
+    vm.add_pod(&list, &PodSpec::named("web"))
+        .unwrap()
+        .delete()
+        .unwrap();
+    for path in LOGS {
+        assert_eq!(read(vm, path).matches(" INFO ").count(), 0);
+    }
+    // One that there is not costs nothing but a warning.
+    let list = Conflist::shipped().with_setting("azure-vnet", "logLevel", &json!("loud"));
+    vm.add_pod(&list, &PodSpec::named("db")).unwrap();
+    let text = read(vm, LOGS[0]);
+    assert!(
+        text.contains("logLevel is \"loud\"") && text.contains(" INFO "),
+        "{text}"
+    );
+}
