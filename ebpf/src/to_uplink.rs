@@ -56,19 +56,22 @@ fn uncommon(ctx: &TcContext, uplink: &Uplink) -> i32 {
         Ok(frame) => frame,
         Err(reason) => return verdict::settle(ctx, Err(reason)),
     };
-    verdict::settle(ctx, match frame.ether_type {
-        ETHERTYPE_IPV4 => match Ipv4::read(ctx) {
-            Ok(ip) => match Transport::read(ctx, &ip) {
-                Ok(transport) => return with_ports(ctx, uplink, &ip, &transport),
-                Err(reason) => without_flow(ctx, uplink, &frame, &ip, reason),
+    verdict::settle(
+        ctx,
+        match frame.ether_type {
+            ETHERTYPE_IPV4 => match Ipv4::read(ctx) {
+                Ok(ip) => match Transport::read(ctx, &ip) {
+                    Ok(transport) => return with_ports(ctx, uplink, &ip, &transport),
+                    Err(reason) => without_flow(ctx, uplink, &frame, &ip, reason),
+                },
+                Err(reason) => Err(reason),
             },
-            Err(reason) => Err(reason),
+            ETHERTYPE_ARP => arp::to_uplink(ctx, uplink),
+            // Azure gave the pods no IPv6 address, so nothing of theirs may leave with one.
+            ETHERTYPE_IPV6 if frame.source != uplink.mac => Err(Reason::Ipv6),
+            _ => as_nic(ctx, uplink, &frame, Reason::NotOurs),
         },
-        ETHERTYPE_ARP => arp::to_uplink(ctx, uplink),
-        // Azure gave the pods no IPv6 address, so nothing of theirs may leave with one.
-        ETHERTYPE_IPV6 if frame.source != uplink.mac => Err(Reason::Ipv6),
-        _ => as_nic(ctx, uplink, &frame, Reason::NotOurs),
-    })
+    )
 }
 
 #[inline(always)]
@@ -126,11 +129,14 @@ fn known(
 /// The first packet of a flow.
 #[inline(never)]
 fn begin(ctx: &TcContext, uplink: &Uplink) -> i32 {
-    verdict::settle(ctx, Ipv4::read(ctx).and_then(|ip| {
-        let transport = Transport::read(ctx, &ip)?;
-        let key = transport.key(&ip);
-        new_flow(ctx, uplink, &ip, &transport, &key, flow::now())
-    }))
+    verdict::settle(
+        ctx,
+        Ipv4::read(ctx).and_then(|ip| {
+            let transport = Transport::read(ctx, &ip)?;
+            let key = transport.key(&ip);
+            new_flow(ctx, uplink, &ip, &transport, &key, flow::now())
+        }),
+    )
 }
 
 #[inline(always)]

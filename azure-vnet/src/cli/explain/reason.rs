@@ -39,7 +39,9 @@ pub fn meaning(reason: Reason) -> &'static str {
         Reason::Ipv6 => "IPv6, of which Azure has given the pod no address",
         Reason::Unconfigured => "the programs have not been told about the NIC",
         Reason::IcmpErrorOut => "an ICMP error about a packet of a flow",
-        Reason::MasqueradedFast => "a packet of a flow that is masqueraded already, on the fast path",
+        Reason::MasqueradedFast => {
+            "a packet of a flow that is masqueraded already, on the fast path"
+        }
         Reason::UnmasqueradedFast => "the reply of a masqueraded flow, on the fast path",
         Reason::IcmpErrorIn => "an ICMP error about a packet of a flow, to the pod",
     }
