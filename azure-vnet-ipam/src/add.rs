@@ -25,7 +25,7 @@ pub fn add(request: &Add) -> Result<Success, Error> {
     if let Some(address) = static_address::requested(request)? {
         config.wanted.address = Some(address);
     }
-    config.wanted.master = config.master.as_deref().map(master::find).transpose()?;
+    config.wanted.master = master::of(&config)?;
     let key = Key::new(request.conf.name(), &request.container_id, &request.ifname);
     let store = Store::new(&config.state_dir);
     let lease = match from_snapshot(&mut config, &store, &key)? {

@@ -14,7 +14,8 @@
 //! The last three exist for tests and simulators. They are configuration keys and not environment variables,
 //! because a plugin inherits the runtime's whole environment while the configuration is the operator's alone.
 //! Other keys (`addressSpace`, …) are left alone. Outside of `ipam`, `master` is the name of the NIC whose addresses
-//! will do; without it, the primary NIC's go first, then those of the NIC that has most left.
+//! will do; without it, the primary NIC's go first, then those of the NIC that has most left. Under a network plugin
+//! that is not `azure-vnet`, a `master` that is no NIC of the VM's is that plugin's own business.
 
 use std::{
     net::Ipv4Addr,
@@ -31,6 +32,8 @@ use crate::{
     pool::{Particular, Wanted},
     source::Source,
 };
+
+const NETWORK_PLUGIN: &str = "azure-vnet";
 
 const STATE_DIR: &str = "/run/azure-vnet";
 
@@ -55,6 +58,8 @@ pub struct Config {
     pub wanted: Wanted,
     /// The NIC whose addresses will do, by name; any if there is none.
     pub master: Option<String>,
+    /// Whether the network plugin is ours, for which `master` is a NIC of Azure's; another may mean any link.
+    pub is_of_pair: bool,
     /// How long the source's last answer is good.
     pub query_interval: Duration,
     /// Where the addresses in use are recorded.
@@ -63,6 +68,8 @@ pub struct Config {
 
 #[derive(Deserialize)]
 struct Sent {
+    #[serde(default, rename = "type")]
+    plugin: String,
     #[serde(default)]
     master: String,
     #[serde(default)]
@@ -89,7 +96,11 @@ impl Config {
     /// # Errors
     /// Code 7, with key and value.
     pub fn read(conf: &NetConf) -> Result<Config, CniError> {
-        let Sent { master, ipam } = conf.parse()?;
+        let Sent {
+            plugin,
+            master,
+            ipam,
+        } = conf.parse()?;
         let wanted = Wanted {
             subnet: given(&ipam.subnet).map(subnet).transpose()?,
             address: given(&ipam.ip_address).map(address).transpose()?,
@@ -99,6 +110,7 @@ impl Config {
             source: source(&ipam)?,
             wanted,
             master: given(&master).map(str::to_owned),
+            is_of_pair: plugin == NETWORK_PLUGIN,
             query_interval: ipam
                 .query_interval
                 .as_ref()

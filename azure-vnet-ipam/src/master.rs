@@ -3,6 +3,7 @@
 use std::{fs, io, path::Path};
 
 use crate::{
+    config::Config,
     mac::{Mac, NotAMac},
     pool::Master,
 };
@@ -26,11 +27,30 @@ pub enum Error {
     },
 }
 
+/// The NIC of this configuration, if it names one.
+///
+/// # Errors
+/// There is no such link; under another network plugin than ours that plugin says so.
+pub fn of(config: &Config) -> Result<Option<Master>, Error> {
+    match config
+        .master
+        .as_deref()
+        .map(|name| find(name, config.is_of_pair))
+    {
+        Some(Err(_)) if !config.is_of_pair => Ok(None),
+        found => found.transpose(),
+    }
+}
+
 /// Looks the link up. A VF has the MAC of its NIC, so naming either comes to the same.
-pub fn find(name: &str) -> Result<Master, Error> {
+fn find(name: &str, required: bool) -> Result<Master, Error> {
     let mac = mac(name)?;
     let name = name.to_owned();
-    Ok(Master { name, mac })
+    Ok(Master {
+        name,
+        mac,
+        required,
+    })
 }
 
 fn mac(name: &str) -> Result<Mac, Error> {

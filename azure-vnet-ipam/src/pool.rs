@@ -278,7 +278,9 @@ impl Pool {
             }
             (_, Some(subnet)) if subnet != lease.subnet => Err(other(subnet.to_string())),
             _ => match &wanted.master {
-                Some(master) if lease.nic.is_some_and(|nic| nic != master.mac) => {
+                Some(master)
+                    if master.required && lease.nic.is_some_and(|nic| nic != master.mac) =>
+                {
                     Err(other(format!("one of {}", master.name)))
                 }
                 _ => Ok(Some(lease.clone())),

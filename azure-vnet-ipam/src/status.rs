@@ -28,7 +28,7 @@ pub fn status(request: &Status) -> Result<(), CniError> {
 
 fn ready(mut config: Config) -> Result<(), Error> {
     config.wanted.observed = node::observed();
-    config.wanted.master = config.master.as_deref().map(master::find).transpose()?;
+    config.wanted.master = master::of(&config)?;
     let store = Store::new(&config.state_dir);
     store.is_writable()?;
     let mut state = store.read()?;

@@ -377,6 +377,9 @@ fn address_reassigned(case: &Case<'_>) -> Verdict {
     a.call_ipam("DEL").run().silent()?;
     let mut b = case.node.attach(case.version);
     if case.node.subject.is_ours() {
+        // And the entry by which the kernel shows that A lives: no address in use is given out.
+        let entry = format!("neighbour delete {address} dev azure0");
+        ip(case.node.vm().namespace(), &entry);
         b.conf["ipam"]["ipAddress"] = address.to_string().into();
     } else {
         b.conf["args"] = json!({ "cni": { "ips": [address] } });

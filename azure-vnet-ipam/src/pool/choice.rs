@@ -27,6 +27,8 @@ pub struct Master {
     pub name: String,
     /// Its MAC.
     pub mac: Mac,
+    /// Whether no other NIC will do; else only one of the VM's own is meant.
+    pub required: bool,
 }
 
 /// One address and no other.
@@ -63,9 +65,17 @@ impl Pool {
     /// The subnets to choose from, best first: the primary NIC's, then those with most free addresses.
     fn candidates(&self, wanted: &Wanted, books: &Books<'_>) -> Result<Vec<&Subnet>, Error> {
         let mut candidates: Vec<&Subnet> = self.subnets.iter().collect();
-        if let Some(Master { name, mac }) = &wanted.master {
+        if let Some(Master {
+            name,
+            mac,
+            required,
+        }) = &wanted.master
+        {
             // A NIC that the source does not name may be any.
-            candidates.retain(|subnet| subnet.nic.is_none_or(|nic| nic == *mac));
+            let its = |subnet: &&Subnet| subnet.nic.is_none_or(|nic| nic == *mac);
+            if *required || candidates.iter().any(its) {
+                candidates.retain(its);
+            }
             if candidates.is_empty() && !self.subnets.is_empty() {
                 return Err(Error::UnknownNic {
                     name: name.clone(),

@@ -280,7 +280,11 @@ fn wanted_nic(mac: &str) -> Wanted {
     let mac = mac.parse().unwrap();
     let name = "eth1".into();
     Wanted {
-        master: Some(Master { name, mac }),
+        master: Some(Master {
+            name,
+            mac,
+            required: true,
+        }),
         ..any()
     }
 }
@@ -317,6 +321,19 @@ fn a_wanted_nic_is_the_only_one_used() {
         error.contains("00:0d:3a:00:00:09") && error.contains(second),
         "{error}"
     );
+}
+
+/// A macvlan network on a link that Azure knows nothing of.
+#[test]
+fn a_master_of_another_plugin_need_not_be_a_nic() {
+    let first = of_nic(subnet("10.0.0.0/24", true, 5..=5), "00:0d:3a:00:00:01");
+    let mut pool = pool(vec![first]);
+    let mut wanted = wanted_nic("02:00:00:00:00:01");
+    if let Some(master) = &mut wanted.master {
+        master.required = false;
+    }
+    assert!(pool.lease(&key(1), &wanted).is_ok());
+    assert!(pool.held(&key(1), &wanted).unwrap().is_some());
 }
 
 #[test]

@@ -1,14 +1,68 @@
-//! The addresses of live pods, when what was recorded of them is lost.
+//! Where pods' addresses come from, and that no live pod's is given to another, whatever is left of the record.
 
 use std::net::Ipv4Addr;
 
-use serde_json::Value;
+use azure_vnet_testbed::{Azure, PLUGIN_DIR, Vm};
+use serde_json::{Value, json};
 
-use crate::fixture::{Node, TIERS};
+use crate::fixture::{Node, TIERS, Tier};
 
 fn address(result: &Value) -> Ipv4Addr {
     let text = result["ips"][0]["address"].as_str().unwrap();
     text.split('/').next().unwrap().parse().unwrap()
+}
+
+/// The metadata service as it is at 169.254.169.254, asked by the node.
+#[test]
+fn pool_can_come_from_the_metadata_service() {
+    let node = Node::new(Tier::Tcx);
+    let mut conf = node.conf();
+    conf["ipam"]["environment"] = "imds".into();
+    node.reconfigure(conf);
+    let container = node.container();
+    assert!(node.vm().nic.pool.contains(&address(&container.add())));
+    assert_eq!(node.azure().wireserver_log(), []);
+    let asked = node.azure().imds_log();
+    let asked: Vec<u16> = asked.iter().map(|access| access.status).collect();
+    assert_eq!(asked, [200]);
+    container.del().ok();
+}
+
+/// The IPAM plugin on its own, for a network whose NIC is `master`.
+fn added(vm: &Vm, container: &str, master: &str) -> Value {
+    let conf = json!({"cniVersion": "1.1.0", "name": "azure", "type": "azure-vnet", "master": master,
+        "ipam": {"type": "azure-vnet-ipam"}});
+    let program = vm
+        .program(&format!("{PLUGIN_DIR}/azure-vnet-ipam"))
+        .unwrap();
+    let output = program
+        .env("CNI_COMMAND", "ADD")
+        .env("CNI_CONTAINERID", container)
+        .env("CNI_NETNS", "/run/netns/x")
+        .env("CNI_IFNAME", "eth0")
+        .env("CNI_ARGS", "")
+        .env("CNI_PATH", PLUGIN_DIR)
+        .stdin(conf.to_string())
+        .output()
+        .unwrap();
+    serde_json::from_str(&output.stdout).unwrap()
+}
+
+#[test]
+fn each_nic_has_a_pool_of_its_own() {
+    let azure = Azure::builder().pool(2).second_nic(1).build().unwrap();
+    let vm = &azure.vms[0];
+    let second = vm.second_nic.as_ref().unwrap();
+    let result = added(vm, "c1", "eth1");
+    assert_eq!(address(&result), second.pool[0]);
+    assert_eq!(result["azure-vnet/nic"], second.mac.to_string());
+    assert_eq!(result["ips"][0]["gateway"], second.gateway().to_string());
+    // The other NIC has addresses left, but was not asked for.
+    assert_eq!(added(vm, "c2", "eth1")["code"], 110);
+    let result = added(vm, "c3", "eth0");
+    assert_eq!(address(&result), vm.nic.pool[0]);
+    assert_eq!(result["azure-vnet/nic"], vm.nic.mac.to_string());
+    assert_eq!(added(vm, "c4", "eth9")["code"], 7);
 }
 
 /// The record goes, then all that remembers pods by name: what is left is the kernel.

@@ -82,6 +82,10 @@ impl Node {
         &self.azure.vms[0]
     }
 
+    pub fn azure(&self) -> &Azure {
+        &self.azure
+    }
+
     /// The plugin's configuration as it is now.
     pub fn conf(&self) -> Value {
         self.conf.lock().unwrap().clone()
