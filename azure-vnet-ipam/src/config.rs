@@ -1,17 +1,8 @@
 //! The `ipam` section of the configuration: as sent, and as meant.
 //!
-//! | key | meaning |
-//! |---|---|
-//! | `environment` | where the addresses come from: `azure` (default), the wireserver; `imds`, the instance metadata service; `file` (or `mas`, `fileIpam`), a list |
-//! | `subnet` | only addresses of this subnet |
-//! | `ipAddress` | only this address, with or without prefix length; the runtime's own request (`ips`, `IP=`) goes before it |
-//! | `queryInterval` | seconds for which the source's last answer is good, as a string or a number; default 60 |
-//! | `file` | the list of the source `file` instead of `/etc/kubernetes/interfaces.json` |
-//! | `wireserver` | base URL to ask instead of `http://168.63.129.16` |
-//! | `imds` | base URL to ask instead of `http://169.254.169.254` |
-//! | `stateDir` | where the state is kept instead of `/run/azure-vnet` |
+//! docs/configuration.md has the keys, as they are documented here.
 //!
-//! The last three exist for tests and simulators. They are configuration keys and not environment variables,
+//! `wireserver`, `imds` and `stateDir` exist for tests and simulators. They are configuration keys and not environment variables,
 //! because a plugin inherits the runtime's whole environment while the configuration is the operator's alone.
 //! Other keys (`addressSpace`, …) are left alone. Outside of `ipam`, `master` is the name of the NIC whose addresses
 //! will do; without it, the primary NIC's go first, then those of the NIC that has most left. Under a network plugin
@@ -80,13 +71,22 @@ struct Sent {
 #[derive(Deserialize, Default)]
 #[serde(default, rename_all = "camelCase")]
 struct Ipam {
+    /// Where the addresses come from: `azure` (default), the wireserver; `imds`, the instance metadata service; `file`
+    /// (or `mas`, `fileIpam`), a list.
     environment: String,
+    /// Only addresses of this subnet.
     subnet: String,
+    /// Only this address, with or without prefix length; the runtime's own request (`ips`, `IP=`) goes before it.
     ip_address: String,
+    /// Seconds for which the source's last answer is good, as a string or a number; default 60.
     query_interval: Option<Value>,
+    /// Base URL to ask instead of `http://168.63.129.16`; for tests and simulators.
     wireserver: String,
+    /// Base URL to ask instead of `http://169.254.169.254`; for tests and simulators.
     imds: String,
+    /// The list of the source `file` instead of `/etc/kubernetes/interfaces.json`.
     file: String,
+    /// Where the state is kept instead of `/run/azure-vnet`; for tests and simulators.
     state_dir: String,
 }
 

@@ -144,6 +144,11 @@ fn each_thing_that_is_broken_is_named() {
     ] {
         shell(vm, broken);
         let found = wrong(vm);
+        if check == "iptables_masquerade" {
+            let text = printed(vm, 1, &["doctor"]);
+            assert_fits(&text);
+            assert_golden("doctor-masquerade.txt", &text);
+        }
         if check.is_empty() {
             assert_eq!(found, [], "{broken}");
         } else {

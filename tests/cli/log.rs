@@ -68,3 +68,25 @@ fn the_level_works() {
         "{text}"
     );
 }
+
+/// The runtime gets the error by the reply, the operator from the log.
+#[test]
+fn a_failed_call_says_why() {
+    let azure = Azure::builder().pool(1).build().unwrap();
+    let vm = &azure.vms[0];
+    let list = Conflist::shipped();
+    let _web = vm.add_pod(&list, &PodSpec::named("web")).unwrap();
+    vm.add_pod(&list, &PodSpec::named("db")).unwrap_err();
+    for path in LOGS {
+        let text = read(vm, path);
+        let line = text
+            .lines()
+            .find(|line| line.contains("default/db"))
+            .unwrap();
+        assert!(
+            line.contains(" ERROR ADD azure ") && line.contains("failed with code "),
+            "{text}"
+        );
+        assert!(line.contains("all 1 pod addresses are in use"), "{line}");
+    }
+}

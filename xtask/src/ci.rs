@@ -56,6 +56,8 @@ fn demos() -> impl Iterator<Item = demo::Options> {
         datapath: Some(datapath.to_owned()),
         pods,
         cls_bpf,
+        // Once is enough to see that every stop of it has an answer.
+        tour: datapath == "ebpf" && pods.is_none(),
         keep: false,
     };
     [

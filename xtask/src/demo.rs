@@ -25,6 +25,9 @@ pub struct Options {
     /// Attach the eBPF programs with cls_bpf even where the kernel has TCX (6.6 and later)
     #[arg(long)]
     pub cls_bpf: bool,
+    /// Show what the operator's commands say on the running simulation
+    #[arg(long)]
+    pub tour: bool,
     /// Leave everything up until Enter or Ctrl-C, and print how to look around
     #[arg(long)]
     pub keep: bool,
@@ -38,8 +41,9 @@ impl Options {
             .iter()
             .map(|tier| format!("--datapath={tier}"));
         let pods = self.pods.iter().map(|pods| format!("--pods={pods}"));
+        let tour = self.tour.then(|| "--tour".to_owned());
         let keep = self.keep.then(|| "--keep".to_owned());
-        datapath.chain(pods).chain(keep).collect()
+        datapath.chain(pods).chain(tour).chain(keep).collect()
     }
 }
 

@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::{
     abi_layout, build_ebpf,
     command::{cargo, output, run},
-    workspace,
+    reference, workspace,
 };
 
 const LIMIT: Duration = Duration::from_mins(15);
@@ -21,6 +21,7 @@ pub fn main() -> Result<()> {
     )?;
     run(cargo().args(["fmt", "--all", "--", "--check"]), LIMIT)?;
     abi_layout::check()?;
+    reference::check()?;
     build_ebpf::main()?;
     run(
         cargo().args(["clippy", "--all-targets", "--", "-D", "warnings"]),

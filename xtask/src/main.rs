@@ -11,6 +11,7 @@ mod demo;
 mod ebpf_object;
 mod lint;
 mod plugins;
+mod reference;
 mod setup;
 mod tally;
 mod test;
@@ -38,6 +39,8 @@ enum Task {
     Test(test::Options),
     /// Check formatting, lints and stored layouts
     Lint,
+    /// Write docs/configuration.md from the code that reads the keys
+    Reference,
     /// Lock the layouts of a new `ABI_VERSION`
     AcceptAbi,
     /// Run all that a change must pass: lint, build-ebpf, test, and the demo in its variants
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Task::Demo(options) => demo::main(&options),
         Task::Test(options) => test::main(&options),
         Task::Lint => lint::main(),
+        Task::Reference => reference::main(),
         Task::AcceptAbi => abi_layout::accept(),
         Task::Ci => ci::main(),
     };

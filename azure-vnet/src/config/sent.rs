@@ -8,14 +8,22 @@ use serde_json::Value;
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Sent {
+    /// `bridge`, the only mode and the default.
     pub mode: Option<String>,
+    /// Name of the bridge; `azure<index of the NIC>` if absent. The shipped configuration says `azure0`.
     pub bridge: Option<String>,
+    /// Name of the NIC; if absent, the one with an address in the pool's subnet.
     pub master: Option<String>,
+    /// The IPAM plugin's object; its `type` is needed.
     pub ipam: Option<SentIpam>,
+    /// Name resolution of the pods, instead of what the IPAM plugin says.
     pub dns: Option<SentDns>,
+    /// What is masqueraded and by what, see below.
     pub masquerade: Option<SentMasquerade>,
+    /// What the runtime says for the capabilities that the configuration declares.
     pub runtime_config: Option<SentRuntimeConfig>,
-    /// Read bit by bit: whatever else is in it is no error (CONVENTIONS.md, "args").
+    /// `args.cni.mac` is the MAC of the pod's interface, and `args.cni.ips` its address. Whatever else is in it is no
+    /// error.
     pub args: Option<Value>,
 }
 
@@ -27,9 +35,13 @@ pub struct SentIpam {
 
 #[derive(Deserialize)]
 pub struct SentDns {
+    /// Addresses of name servers.
     pub nameservers: Option<Vec<String>>,
+    /// The local domain.
     pub domain: Option<String>,
+    /// Domains to search.
     pub search: Option<Vec<String>>,
+    /// Options of the resolver.
     pub options: Option<Vec<String>>,
 }
 
@@ -37,7 +49,9 @@ pub struct SentDns {
 /// `portMappings` that of the plugin behind us.
 #[derive(Default, Deserialize)]
 pub struct SentRuntimeConfig {
+    /// MAC of the pod's interface (capability `mac`).
     pub mac: Option<Value>,
+    /// Name resolution of the pod (capability `dns`): `servers`, `searches`, `options`.
     pub dns: Option<SentRuntimeDns>,
 }
 
@@ -51,13 +65,21 @@ pub struct SentRuntimeDns {
 
 #[derive(Default, Deserialize)]
 pub struct SentMasquerade {
+    /// `auto` (default): eBPF, or netfilter where the kernel has no eBPF to offer; `ebpf`; `netfilter`; `off`: frames are
+    /// handled, nothing is masqueraded.
     pub datapath: Option<String>,
+    /// Destinations that see the pods' own addresses, beside the pool's subnet; default `["10.0.0.0/8"]`.
     #[serde(rename = "nonMasqueradeCIDRs")]
     pub non_masquerade_cidrs: Option<Vec<String>>,
+    /// Whether 169.254.0.0/16 (the metadata service) is masqueraded; default `true`.
     #[serde(rename = "masqLinkLocal")]
     pub masq_link_local: Option<bool>,
+    /// Exceptions: `{"to": CIDR, "action": "exempt" | "masquerade" | "drop"}`; for the same CIDR a rule wins over a range.
+    /// Default: 168.63.129.16 is exempt.
     pub rules: Option<Vec<SentRule>>,
+    /// Ports that masqueraded flows are sent from, such as `10240-29999`; default `auto`: as many as the node leaves free.
     pub ports: Option<String>,
+    /// Whether established flows go past bridge and netfilter where nobody there needs them; default `true`.
     #[serde(rename = "fastPath")]
     pub fast_path: Option<bool>,
 }

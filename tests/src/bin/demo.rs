@@ -1,6 +1,9 @@
 //! Shows the plugins at work: two VMs of a simulated Azure, pods on both, every kind of traffic, and what the fabric and the kernel
 //! counted. Exits with 1 on any deviation from what must be seen.
 
+#[path = "demo/tour.rs"]
+mod tour;
+
 use std::error::Error as StdError;
 use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
@@ -23,6 +26,9 @@ struct Options {
     /// Pods on each VM.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=250))]
     pods: u8,
+    /// Show what the operator's commands say on the running simulation.
+    #[arg(long)]
+    tour: bool,
     /// Leave everything up until Enter or Ctrl-C, and print how to look around.
     #[arg(long)]
     keep: bool,
@@ -73,6 +79,9 @@ fn demo(options: &Options) -> Result<usize, Error> {
     deviations += print_fabric(&azure)?;
     for vm in &azure.vms {
         deviations += print_datapath(vm, options.datapath)?;
+    }
+    if options.tour {
+        deviations += tour::show(&azure.vms[0], &pods)?;
     }
     if options.keep {
         keep(&azure, &pods, &remote);
