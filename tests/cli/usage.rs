@@ -71,3 +71,29 @@ fn without_root_it_says_so() {
     assert_eq!(output.status.code(), Some(3), "{output:?}");
     assert!(output.stderr.contains("needs root"), "{output:?}");
 }
+
+/// What packages ship; needs no root.
+#[test]
+fn completions_and_man_pages_are_generated() {
+    let azure = Azure::builder().build().unwrap();
+    let vm = &azure.vms[0];
+    assert_eq!(printed(vm, 0, &["generate", "/run/generated"]), "");
+    let read = |path: &str| {
+        let path = format!("/run/generated/{path}");
+        vm.namespace()
+            .run(|| std::fs::read_to_string(&path))
+            .unwrap()
+            .unwrap()
+    };
+    for completion in ["azure-vnet.bash", "azure-vnet.fish", "_azure-vnet"] {
+        let text = read(&format!("completions/{completion}"));
+        assert!(
+            text.contains("explain") && text.contains("dry-run"),
+            "{completion}"
+        );
+    }
+    assert!(read("man/azure-vnet.1").contains(".TH azure-vnet 1"));
+    assert!(read("man/azure-vnet-flows.1").contains("watch"));
+    let output = run(vm, &["generate", "/proc/nowhere"]);
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+}
