@@ -150,7 +150,11 @@ fn try_uncommon_out(ctx: &TcContext, uplink: &Uplink) -> Outcome {
         return Ok(to_nic(uplink));
     }
     let Ok(transport) = Transport::read(ctx, &ip) else {
-        return error_out(ctx, uplink, &ip, ifindex);
+        return if ip.protocol == ICMP {
+            error_out(ctx, uplink, &ip, ifindex)
+        } else {
+            Ok(Reason::NotOurs)
+        };
     };
     let key = transport.key(&ip);
     let Some(flow) = flow::find(&key).filter(|flow| is_from(flow, ifindex)) else {
@@ -173,9 +177,6 @@ fn try_uncommon_out(ctx: &TcContext, uplink: &Uplink) -> Outcome {
 /// An ICMP error about a fast flow: connection tracking may have forgotten the flow by now.
 #[inline(always)]
 fn error_out(ctx: &TcContext, uplink: &Uplink, ip: &Ipv4, ifindex: u32) -> Outcome {
-    if ip.protocol != ICMP {
-        return Ok(Reason::NotOurs);
-    }
     let Ok(error) = IcmpError::read(ctx, ip) else {
         return Ok(Reason::NotOurs);
     };

@@ -64,14 +64,23 @@ fn ipv4(ctx: &TcContext, port: &Port, plain: Option<Plain>, is_uncommon: bool) -
         return Err(Reason::SpoofedAddress);
     }
     if is_uncommon {
-        match fast::uncommon_out(ctx) {
-            fast::SLOW => {}
-            fast::SENT => return Ok(Reason::MasqueradedFast),
-            _ => return Err(Reason::Malformed),
-        }
+        return uncommonly(ctx);
     }
     fast::note(ctx, plain.map(|packet| packet.key()));
     Ok(Reason::NotOurs)
+}
+
+/// What is not plain, or belongs to a fast flow and has another MAC than its packets before.
+#[inline(always)]
+fn uncommonly(ctx: &TcContext) -> Outcome {
+    match fast::uncommon_out(ctx) {
+        fast::SLOW => {
+            fast::note(ctx, None);
+            Ok(Reason::NotOurs)
+        }
+        fast::SENT => Ok(Reason::MasqueradedFast),
+        _ => Err(Reason::Malformed),
+    }
 }
 
 /// A pod may change its MAC, which is learnt, but not to one that would turn the bridge's table
