@@ -196,7 +196,7 @@ pub fn ipv4_sources(ctx: &TcContext) -> Option<(Be32, Mac)> {
 }
 
 /// What the programs need of an IPv4 header.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct Ipv4 {
     pub source: Be32,
     pub destination: Be32,
@@ -212,9 +212,10 @@ pub struct Ipv4 {
 }
 
 /// RFC 791, section 3.2: the fragment offset and the flag for more.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub enum Part {
     /// Not fragmented.
+    #[default]
     Whole,
     /// The fragment that has the transport header.
     First,
@@ -288,7 +289,7 @@ impl Ipv4 {
 }
 
 /// The ports of a packet, or what stands for them.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct Transport {
     pub source_port: Be16,
     pub destination_port: Be16,

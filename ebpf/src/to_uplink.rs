@@ -129,14 +129,36 @@ fn known(
 /// The first packet of a flow.
 #[inline(never)]
 fn begin(ctx: &TcContext, uplink: &Uplink) -> i32 {
-    verdict::settle(
-        ctx,
-        Ipv4::read(ctx).and_then(|ip| {
-            let transport = Transport::read(ctx, &ip)?;
-            let key = transport.key(&ip);
-            new_flow(ctx, uplink, &ip, &transport, &key, flow::now())
-        }),
-    )
+    let mut first = First::default();
+    if read_first(ctx, &mut first) == 0 {
+        return verdict::settle(ctx, Err(Reason::Malformed));
+    }
+    let First { ip, transport } = &first;
+    let key = transport.key(ip);
+    let outcome = new_flow(ctx, uplink, ip, transport, &key, flow::now());
+    verdict::settle(ctx, outcome)
+}
+
+/// What the first packet of a flow says about it.
+#[derive(Default)]
+struct First {
+    ip: Ipv4,
+    transport: Transport,
+}
+
+/// Reads the packet's headers; 0 if they have changed since they were read before. A function of its own,
+/// because the verifier walks all that follows a call once, and all that follows a `match` once for each
+/// arm.
+#[inline(never)]
+fn read_first(ctx: &TcContext, first: &mut First) -> i32 {
+    let Ok(ip) = Ipv4::read(ctx) else {
+        return 0;
+    };
+    let Ok(transport) = Transport::read(ctx, &ip) else {
+        return 0;
+    };
+    *first = First { ip, transport };
+    1
 }
 
 #[inline(always)]

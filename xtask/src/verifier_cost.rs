@@ -12,7 +12,7 @@ const CEILING: u32 = 10_000;
 /// Programs that may take more, and why.
 const EXCEPTIONS: [(&str, u32, &str); 1] = [(
     "to_uplink",
-    32_000,
+    20_000,
     "it walks every turn of the search for a port",
 )];
 
