@@ -293,7 +293,8 @@ impl Pool {
         if let Some(lease) = self.held(key, wanted)? {
             return Ok(lease);
         }
-        if matches!(self.choose(wanted), Err(Error::Exhausted { .. })) {
+        let may_reclaim = self.leases.iter().any(|lease| lease.imported);
+        if may_reclaim && matches!(self.choose(wanted), Err(Error::Exhausted { .. })) {
             self.reclaim(&wanted.observed);
         }
         let (address, subnet) = self.choose(wanted)?;
