@@ -4,7 +4,7 @@
 //! by a process that goes on when the call is over ([`later`]): a process that lives for milliseconds cannot wait
 //! for a network, and a source that does not answer must cost nothing. One call of those that find it due does so.
 //! An ADD that cannot be served asks and waits ([`now`]); of many such calls one asks, and all take its answer.
-//! See docs/decisions/0006-a-snapshot-is-served-however-old.md.
+//! See docs/decisions/0009-a-snapshot-is-served-however-old.md.
 
 use std::time::Duration;
 
