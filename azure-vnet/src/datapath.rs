@@ -35,7 +35,7 @@ pub use maps::Counters;
 pub use netfilter::judged::{Judged, judge};
 pub use netfilter::{NetfilterError, bridges_reach_netfilter, foreign};
 pub use object::OBJECT;
-pub use probe::{Way, defects, probe};
+pub use probe::{Inspection, Way, defects, probe};
 pub use record::Record;
 pub use rehearsal::{Performed, Rehearsal};
 pub use removal::{Departed, Forgotten, forget_dead, has_another, remove_pod, sweep};

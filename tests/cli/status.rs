@@ -74,3 +74,18 @@ fn a_pool_without_a_free_address_is_a_problem() {
         "{status}"
     );
 }
+
+/// The rules that somebody flushed are missed for every pod.
+#[test]
+fn of_a_node_without_its_rules() {
+    let azure = Azure::builder().build().unwrap();
+    let vm = &azure.vms[0];
+    let _pods = pods(&azure, "netfilter");
+    let nft = vm.program("nft").unwrap();
+    nft.args(["delete", "table", "ip", "azure-vnet-azure0"])
+        .checked()
+        .unwrap();
+    let text = printed(vm, 1, &["status"]);
+    assert_fits(&text);
+    assert_golden("status-flushed.txt", &text);
+}

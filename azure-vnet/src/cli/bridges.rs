@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
+use rtnetlink::packet_route::AddressFamily;
 use serde::Serialize;
 
 use super::Failure;
-use crate::datapath::{self, Pod, Record, Tier, Way, view};
+use crate::datapath::{self, Inspection, Pod, Record, Tier, Way, view};
 use crate::names;
 use crate::netlink::link::Link;
-use crate::netlink::{MacAddress, Netlink};
+use crate::netlink::{MacAddress, Netlink, address};
 use crate::node;
 use crate::state::{self, Attachment};
 
@@ -110,6 +111,10 @@ async fn look_at(netlink: &Netlink, links: &[Link], name: &str, nic: Option<&Str
     match (bridge, port) {
         (Some(bridge), Some(nic)) => {
             this.look_at_links(bridge, nic);
+            // The programs know it themselves; the rules of the netfilter tier take the bridge's first.
+            if this.address.is_none() {
+                this.address = first_address(netlink, bridge).await;
+            }
             this.look_at_pods(netlink, bridge, nic, links, &attachments)
                 .await;
         }
@@ -125,6 +130,14 @@ async fn look_at(netlink: &Netlink, links: &[Link], name: &str, nic: Option<&Str
         }
     }
     this
+}
+
+async fn first_address(netlink: &Netlink, bridge: &Link) -> Option<Ipv4Addr> {
+    let addresses = netlink.addresses(AddressFamily::Inet).await.ok()?;
+    let mut here = addresses
+        .iter()
+        .filter(|entry| entry.header.index == bridge.index);
+    here.find_map(address::ipv4_net).map(|net| net.addr())
 }
 
 impl Bridge {
@@ -176,6 +189,10 @@ impl Bridge {
         links: &[Link],
         attachments: &[Attachment],
     ) {
+        let inspection = match Inspection::of(&bridge.name) {
+            Ok(inspection) => inspection,
+            Err(error) => return self.problem(Failure::of(&error).0),
+        };
         for attachment in attachments {
             let who = who(attachment);
             let port = links.iter().find(|link| link.name == attachment.host_veth);
@@ -197,7 +214,10 @@ impl Bridge {
                 address: attachment.address,
                 mac: attachment.mac,
             };
-            match datapath::defects(netlink, Way { nic, bridge, port }, &pod).await {
+            match inspection
+                .defects(netlink, Way { nic, bridge, port }, &pod)
+                .await
+            {
                 Ok(defects) => {
                     for defect in defects {
                         if !self.problems.contains(&defect) {

@@ -121,8 +121,15 @@ impl fmt::Display for Bridge {
             let mtu = self.mtu.map_or_else(|| "-".into(), |mtu| mtu.to_string());
             writeln!(out, "  NIC         {nic}, MAC {mac}, MTU {mtu}")?;
         }
-        if let (Some(address), Some((first, last))) = (self.address, self.ports) {
-            writeln!(out, "  masquerade  as {address}, ports {first}-{last}")?;
+        if let Some(address) = self.address {
+            let ports = self
+                .ports
+                .map(|(first, last)| format!(", ports {first}-{last}"));
+            writeln!(
+                out,
+                "  masquerade  as {address}{}",
+                ports.unwrap_or_default()
+            )?;
         }
         if let Some(programs) = &self.programs {
             let build: String = programs.build.chars().take(12).collect();

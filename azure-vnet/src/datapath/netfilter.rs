@@ -100,22 +100,39 @@ pub fn addresses(bridge: &str) -> Result<Vec<Ipv4Addr>, NetfilterError> {
     Ok(table.addresses("macs").to_vec())
 }
 
-/// What of this tier is missing for `pod`.
-pub fn defects(bridge: &str, pod: &Pod) -> Result<Vec<String>, NetfilterError> {
-    let mut defects = Vec::new();
-    for family in ["bridge", "ip"] {
-        let installed = Table::read(family, bridge)?;
-        let table = format!("the nftables table {family} {}", table(bridge));
-        let chains = CHAINS.iter().filter(|(of, _)| *of == family);
-        for (_, chain) in chains.filter(|(_, chain)| !installed.has_rules(chain)) {
-            defects.push(format!("{table} has no rules in {chain}"));
-        }
-        let sets = SETS.iter().filter(|(of, _)| *of == family);
-        for (_, set) in sets.filter(|(_, set)| !installed.addresses(set).contains(&pod.address)) {
-            defects.push(format!("{table} does not have {} in {set}", pod.address));
-        }
+/// Both tables of a bridge, as they are.
+pub struct Inspection {
+    bridge: String,
+    tables: [(&'static str, Table); 2],
+}
+
+impl Inspection {
+    /// Lists them.
+    pub fn of(bridge: &str) -> Result<Self, NetfilterError> {
+        let read = |family| Ok::<_, NetfilterError>((family, Table::read(family, bridge)?));
+        Ok(Self {
+            bridge: bridge.to_owned(),
+            tables: [read("bridge")?, read("ip")?],
+        })
     }
-    Ok(defects)
+
+    /// What of this tier is missing for `pod`.
+    pub fn defects(&self, pod: &Pod) -> Vec<String> {
+        let mut defects = Vec::new();
+        for (family, installed) in &self.tables {
+            let table = format!("the nftables table {family} {}", table(&self.bridge));
+            let chains = CHAINS.iter().filter(|(of, _)| of == family);
+            for (_, chain) in chains.filter(|(_, chain)| !installed.has_rules(chain)) {
+                defects.push(format!("{table} has no rules in {chain}"));
+            }
+            let sets = SETS.iter().filter(|(of, _)| of == family);
+            for (_, set) in sets.filter(|(_, set)| !installed.addresses(set).contains(&pod.address))
+            {
+                defects.push(format!("{table} does not have {} in {set}", pod.address));
+            }
+        }
+        defects
+    }
 }
 
 /// Whether this tier could be set up, as far as can be told without running nft.

@@ -15,15 +15,52 @@ pub struct Way<'a> {
     pub port: &'a Link,
 }
 
+/// The datapath of a bridge, to be looked at for one pod or for many.
+pub struct Inspection {
+    bridge: String,
+    tier: Option<Tier>,
+    tables: Option<netfilter::Inspection>,
+}
+
+impl Inspection {
+    /// Finds out which tier there is. What is the same for all pods is read once, here.
+    pub fn of(bridge: &str) -> Result<Self, Error> {
+        let tier = Record::read(bridge).map(|record| record.tier);
+        let tables = match tier {
+            Some(Tier::Netfilter) => Some(
+                netfilter::Inspection::of(bridge)
+                    .map_err(|source| Error::Netfilter { source, ebpf: None })?,
+            ),
+            _ => None,
+        };
+        Ok(Self {
+            bridge: bridge.to_owned(),
+            tier,
+            tables,
+        })
+    }
+
+    /// What is missing or wrong for `pod`, one sentence each; none is as it should be.
+    pub async fn defects(
+        &self,
+        netlink: &Netlink,
+        way: Way<'_>,
+        pod: &Pod,
+    ) -> Result<Vec<String>, Error> {
+        match (self.tier, &self.tables) {
+            (Some(Tier::Ebpf(mechanism)), _) => {
+                Ok(ebpf::defects(netlink, mechanism, way, pod).await?)
+            }
+            (_, Some(tables)) => Ok(tables.defects(pod)),
+            _ => Ok(vec![format!("{} has no datapath", self.bridge)]),
+        }
+    }
+}
+
 /// What is missing or wrong in the datapath of `pod`, one sentence each; none is as it should be.
 pub async fn defects(netlink: &Netlink, way: Way<'_>, pod: &Pod) -> Result<Vec<String>, Error> {
-    let bridge = &way.bridge.name;
-    match Record::read(bridge).map(|record| record.tier) {
-        Some(Tier::Ebpf(mechanism)) => Ok(ebpf::defects(netlink, mechanism, way, pod).await?),
-        Some(Tier::Netfilter) => netfilter::defects(bridge, pod)
-            .map_err(|source| Error::Netfilter { source, ebpf: None }),
-        None => Ok(vec![format!("{bridge} has no datapath")]),
-    }
+    let inspection = Inspection::of(&way.bridge.name)?;
+    inspection.defects(netlink, way, pod).await
 }
 
 /// Whether the wanted tier could be set up, as far as can be told in a few system calls.
