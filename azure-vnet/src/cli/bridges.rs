@@ -88,7 +88,9 @@ pub fn names_of_bridges(nics: &BTreeMap<String, String>) -> BTreeSet<String> {
 
 async fn look_at(netlink: &Netlink, links: &[Link], name: &str, nic: Option<&String>) -> Bridge {
     let record = Record::read(name);
-    let attachments = state::attachments(name);
+    // In the order of their addresses, so that problems come in the same order every time.
+    let mut attachments = state::everything();
+    attachments.retain(|pod| pod.bridge == name);
     let named = |name: &str| links.iter().find(|link| link.name == name);
     let (bridge, port) = (named(name), nic.and_then(|nic| named(nic)));
     let mut this = Bridge {
