@@ -10,6 +10,7 @@ mod find_pod;
 mod flows;
 mod gc;
 mod generate;
+mod install;
 mod metrics;
 mod monitor;
 mod output;
@@ -74,6 +75,10 @@ enum Command {
     /// Writes shell completions and man pages.
     #[command(hide = true)]
     Generate(generate::Options),
+    /// Puts the plugins and their configuration in place, or replaces another version.
+    Install(install::Install),
+    /// Takes the plugins and their configuration away.
+    Uninstall(install::Uninstall),
 }
 
 /// How a command ended; the documented exit codes.
@@ -142,7 +147,7 @@ fn run(command: Command, output: Output) -> Result<Outcome, Failure> {
     if let Command::Generate(options) = &command {
         return generate::run(options);
     }
-    if !matches!(command, Command::Plan(_)) {
+    if !matches!(command, Command::Plan(_) | Command::Install(_)) {
         need_root()?;
     }
     // What changes the node is in its log; what only looks says on standard error what it stumbles over.
@@ -162,6 +167,8 @@ fn run(command: Command, output: Output) -> Result<Outcome, Failure> {
         Command::Doctor(options) => runtime.block_on(doctor::run(&options, output)),
         Command::Gc(options) => runtime.block_on(gc::run(&options, output)),
         Command::Generate(_) => Ok(Outcome::Fine),
+        Command::Install(options) => install::install(&options, output),
+        Command::Uninstall(options) => install::uninstall(&options, output),
     }
 }
 

@@ -11,6 +11,7 @@ pub mod datapath;
 pub mod del;
 pub mod error;
 pub mod gc;
+pub mod install;
 pub mod lease;
 pub mod lock;
 pub mod masquerade;

@@ -27,7 +27,7 @@ fn version_is_the_originals_line() {
 #[test]
 fn help_of_every_command() {
     let azure = Azure::builder().build().unwrap();
-    let commands: [&[&str]; 10] = [
+    let commands: [&[&str]; 12] = [
         &["--help"],
         &["status", "--help"],
         &["pods", "--help"],
@@ -38,6 +38,8 @@ fn help_of_every_command() {
         &["monitor", "--help"],
         &["doctor", "--help"],
         &["gc", "--help"],
+        &["install", "--help"],
+        &["uninstall", "--help"],
     ];
     assert_golden("help.txt", &transcript(&azure.vms[0], &commands));
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use crate::{build_ebpf, demo, lint, plugins, setup, tally::Tally, test};
+use crate::{build_ebpf, demo, dist, lint, plugins, setup, tally::Tally, test};
 
 struct Step {
     name: String,
@@ -20,6 +20,7 @@ pub fn main() -> Result<()> {
         step("build-ebpf", build_ebpf::main),
         step("lint", lint::main),
         step("build", plugins::build),
+        step("dist", dist::main),
         step("test", || {
             tests = test::stages(&test::Options::everything())?;
             tests.check()

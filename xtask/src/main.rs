@@ -8,6 +8,7 @@ mod build_ebpf;
 mod ci;
 mod command;
 mod demo;
+mod dist;
 mod ebpf_object;
 mod lint;
 mod plugins;
@@ -41,6 +42,8 @@ enum Task {
     Lint,
     /// Write docs/configuration.md from the code that reads the keys
     Reference,
+    /// Build what is released: an archive with the static plugins, and its checksum
+    Dist,
     /// Lock the layouts of a new `ABI_VERSION`
     AcceptAbi,
     /// Run all that a change must pass: lint, build-ebpf, test, and the demo in its variants
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::main(&options),
         Task::Lint => lint::main(),
         Task::Reference => reference::main(),
+        Task::Dist => dist::main(),
         Task::AcceptAbi => abi_layout::accept(),
         Task::Ci => ci::main(),
     };

@@ -11,12 +11,18 @@ use clap::Args;
 
 use crate::{
     command::{cargo, is_root, run, run_lines},
-    plugins, setup,
+    dist, plugins, setup,
     tally::Tally,
     workspace::Metadata,
 };
 
 const UNIT: &str = "unit";
+/// The stage that installs from archives, which have to be packed.
+const INSTALL: &str = "install";
+/// The environment variable that tells that stage where the archives are.
+const DIST_DIR: &str = "AZURE_VNET_DIST";
+/// Two versions of the same plugins, to upgrade and to go back.
+const DIST_VERSIONS: [&str; 2] = ["v1.0.0", "v1.0.1"];
 /// Stages that need what nobody wants on a machine for nothing: they run when they are asked for.
 const EXTRAS: [Extra; 2] = [
     Extra {
@@ -112,6 +118,11 @@ pub fn stages(options: &Options) -> Result<Tally> {
         }
     }
     let binaries = plugins::directory()?;
+    if stages.iter().any(|stage| stage == INSTALL) {
+        for version in DIST_VERSIONS {
+            dist::pack(&binaries, version, &binaries.join("dist"))?;
+        }
+    }
     // Compiled first, so that a stage's seconds are those of its tests; all at once when all are run.
     let mut compile = cargo();
     compile.args(["test", "--no-run", "--quiet"]);
@@ -176,7 +187,8 @@ fn run_stage(stage: String, binaries: &Path, arguments: &[String]) -> Result<Out
             .args(*selection);
         test.arg("--")
             .args(arguments)
-            .env(plugins::BIN_DIR, binaries);
+            .env(plugins::BIN_DIR, binaries)
+            .env(DIST_DIR, binaries.join("dist"));
         let status = run_lines(&mut test, STAGE_LIMIT, |line| {
             println!("{line}");
             tally += Tally::from_libtest(line).unwrap_or_default();

@@ -1,0 +1,118 @@
+//! `cargo xtask dist`: what is released, an archive with the static plugins, and its checksum.
+
+use std::{
+    env::consts::ARCH,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::{
+    build_ebpf,
+    command::{cargo, command, output, run},
+    setup,
+    workspace::{self, Metadata},
+};
+
+const BUILD_LIMIT: Duration = Duration::from_mins(30);
+const LIMIT: Duration = Duration::from_mins(2);
+const PLUGINS: [&str; 2] = ["azure-vnet", "azure-vnet-ipam"];
+/// What an archive has beside them.
+const FILES: [&str; 5] = [
+    "conf/10-azure.conflist",
+    "scripts/install-cni-plugin.sh",
+    "scripts/docker-run.sh",
+    "scripts/docker-del.sh",
+    "LICENSE",
+];
+
+/// Builds the plugins without anything that they would have to find on a node, and packs them.
+pub fn main() -> Result<()> {
+    setup::main()?;
+    build_ebpf::main()?;
+    let target = format!("{ARCH}-unknown-linux-gnu");
+    let mut compile = cargo();
+    compile
+        .args(["build", "--release", "--bins", "--target", &target])
+        .args(PLUGINS.iter().flat_map(|plugin| ["--package", plugin]))
+        // Of the target's code only, thanks to --target: build scripts and macros are not static.
+        .env("RUSTFLAGS", "-C target-feature=+crt-static");
+    run(&mut compile, BUILD_LIMIT)?;
+    let folder = Metadata::read()?
+        .target_directory()?
+        .join(target)
+        .join("release");
+    for plugin in PLUGINS {
+        check_static(&folder.join(plugin))?;
+    }
+    let version = format!("v{}", env!("CARGO_PKG_VERSION"));
+    let archive = pack(&folder, &version, &workspace::root().join("target/dist"))?;
+    let size = fs::metadata(&archive)?.len();
+    println!("dist: {} ({} KiB)", archive.display(), size / 1024);
+    Ok(())
+}
+
+/// The archive of the plugins in `built`, under the name that `install-cni-plugin.sh` looks for, with its checksum beside it.
+pub fn pack(built: &Path, version: &str, folder: &Path) -> Result<PathBuf> {
+    let staging = folder.join("staging");
+    let _ = fs::remove_dir_all(&staging);
+    fs::create_dir_all(&staging)?;
+    let root = workspace::root();
+    let programs = PLUGINS.map(|plugin| built.join(plugin));
+    for file in programs
+        .into_iter()
+        .chain(FILES.map(|file| root.join(file)))
+    {
+        let name = file.file_name().context("a file has a name")?;
+        fs::copy(&file, staging.join(name)).with_context(|| format!("no {}", file.display()))?;
+    }
+    // Shell completions and man pages, from the program itself.
+    let mut generate = command(built.join("azure-vnet"));
+    run(generate.arg("generate").arg(staging.join("share")), LIMIT)?;
+    let name = format!("azure-vnet-cni-linux-{}-{version}.tgz", architecture()?);
+    let archive = folder.join(&name);
+    // The same input gives the same bytes.
+    let reproducible = [
+        "--sort=name",
+        "--mtime=@0",
+        "--owner=0",
+        "--group=0",
+        "--numeric-owner",
+    ];
+    let mut tar = command("tar");
+    tar.args(["--create", "--use-compress-program=gzip -n"])
+        .args(reproducible)
+        .arg("--file")
+        .arg(&archive)
+        .arg("--directory")
+        .arg(&staging)
+        .arg(".");
+    run(&mut tar, LIMIT)?;
+    fs::remove_dir_all(&staging)?;
+    let sum = output(command("sha256sum").arg(&name).current_dir(folder), LIMIT)?;
+    fs::write(folder.join(format!("{name}.sha256")), sum)?;
+    Ok(archive)
+}
+
+/// Go's name for this machine, which CNI archives are named with.
+fn architecture() -> Result<&'static str> {
+    match ARCH {
+        "x86_64" => Ok("amd64"),
+        "aarch64" => Ok("arm64"),
+        other => bail!(
+            "no archives are made for {other}: build the plugins there with `cargo build --release`"
+        ),
+    }
+}
+
+/// A node may have another libc, or an older one.
+fn check_static(program: &Path) -> Result<()> {
+    let bytes = fs::read(program)?;
+    // ELF: a program that names a dynamic linker has a header of type PT_INTERP, with the linker's path in it.
+    let dynamic = bytes.windows(9).any(|window| window == b"/ld-linux");
+    ensure!(!dynamic, "{} needs shared libraries", program.display());
+    run(command(program).arg("--version"), LIMIT)?;
+    Ok(())
+}
