@@ -45,7 +45,7 @@ struct Arguments {
     /// Prints `Azure CNI Version v<version>`.
     #[arg(short, long, action = ArgAction::SetTrue)]
     version: bool,
-    /// Prints JSON, whose field names stay (docs/operations.md).
+    /// Prints JSON, whose field names stay (docs/json.md).
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]

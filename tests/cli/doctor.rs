@@ -4,7 +4,7 @@ use azure_vnet_testbed::{Azure, CONFIG_DIR, Vm};
 use serde_json::Value;
 
 use crate::golden::{assert_fits, assert_golden};
-use crate::scene::{json_of, list, pods, printed, run};
+use crate::scene::{json_of, list, pods, pretty, printed, run};
 
 /// The shipped configuration, installed as an administrator does.
 fn configure(vm: &Vm) {
@@ -148,6 +148,10 @@ fn each_thing_that_is_broken_is_named() {
             let text = printed(vm, 1, &["doctor"]);
             assert_fits(&text);
             assert_golden("doctor-masquerade.txt", &text);
+            assert_golden(
+                "doctor-masquerade.json",
+                &pretty(&json_of(vm, 1, &["doctor"])),
+            );
         }
         if check.is_empty() {
             assert_eq!(found, [], "{broken}");
@@ -200,6 +204,10 @@ fn what_is_left_of_a_pod_is_found_and_collected() {
 
     let text = printed(vm, 0, &["gc", "--dry-run"]);
     assert_eq!(text, "default/db (10.0.0.6) would go\n");
+    assert_golden(
+        "gc-dry-run.json",
+        &pretty(&json_of(vm, 0, &["gc", "--dry-run"])),
+    );
     assert_golden("gc.txt", &printed(vm, 0, &["gc"]));
     assert_eq!(wrong(vm), []);
     let left = json_of(vm, 0, &["pods"]);

@@ -15,45 +15,44 @@ fn a_new_flow_and_a_drop_are_told() {
     let azure = Azure::builder().build().unwrap();
     let vm = &azure.vms[0];
     let [web, _db] = pods(&azure, "ebpf");
-    let watch = |arguments: &[&str], cause: &(dyn Fn() + Sync)| -> Vec<Value> {
+    let watch = |arguments: &[&str], cause: &(dyn Fn() + Sync)| -> String {
         std::thread::scope(|scope| {
             let plugin = vm.program(&format!("{PLUGIN_DIR}/azure-vnet")).unwrap();
-            let plugin = plugin.args(["monitor", "--json", "--pod", "web", "--seconds", "30"]);
+            let plugin =
+                plugin.args(["monitor", "--pod", "web", "--seconds", "30", "--count", "1"]);
             let plugin = plugin.args(arguments).limit(Duration::from_secs(40));
             let watcher = scope.spawn(|| plugin.checked().unwrap());
             while !watcher.is_finished() {
                 cause();
                 std::thread::sleep(Duration::from_millis(50));
             }
-            let text = watcher.join().unwrap();
-            text.lines()
-                .map(|line| serde_json::from_str(line).unwrap())
-                .collect()
+            watcher.join().unwrap()
         })
     };
     let ports = std::sync::atomic::AtomicU16::new(20000);
-    let told = watch(&["--count", "1"], &|| {
+    let told = watch(&["--json"], &|| {
         let port = ports.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         drop(Connection::open(&azure, &web, port, (INTERNET[0], 8443)));
     });
-    assert_eq!(told.len(), 1);
+    let told: Value = serde_json::from_str(&told).unwrap();
     let expected = json!({
         "bridge": "azure0", "reason": "flow_created", "dropped": false, "pod": "10.0.0.5", "name": "default/web",
         "protocol": "tcp", "source": "10.0.0.4", "destination": "203.0.113.10", "destination_port": 8443,
     });
     for (key, value) in expected.as_object().unwrap() {
-        assert_eq!(told[0][key], *value, "{key} of {}", told[0]);
+        assert_eq!(told[key], *value, "{key} of {told}");
     }
 
-    let told = watch(&["--count", "1", "--drops"], &|| {
+    let to_nobody = || {
         let multicast = std::net::SocketAddrV4::new(std::net::Ipv4Addr::new(239, 1, 2, 3), 5000);
         let sent = web.namespace().run(|| {
             let socket = std::net::UdpSocket::bind("0.0.0.0:20100")?;
             socket.send_to(b"!", multicast)
         });
         sent.unwrap().unwrap();
-    });
-    let dropped = &told[0];
+    };
+    let told = watch(&["--json", "--drops"], &to_nobody);
+    let dropped: Value = serde_json::from_str(&told).unwrap();
     assert_eq!(
         (&dropped["reason"], &dropped["dropped"]),
         (&json!("policy_drop"), &json!(true))
@@ -61,6 +60,17 @@ fn a_new_flow_and_a_drop_are_told() {
     assert_eq!(
         (&dropped["source"], &dropped["source_port"]),
         (&json!("10.0.0.5"), &json!(20100))
+    );
+    // For people: the time of day, then the same.
+    let told = watch(&["--drops"], &to_nobody);
+    let (time, rest) = told.split_at(8);
+    assert!(
+        time.bytes().filter(|byte| *byte == b':').count() == 2,
+        "{told}"
+    );
+    assert_eq!(
+        rest,
+        " DROP policy_drop default/web udp 10.0.0.5:20100 -> 239.1.2.3:5000\n"
     );
 }
 

@@ -30,6 +30,7 @@ pub struct Options {
 pub struct Finding {
     /// The check's name, which stays.
     check: &'static str,
+    /// `ok`, `warning` or `problem`.
     verdict: Verdict,
     /// What was found.
     found: String,

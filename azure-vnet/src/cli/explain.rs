@@ -46,16 +46,21 @@ struct Destination {
 /// The answer.
 #[derive(Debug, Serialize)]
 struct Explanation {
+    /// `tcp`, `udp` or `icmp`.
     protocol: Protocol,
     /// Address of the pod.
     pod: Ipv4Addr,
     /// What people call it.
     name: String,
+    /// Where the packet goes.
     to: Ipv4Addr,
+    /// To which port; 0 for ICMP.
     to_port: u16,
+    /// The bridge of the pod.
     bridge: String,
     /// `ebpf` or `netfilter`.
     tier: &'static str,
+    /// `masqueraded`, `unchanged`, `local` (stays on the node) or `dropped`.
     verdict: Verdict,
     /// What the remote sees the packet come from; none if it does not get there.
     seen_as: Option<Ipv4Addr>,

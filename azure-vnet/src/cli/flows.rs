@@ -55,13 +55,13 @@ pub struct Flow {
     pub remote: Ipv4Addr,
     /// Its port; 0 for ICMP.
     pub remote_port: u16,
-    /// Why it is known.
+    /// `masqueraded`, or `inbound`: began outside the ranges, so its replies keep the pod's address.
     pub kind: Kind,
     /// What the remote sees the pod's packets come from.
     pub seen_as: Ipv4Addr,
     /// The port that goes with it.
     pub seen_port: u16,
-    /// How far it got.
+    /// `opening`, `established`, `closing` (TCP), `active` (UDP, ICMP) or `over`.
     pub state: State,
     /// Seconds since the last packet; none in the netfilter tier.
     pub idle_seconds: Option<u64>,

@@ -38,6 +38,7 @@ pub struct Options {
 
 #[derive(Serialize)]
 struct Collected {
+    /// Whether nothing was done.
     dry_run: bool,
     /// Attachments that went, or would go.
     attachments: Vec<Gone>,

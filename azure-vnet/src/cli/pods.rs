@@ -20,15 +20,23 @@ struct Pods {
 
 #[derive(Serialize)]
 struct Pod {
+    /// The pod's address.
     address: Ipv4Addr,
     /// `namespace/name`, where the runtime has said it.
     name: Option<String>,
+    /// The container.
     container_id: String,
+    /// The interface's name in the container.
     ifname: String,
+    /// The network's name.
     network: String,
+    /// The bridge that the pod is attached to.
     bridge: String,
+    /// The link on the node.
     host_veth: String,
+    /// The MAC that the pod was given.
     mac: MacAddress,
+    /// `CNI_NETNS` of the ADD.
     netns: String,
     /// `up`, `down`, or `gone`: then `azure-vnet gc` cleans up.
     link: &'static str,

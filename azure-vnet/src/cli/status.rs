@@ -14,13 +14,15 @@ use crate::netlink::Netlink;
 
 #[derive(Serialize)]
 struct Status {
+    /// Of the plugin.
     version: &'static str,
     /// Of the maps' layouts; part of the pin path.
     abi: u32,
     /// `not_set_up`, `healthy` or `degraded`.
     health: Health,
+    /// The bridges that pods are attached to.
     bridges: Vec<Bridge>,
-    /// None before the first address was asked for.
+    /// The addresses for pods; null before the first one was asked for.
     pool: Option<Report>,
     /// What is wrong beside the bridges' own problems.
     problems: Vec<String>,

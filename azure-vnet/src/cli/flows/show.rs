@@ -31,10 +31,15 @@ pub struct Top {
 
 #[derive(Serialize)]
 struct Destination {
+    /// `tcp`, `udp` or `icmp`.
     protocol: Protocol,
+    /// The other end.
     remote: Ipv4Addr,
+    /// Its port; 0 for ICMP.
     remote_port: u16,
+    /// How many masqueraded flows it has.
     flows: usize,
+    /// Of how many pods.
     pods: usize,
 }
 

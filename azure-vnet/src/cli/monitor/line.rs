@@ -30,7 +30,9 @@ pub struct Lines {
 pub struct Told {
     /// Seconds since 1970.
     time: u64,
+    /// The bridge.
     bridge: String,
+    /// Why, as in the counters.
     reason: &'static str,
     /// Whether the packet was dropped.
     pub dropped: bool,
@@ -40,9 +42,13 @@ pub struct Told {
     name: Option<String>,
     /// `tcp`, `udp`, `icmp`, a number, or `ethernet 0x86dd`.
     protocol: String,
+    /// Source address as the packet leaves the program; null if it is not IPv4.
     source: Option<Ipv4Addr>,
+    /// Source port, or the identifier of an ICMP echo.
     source_port: Option<u16>,
+    /// Destination address.
     destination: Option<Ipv4Addr>,
+    /// Destination port.
     destination_port: Option<u16>,
     /// Bytes of the frame.
     length: u32,
