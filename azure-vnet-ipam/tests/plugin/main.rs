@@ -14,6 +14,7 @@ mod node;
 mod original;
 mod particular;
 mod place;
+mod random;
 mod record;
 mod refresh;
 mod sources;
