@@ -8,28 +8,27 @@
 
 use std::{
     fs::{self, DirBuilder, File},
-    io,
     os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
+use crate::{pool::Pool, warn};
 use rustix::{
     fs::{Access, access},
     io::Errno,
     process::geteuid,
 };
-use serde::{Deserialize, Serialize};
-
-use crate::{
-    pool::{Lease, Pool, Subnet},
-    warn,
-};
 
 mod document;
+mod error;
 mod heal;
 mod lock;
 mod original;
+mod state;
+
+pub use error::Error;
+pub use state::{State, now};
 
 use document::Damage;
 
@@ -43,29 +42,6 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 #[derive(Debug)]
 pub struct Store {
     dir: PathBuf,
-}
-
-/// What is recorded.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct State {
-    boot_id: String,
-    /// Counts the writes.
-    generation: u64,
-    /// When the source was last asked, with or without success; milliseconds since 1970.
-    pub asked_at: u64,
-    /// When the question was put that it last answered; 0 if it never has.
-    pub fetched_at: u64,
-    /// How often it was asked to the end, with or without success: whoever sees another number need not ask.
-    #[serde(default)]
-    pub outcomes: u64,
-    /// Why it did not answer the last question; empty if it did.
-    #[serde(default)]
-    pub problem: String,
-    /// What a call without standard error wants to be said.
-    #[serde(default)]
-    pub notices: Vec<String>,
-    pub pool: Pool,
 }
 
 /// The record while nobody else can have it.
@@ -85,54 +61,6 @@ struct Healing {
     damaged: Vec<PathBuf>,
     /// What to say of it.
     notice: Option<String>,
-}
-
-/// Why the record cannot be had.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("{} is locked by another process for more than {limit:?}; try again", path.display())]
-    Busy { path: PathBuf, limit: Duration },
-    #[error("cannot {action} {}{}", path.display(), advice(cause))]
-    Io {
-        action: &'static str,
-        path: PathBuf,
-        #[source]
-        cause: io::Error,
-    },
-    #[error(
-        "{} belongs to user {owner}, who could give a pod another pod's address; make it root's (chown root), or \
-         remove it",
-        path.display()
-    )]
-    Owner { path: PathBuf, owner: u32 },
-}
-
-impl Error {
-    fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
-        let path = path.to_owned();
-        move |cause| Error::Io {
-            action,
-            path,
-            cause,
-        }
-    }
-
-    fn is_full(&self) -> bool {
-        matches!(self, Error::Io { cause, .. }
-            if matches!(Errno::from_io_error(cause), Some(Errno::NOSPC | Errno::DQUOT)))
-    }
-}
-
-/// What to do, where the kernel's words do not say it.
-fn advice(cause: &io::Error) -> &'static str {
-    match Errno::from_io_error(cause) {
-        Some(Errno::NOSPC | Errno::DQUOT) => "; make room there",
-        Some(Errno::ROFS) => "; mount it writable, or choose another ipam.stateDir",
-        Some(Errno::ISDIR | Errno::NOTDIR | Errno::NOTEMPTY | Errno::LOOP | Errno::NXIO) => {
-            "; remove what is in its place"
-        }
-        _ => "",
-    }
 }
 
 impl Store {
@@ -256,48 +184,6 @@ impl Locked {
             .for_each(warn);
         Ok(())
     }
-}
-
-impl State {
-    /// Whether the source should be asked again: never asked, longer ago than `interval`, or the clock jumped.
-    pub fn is_due(&self, now: u64, interval: Duration) -> bool {
-        !self.has_snapshot()
-            || now < self.asked_at
-            || u128::from(now - self.asked_at) >= interval.as_millis()
-    }
-
-    /// Whether the source has ever answered.
-    pub fn has_snapshot(&self) -> bool {
-        self.fetched_at != 0
-    }
-
-    /// Takes over an answer to a question of `asked_at`, unless another call has had a later one. Returns the leases
-    /// that have lost their addresses by it.
-    pub fn learn(&mut self, subnets: Vec<Subnet>, asked_at: u64) -> Vec<Lease> {
-        if asked_at < self.fetched_at {
-            return Vec::new();
-        }
-        self.asked_at = asked_at.max(self.asked_at);
-        self.fetched_at = asked_at;
-        self.problem.clear();
-        self.pool.refresh(subnets)
-    }
-
-    /// The state as it is in this boot: pods do not survive one.
-    fn in_boot(mut self, boot_id: String) -> State {
-        if self.boot_id != boot_id {
-            self.pool.release_all();
-            self.boot_id = boot_id;
-        }
-        self
-    }
-}
-
-/// Milliseconds of the wall clock since 1970; it outlives the process, and a jump of it costs one question.
-pub fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis().try_into().unwrap_or(u64::MAX))
 }
 
 fn record_path(dir: &Path) -> PathBuf {

@@ -3,7 +3,7 @@
 use tempfile::TempDir;
 
 use super::*;
-use crate::pool::{Key, Wanted};
+use crate::pool::{Key, Subnet, Wanted};
 
 fn write(path: &Path, state: &State) {
     document::write(path, &document::encode(state).unwrap()).unwrap();
