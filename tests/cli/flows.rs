@@ -1,12 +1,15 @@
 //! `azure-vnet flows`.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use aya::maps::{HashMap, Map, MapData};
+use azure_vnet_abi::{Be16, Be32, Flow, FlowKey, FlowKind, Mac};
 use azure_vnet_testbed::Azure;
 use azure_vnet_testbed::address_plan::INTERNET;
 
 use crate::golden::assert_golden;
-use crate::scene::{Connection, pods, run, transcript};
+use crate::scene::{Connection, json_of, pods, printed, run, transcript};
 
 #[test]
 fn in_every_form() {
@@ -54,6 +57,57 @@ fn a_pod_that_nobody_knows_is_an_error() {
         output.stdout.is_empty() && output.stderr.contains("\"nobody\""),
         "{output:?}"
     );
+}
+
+/// A table as full as it gets is read whole, and counted right.
+#[test]
+fn a_full_table() {
+    let azure = Azure::builder().build().unwrap();
+    let vm = &azure.vms[0];
+    let [web, _db] = pods(&azure, "ebpf");
+    let flows = azure_vnet_abi::MAX_FLOWS / 2;
+    vm.namespace()
+        .run(|| fill(web.address, vm.nic.primary, flows))
+        .unwrap();
+    assert_eq!(
+        printed(vm, 0, &["flows", "--count", "--state", "active"]),
+        format!("{flows}\n")
+    );
+    let top = json_of(vm, 0, &["flows", "--top", "1"]);
+    assert_eq!(top["destinations"][0]["flows"], flows / 16);
+}
+
+/// UDP flows of a pod to 16 destinations, both entries of each.
+fn fill(pod: Ipv4Addr, node: Ipv4Addr, flows: u32) {
+    let path = format!(
+        "/sys/fs/bpf/azure-vnet/v{}/azure0/maps/flows",
+        azure_vnet_abi::ABI_VERSION
+    );
+    let map = Map::from_map_data(MapData::from_pin(path).unwrap()).unwrap();
+    let mut map: HashMap<MapData, FlowKey, Flow> = map.try_into().unwrap();
+    let now = azure_vnet::datapath::view::jiffies();
+    let entry = |kind, address, port| {
+        Flow::new(kind, address, port, 1, 0, Mac::default(), now, u32::MAX / 4)
+    };
+    for number in 0..flows {
+        let remote = Be32::from(Ipv4Addr::new(
+            203,
+            0,
+            113,
+            u8::try_from(number % 16).unwrap(),
+        ));
+        let port = Be16::from_host(u16::try_from(number / 16).unwrap() + 1024);
+        let key = FlowKey::new(17, pod.into(), port, remote, Be16::from_host(53));
+        let sent = FlowKey::new(17, node.into(), port, remote, Be16::from_host(53));
+        map.insert(key, entry(FlowKind::MASQUERADE, node.into(), port), 0)
+            .unwrap();
+        map.insert(
+            sent.reversed(),
+            entry(FlowKind::UNMASQUERADE, pod.into(), port),
+            0,
+        )
+        .unwrap();
+    }
 }
 
 /// It prints again until it is stopped.
