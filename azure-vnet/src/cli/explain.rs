@@ -68,6 +68,8 @@ struct Explanation {
     program: Option<&'static str>,
     /// Of the eBPF tier: what it counts the packet under.
     reason: Option<&'static str>,
+    /// The prefix of the policy, or in the netfilter tier the range, that decided; null if none holds the destination.
+    rule: Option<String>,
     /// What decided, in words.
     because: String,
     /// Flows that the pod has with this destination now.
@@ -107,6 +109,7 @@ pub async fn run(options: &Options, output: Output) -> Result<Outcome, Failure> 
         seen_as: Some(pod.address),
         program: None,
         reason: None,
+        rule: None,
         because: String::new(),
         flows: 0,
     };
@@ -204,6 +207,7 @@ impl Explanation {
             self.program = Some(program);
             self.reason = Some(performed.reason.name());
             reason::meaning(performed.reason).clone_into(&mut self.because);
+            self.name_rule(performed.reason)?;
             if !performed.passes {
                 (self.verdict, self.seen_as) = (Verdict::Dropped, None);
                 return Ok(());
@@ -221,32 +225,42 @@ impl Explanation {
         } else {
             Verdict::Masqueraded
         };
-        self.name_rule();
         Ok(())
     }
 
-    fn name_rule(&mut self) {
+    /// A packet that was dropped for what it is met no rule.
+    fn name_rule(&mut self, reason: Reason) -> Result<(), Failure> {
+        if matches!(
+            reason,
+            Reason::InRange | Reason::Exempt | Reason::PolicyDrop | Reason::FlowCreated
+        ) {
+            let rule = view::ruling(&self.bridge, self.to).map_err(|error| Failure::of(&error))?;
+            self.rule = rule.map(|prefix| prefix.to_string());
+        }
         let builds = view::pinned_builds(&self.bridge);
         if !builds.iter().any(|build| build == view::build()) {
             self.because.push_str(
                 " (said by the programs of this binary; those in place are of another build until the next ADD)",
             );
         }
+        Ok(())
     }
 
     /// The rules in the order in which they see the packet.
     fn ask_rules(&mut self) -> Result<(), Failure> {
         let judged = datapath::judge(&self.bridge, self.to).map_err(|error| Failure::of(&error))?;
-        (self.verdict, self.seen_as, self.because) = match judged {
+        (self.verdict, self.seen_as, self.rule, self.because) = match judged {
             Judged::Drop(range) => (
                 Verdict::Dropped,
                 None,
-                format!("{range} is closed: multicast, broadcast, or a rule with drop"),
+                Some(range),
+                reason::meaning(Reason::PolicyDrop).to_owned(),
             ),
             Judged::Keep(range) => (
                 Verdict::Unchanged,
                 Some(self.pod),
-                format!("{range} is in the ranges, or exempt"),
+                Some(range),
+                "the destination is in the ranges, or exempt".to_owned(),
             ),
             Judged::ByPort(range, chain) => {
                 return Err(Failure::new(format!(
@@ -257,6 +271,7 @@ impl Explanation {
             Judged::Masquerade(node) => (
                 Verdict::Masqueraded,
                 node,
+                None,
                 "outside the ranges, and no rule exempts it".to_owned(),
             ),
         };
@@ -311,6 +326,9 @@ impl fmt::Display for Explanation {
             "{}",
             output::wrapped(&format!("{by}{}", self.because), 2)
         )?;
+        if let Some(rule) = &self.rule {
+            writeln!(out, "  Decided by the rule for {rule}")?;
+        }
         if self.verdict != Verdict::Local {
             writeln!(
                 out,

@@ -53,18 +53,24 @@ pub fn uplink(bridge: &str) -> Result<Option<UplinkEntry>, EbpfError> {
     entry.map(Some).map_err(failed(maps::UPLINK))
 }
 
-/// The policy: prefixes and what [`azure_vnet_abi::Action`] says of them.
-pub fn policy(bridge: &str) -> Result<Vec<(Ipv4Net, u32)>, EbpfError> {
+/// The longest prefix of the policy that holds `destination`: the one that decides. `None` if there is none, which
+/// means masquerade.
+pub fn ruling(bridge: &str, destination: Ipv4Addr) -> Result<Option<Ipv4Net>, EbpfError> {
     let map = open_pinned::<LpmTrie<MapData, PolicyKey, u32>>(&Pins::of(bridge), maps::POLICY)?;
-    let mut prefixes = Vec::new();
+    let mut longest: Option<Ipv4Net> = None;
     for entry in map.iter().flat_map(LpmTrie::iter) {
-        let (key, action) = entry.map_err(failed(maps::POLICY))?;
+        let (key, _) = entry.map_err(failed(maps::POLICY))?;
         let length = u8::try_from(key.prefix_len()).unwrap_or(u8::MAX);
-        let address = Ipv4Addr::from(key.data());
-        prefixes.extend(Ipv4Net::new(address, length).map(|prefix| (prefix, action)));
+        let Ok(prefix) = Ipv4Net::new(Ipv4Addr::from(key.data()), length) else {
+            continue;
+        };
+        if prefix.contains(&destination)
+            && longest.is_none_or(|other| other.prefix_len() < prefix.prefix_len())
+        {
+            longest = Some(prefix);
+        }
     }
-    prefixes.sort_unstable();
-    Ok(prefixes)
+    Ok(longest)
 }
 
 /// The pods that the programs know.
