@@ -10,6 +10,7 @@ use crate::config::{self, Config};
 use crate::datapath::{Datapath, Pod, Uplink};
 use crate::error::Error;
 use crate::lease::Lease;
+use crate::masquerade::agent;
 use crate::names;
 use crate::netlink::{MacAddress, Netlink};
 use crate::netns::NetNs;
@@ -73,6 +74,7 @@ fn wanted(config: &Config, lease: &Lease<'_>) -> NodeWanted {
 }
 
 fn uplink(config: &Config, lease: &Lease<'_>, node: &Node) -> Result<Uplink, Error> {
+    let (source, subnet) = (&config.masquerade.policy, lease.address.trunc());
     Ok(Uplink {
         bridge: node.bridge.name.clone(),
         name: node.master.name.clone(),
@@ -82,7 +84,9 @@ fn uplink(config: &Config, lease: &Lease<'_>, node: &Node) -> Result<Uplink, Err
         mtu: node.master.mtu,
         fast_path: config.masquerade.fast_path,
         ports: config.masquerade.ports.choose(&ports::local_range())?,
-        policy: config.masquerade.policy(lease.address.trunc()),
+        policy: source.policy(subnet, agent::in_force().settings.as_ref()),
+        subnet,
+        source: source.clone(),
     })
 }
 

@@ -2,22 +2,18 @@
 //! so that nothing behind it has to ask again).
 
 mod error;
+pub mod masquerade;
 mod sent;
 
-use std::net::Ipv4Addr;
-
 use azure_vnet_cni::{NetConf, keys, reply::Dns};
-use ipnet::Ipv4Net;
 use serde_json::Value;
 
-use crate::datapath::Wanted;
-use crate::masquerade::{Action, DEFAULT_RANGES, PLATFORM, Policy};
 use crate::netlink::MacAddress;
-use crate::ports::Ports;
 
 pub use error::Error;
+pub use masquerade::Masquerade;
 
-use sent::{OnlyIpam, Sent, SentDns, SentIpam, SentMasquerade, SentRule, SentRuntimeDns};
+use sent::{OnlyIpam, Sent, SentDns, SentIpam, SentRuntimeDns};
 
 /// What the configuration asks for.
 #[derive(Clone, Debug)]
@@ -34,43 +30,6 @@ pub struct Config {
     pub mac: Option<MacAddress>,
     /// What is masqueraded and by what.
     pub masquerade: Masquerade,
-}
-
-/// The `masquerade` object.
-#[derive(Clone, Debug)]
-pub struct Masquerade {
-    /// Which tier.
-    pub datapath: Wanted,
-    /// Ports that masqueraded flows are sent from.
-    pub ports: Ports,
-    /// Whether established flows pass bridge and netfilter by.
-    pub fast_path: bool,
-    rules: Rules,
-}
-
-#[derive(Clone, Debug)]
-enum Rules {
-    /// `"datapath": "off"`: frames are handled, nothing is masqueraded.
-    Off,
-    On {
-        ranges: Vec<Ipv4Net>,
-        link_local: bool,
-        rules: Vec<(Ipv4Net, Action)>,
-    },
-}
-
-impl Masquerade {
-    /// The policy for a pool in `subnet`.
-    pub fn policy(&self, subnet: Ipv4Net) -> Policy {
-        match &self.rules {
-            Rules::Off => Policy::off(),
-            Rules::On {
-                ranges,
-                link_local,
-                rules,
-            } => Policy::new(ranges, subnet, *link_local, rules),
-        }
-    }
 }
 
 /// Keys of the reference bridge that isolate pods, or change what they see, and that this plugin does
@@ -100,7 +59,7 @@ impl Config {
             dns: (runtime.dns.and_then(SentRuntimeDns::into_dns))
                 .or_else(|| sent.dns.and_then(SentDns::into_dns)),
             mac: requested_mac(runtime.mac, sent.args.as_ref())?,
-            masquerade: masquerade(sent.masquerade.unwrap_or_default())?,
+            masquerade: masquerade::read(sent.masquerade.unwrap_or_default())?,
         })
     }
 }
@@ -179,64 +138,6 @@ fn interface(key: &'static str, value: Option<String>) -> Result<Option<String>,
         }
         value => Ok(value),
     }
-}
-
-fn masquerade(sent: SentMasquerade) -> Result<Masquerade, Error> {
-    let (datapath, off) = match sent.datapath.as_deref() {
-        None | Some("auto") => (Wanted::Auto, false),
-        Some("ebpf") => (Wanted::Ebpf, false),
-        Some("netfilter") => (Wanted::Netfilter, false),
-        Some("off") => (Wanted::Auto, true),
-        Some(other) => return Err(Error::Datapath(other.to_owned())),
-    };
-    let ranges = match sent.non_masquerade_cidrs {
-        None => DEFAULT_RANGES.to_vec(),
-        Some(texts) => texts
-            .into_iter()
-            .map(|text| cidr("nonMasqueradeCIDRs", text))
-            .collect::<Result<_, _>>()?,
-    };
-    let rules = match sent.rules {
-        None => vec![(PLATFORM, Action::Exempt)],
-        Some(rules) => rules.into_iter().map(rule).collect::<Result<_, _>>()?,
-    };
-    Ok(Masquerade {
-        datapath,
-        ports: Ports::read(sent.ports.as_deref())?,
-        fast_path: sent.fast_path.unwrap_or(true),
-        rules: if off {
-            Rules::Off
-        } else {
-            Rules::On {
-                ranges,
-                link_local: sent.masq_link_local.unwrap_or(true),
-                rules,
-            }
-        },
-    })
-}
-
-fn rule(sent: SentRule) -> Result<(Ipv4Net, Action), Error> {
-    for (key, value) in [("proto", &sent.proto), ("port", &sent.port)] {
-        if value.is_some() {
-            return Err(Error::RuleKey(key));
-        }
-    }
-    let action = match sent.action.as_str() {
-        "exempt" => Action::Exempt,
-        "masquerade" => Action::Masquerade,
-        "drop" => Action::Drop,
-        _ => return Err(Error::Action(sent.action)),
-    };
-    Ok((cidr("rules", sent.to)?, action))
-}
-
-/// A prefix; an address alone means itself.
-fn cidr(key: &'static str, value: String) -> Result<Ipv4Net, Error> {
-    value
-        .parse::<Ipv4Net>()
-        .or_else(|_| value.parse::<Ipv4Addr>().map(Ipv4Net::from))
-        .map_err(|_| Error::Cidr { key, value })
 }
 
 #[cfg(test)]

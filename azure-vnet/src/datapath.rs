@@ -7,8 +7,10 @@ mod ebpf;
 mod maps;
 mod netfilter;
 mod object;
+mod policy;
 mod probe;
 mod record;
+mod refresh;
 mod rehearsal;
 mod removal;
 pub mod view;
@@ -23,11 +25,15 @@ use rustix::net::netdevice::{index_to_name, name_to_index};
 use rustix::net::{AddressFamily, SocketType, socket};
 use serde::{Deserialize, Serialize};
 
+use ipnet::Ipv4Net;
+
 use crate::lock::{self, Lock};
-use crate::masquerade::Policy;
+use crate::masquerade::{Policy, Source};
 use crate::names;
 use crate::netlink::MacAddress;
 use crate::state;
+
+use refresh::Settings;
 
 pub use attach::Mechanism;
 pub use ebpf::EbpfError;
@@ -37,6 +43,7 @@ pub use netfilter::{NetfilterError, bridges_reach_netfilter, foreign};
 pub use object::OBJECT;
 pub use probe::{Inspection, Way, defects, probe};
 pub use record::Record;
+pub use refresh::{Refreshed, prefixes, refresh, refresh_beside};
 pub use rehearsal::{Performed, Rehearsal};
 pub use removal::{Departed, Forgotten, forget_dead, has_another, remove_pod, sweep};
 
@@ -92,6 +99,11 @@ pub struct Uplink {
     pub ports: (u16, u16),
     /// What is masqueraded.
     pub policy: Policy,
+    /// The pool's subnet, and what the configuration says: what the policy was made of, beside
+    /// ip-masq-agent's files.
+    pub subnet: Ipv4Net,
+    /// As `subnet`.
+    pub source: Source,
 }
 
 /// A pod's interface.
@@ -166,17 +178,43 @@ impl Running {
     }
 }
 
+impl Running {
+    /// Whether nothing is to be done for the policy of `uplink`, nor to be written down.
+    fn has_policy(&self, uplink: &Uplink) -> bool {
+        match self {
+            Self::Ebpf(ebpf) => {
+                ebpf.has_policy
+                    && Settings::read(&uplink.bridge).as_ref() == Some(&Settings::of(uplink))
+            }
+            // Every pod that is added brings it.
+            Self::Netfilter => true,
+        }
+    }
+
+    /// Puts it in force; under the bridge's lock.
+    fn set_policy(&self, uplink: &Uplink) -> Result<(), Error> {
+        if matches!(self, Self::Ebpf(_)) {
+            ebpf::set_policy(uplink)?;
+            Settings::of(uplink).write(&uplink.bridge);
+        }
+        Ok(())
+    }
+}
+
 impl Datapath {
     /// Makes sure that the datapath of `uplink` is in place. What is there already is kept: with
     /// `Auto` the tier that the first call chose. A tier that is set up anew, or again after its
     /// state was lost, serves all pods of the bridge at once.
     pub fn ensure(wanted: Wanted, uplink: Uplink) -> Result<Self, Error> {
-        if let Some(tier) = Running::find(wanted, &uplink) {
+        if let Some(tier) = Running::find(wanted, &uplink)
+            && tier.has_policy(&uplink)
+        {
             return Ok(Self { uplink, tier });
         }
         let lock = lock(&uplink.bridge)?;
         // Another call may have done it while this one waited.
         if let Some(tier) = Running::find(wanted, &uplink) {
+            tier.set_policy(&uplink)?;
             return Ok(Self { uplink, tier });
         }
         let record = Record::read(&uplink.bridge);
@@ -188,6 +226,7 @@ impl Datapath {
             choice => Self::ebpf(choice, &uplink, &pods, before, &lock)?,
         };
         record.write(&uplink.bridge)?;
+        Settings::of(&uplink).write(&uplink.bridge);
         Ok(Self { uplink, tier })
     }
 
@@ -255,7 +294,9 @@ impl Datapath {
             Running::Netfilter => {
                 let lock = lock(bridge)?;
                 netfilter::install(&self.uplink, &pods(bridge), &lock)
-                    .map_err(|source| Error::Netfilter { source, ebpf: None })
+                    .map_err(|source| Error::Netfilter { source, ebpf: None })?;
+                Settings::of(&self.uplink).write(bridge);
+                Ok(())
             }
         }
     }

@@ -26,6 +26,7 @@ pub async fn del(request: &Del) -> Result<(), Error> {
         Ok(host) => failures.append(detach(&host, &host_veth).await),
         Err(error) => failures.note(error),
     }
+    datapath::refresh_beside();
     match config::ipam_of(&request.conf) {
         Ok(ipam) => {
             failures.collect(lease::release(&ipam, &request.path, &request.conf));

@@ -29,6 +29,7 @@ pub async fn gc(request: &Gc) -> Result<(), Error> {
         }
         Err(error) => failures.note(error),
     }
+    datapath::refresh_beside();
     match config::ipam_of(&request.conf) {
         Ok(ipam) => {
             failures.collect(lease::collect(&ipam, &request.path, &request.conf));

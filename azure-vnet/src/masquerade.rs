@@ -1,29 +1,54 @@
 //! The masquerade policy: what happens to a pod's packets by where they go.
 //!
-//! One value for both tiers: the eBPF tier takes its prefixes, the netfilter tier its intervals.
+//! [`Policy::action`] is the meaning, written down as simply as it can be. Both tiers take the same
+//! compilation of it ([`Compiled`]), the eBPF tier its prefixes and the netfilter tier its intervals.
+
+pub mod agent;
+mod compiled;
+mod rule;
+mod source;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+pub use compiled::{Compiled, Digest, Protocol};
+pub use rule::{Preset, Rule, Which};
+pub use source::Source;
+
+use compiled::Verdicts;
 
 /// Azure's platform address: DNS, the wireserver, and where health probes come from.
 pub const PLATFORM: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(168, 63, 129, 16), 32);
 
-/// The ranges that are not masqueraded where the configuration names none.
+/// The ranges that are not masqueraded where neither the configuration nor a file names any.
 pub const DEFAULT_RANGES: [Ipv4Net; 1] = [Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8)];
+
+/// How many prefixes a policy may have: half of what the map holds, since two policies are in it while
+/// one takes the other's place.
+pub const MOST_PREFIXES: usize = azure_vnet_abi::MAX_PREFIXES as usize / 2;
+
+/// How many rules a policy may have.
+pub const MOST_RULES: usize = 256;
+
+/// How many entries of the kernel's map they may take: a range of ports takes up to 30, once for each
+/// prefix that it counts for.
+pub const MOST_RULE_ENTRIES: usize = azure_vnet_abi::MAX_RULES as usize / 2;
 
 /// RFC 3927. The instance metadata service in it answers only the node's primary address.
 const LINK_LOCAL: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16);
 
 /// What the fabric does not carry, so that it would only be a leak.
-const UNCARRIED: [Ipv4Net; 2] = [
+pub const UNCARRIED: [Ipv4Net; 2] = [
     Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 4),
     Ipv4Net::new_assert(Ipv4Addr::BROADCAST, 32),
 ];
 
 /// What happens to a packet from a pod.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Action {
     /// Leaves with the node's address.
     Masquerade,
@@ -31,226 +56,141 @@ pub enum Action {
     InRange,
     /// Leaves with the pod's address by rule.
     Exempt,
-    /// Does not leave.
+    /// Does not leave, unless as the reply in a flow that came in.
     Drop,
 }
 
-/// Destinations and what happens to packets for them; the longest prefix decides.
+/// What a policy looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// Where it goes, after netfilter has translated Service addresses.
+    pub destination: Ipv4Addr,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Destination port, of TCP and UDP.
+    pub port: Option<u16>,
+}
+
+/// Ranges and rules by destination prefix.
+///
+/// Of all that match a packet the longest prefix decides; for the same prefix a rule with a port comes
+/// before one with a protocol only, that before one with neither, and that before a range; of equals
+/// the first in the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    prefixes: BTreeMap<Ipv4Net, Action>,
+    prefixes: BTreeMap<Ipv4Net, Entry>,
+}
+
+/// What is said of one prefix.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Entry {
+    /// About some packets; the first that matches decides.
+    rules: Vec<(Which, Action)>,
+    /// About the others.
+    otherwise: Option<Action>,
+}
+
+/// What a policy is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Parts<'a> {
+    /// Where pods' addresses are known.
+    pub ranges: &'a [Ipv4Net],
+    /// The pool's own subnet, which always is such a range.
+    pub subnet: Ipv4Net,
+    /// Whether 169.254.0.0/16 is masqueraded; otherwise it is such a range.
+    pub masquerade_link_local: bool,
+    /// What comes on top.
+    pub rules: &'a [Rule],
 }
 
 impl Policy {
-    /// `ranges` and the pool's own `subnet` keep the pod's address, 169.254.0.0/16 as well unless
-    /// `masquerade_link_local`, and `rules` come on top: for the same prefix a rule wins.
-    pub fn new(
-        ranges: &[Ipv4Net],
-        subnet: Ipv4Net,
-        masquerade_link_local: bool,
-        rules: &[(Ipv4Net, Action)],
-    ) -> Self {
-        let link_local = if masquerade_link_local {
+    /// The policy of these parts.
+    pub fn new(parts: Parts<'_>) -> Self {
+        let link_local = if parts.masquerade_link_local {
             Action::Masquerade
         } else {
             Action::InRange
         };
-        let prefixes = [(LINK_LOCAL, link_local)]
-            .into_iter()
+        let mut prefixes: BTreeMap<Ipv4Net, Entry> = BTreeMap::new();
+        for rule in parts.rules {
+            let entry = prefixes.entry(rule.to.trunc()).or_default();
+            match rule.which {
+                Which::All => drop(entry.otherwise.get_or_insert(rule.action)),
+                which => entry.rules.push((which, rule.action)),
+            }
+        }
+        let ranges = parts.ranges.iter().chain([&parts.subnet]);
+        let plain = ranges
+            .map(|&range| (range, Action::InRange))
             .chain(UNCARRIED.map(|prefix| (prefix, Action::Drop)))
-            .chain(ranges.iter().map(|&range| (range, Action::InRange)))
-            .chain([(subnet, Action::InRange)])
-            .chain(rules.iter().copied())
-            .map(|(prefix, action)| (prefix.trunc(), action))
-            .collect();
+            .chain([(LINK_LOCAL, link_local)]);
+        for (prefix, action) in plain {
+            let entry = prefixes.entry(prefix.trunc()).or_default();
+            entry.otherwise.get_or_insert(action);
+        }
+        for entry in prefixes.values_mut() {
+            // Stable: the order of the list stays among equals.
+            entry.rules.sort_by_key(|(which, _)| which.rank());
+        }
         Self { prefixes }
     }
 
     /// No destination is masqueraded and none is closed.
     pub fn off() -> Self {
+        let everything = Entry {
+            otherwise: Some(Action::Exempt),
+            ..Entry::default()
+        };
         Self {
-            prefixes: BTreeMap::from([(Ipv4Net::default(), Action::Exempt)]),
+            prefixes: BTreeMap::from([(Ipv4Net::default(), everything)]),
         }
     }
 
-    /// Every prefix with its action.
-    pub fn prefixes(&self) -> impl Iterator<Item = (Ipv4Net, Action)> {
-        self.prefixes
-            .iter()
-            .map(|(&prefix, &action)| (prefix, action))
+    /// What happens to a packet.
+    pub fn action(&self, packet: &Packet) -> Action {
+        (0..=32_u8)
+            .rev()
+            .filter_map(|length| Ipv4Net::new(packet.destination, length).ok())
+            .filter_map(|prefix| self.prefixes.get(&prefix.trunc()))
+            .find_map(|entry| entry.action(packet))
+            .unwrap_or(Action::Masquerade)
     }
 
-    /// What happens to packets for `destination`.
-    pub fn action(&self, destination: Ipv4Addr) -> Action {
-        self.prefixes()
-            .filter(|(prefix, _)| prefix.contains(&destination))
-            .max_by_key(|(prefix, _)| prefix.prefix_len())
-            .map_or(Action::Masquerade, |(_, action)| action)
-    }
-
-    /// The same as disjoint intervals in ascending order, both ends included, neighbours with the
-    /// same action joined; what is in none is masqueraded.
-    pub fn intervals(&self) -> Vec<(Ipv4Addr, Ipv4Addr, Action)> {
-        let mut joined: Vec<(Ipv4Addr, Ipv4Addr, Action)> = Vec::new();
-        for (first, last) in self.pieces() {
-            let action = self.action(first);
-            match joined.last_mut() {
-                Some((_, end, previous))
-                    if *previous == action
-                        && u32::from(*end).checked_add(1) == Some(first.into()) =>
-                {
-                    *end = last;
-                }
-                _ => joined.push((first, last, action)),
-            }
+    /// The form that both tiers take.
+    pub fn compile(&self) -> Compiled {
+        let mut compiled = Compiled::default();
+        // In the order of the map a prefix comes before those inside it.
+        let mut around: Vec<(Ipv4Net, Verdicts)> = Vec::new();
+        for (&prefix, entry) in &self.prefixes {
+            while around
+                .pop_if(|(outer, _)| !outer.contains(&prefix))
+                .is_some()
+            {}
+            let outer = around.last().map(|(_, verdicts)| verdicts);
+            let verdicts = entry.inside(outer.unwrap_or(&Verdicts::MASQUERADE));
+            compiled.push(prefix, &verdicts);
+            around.push((prefix, verdicts));
         }
-        joined.retain(|&(_, _, action)| action != Action::Masquerade);
-        joined
+        compiled
+    }
+}
+
+impl Entry {
+    fn action(&self, packet: &Packet) -> Option<Action> {
+        let rule = self.rules.iter().find(|(which, _)| which.matches(packet));
+        rule.map(|(_, action)| *action).or(self.otherwise)
     }
 
-    /// The address space cut wherever a prefix begins or ends.
-    fn pieces(&self) -> Vec<(Ipv4Addr, Ipv4Addr)> {
-        let mut starts: Vec<u32> = vec![0];
-        for prefix in self.prefixes.keys() {
-            starts.push(prefix.network().into());
-            starts.extend(u32::from(prefix.broadcast()).checked_add(1));
+    /// This entry and, where it leaves something open, what is said around it.
+    fn inside(&self, outer: &Verdicts) -> Verdicts {
+        if let Some(otherwise) = self.otherwise {
+            Verdicts::new(self.rules.clone(), otherwise)
+        } else {
+            let rules = self.rules.iter().chain(&outer.rules).copied();
+            Verdicts::new(rules.collect(), outer.otherwise)
         }
-        starts.sort_unstable();
-        starts.dedup();
-        let ends = starts[1..].iter().map(|next| next - 1).chain([u32::MAX]);
-        starts
-            .iter()
-            .zip(ends)
-            .map(|(&first, last)| (first.into(), last.into()))
-            .collect()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-    use super::*;
-
-    fn net(text: &str) -> Ipv4Net {
-        text.parse().unwrap()
-    }
-
-    fn address(text: &str) -> Ipv4Addr {
-        text.parse().unwrap()
-    }
-
-    fn shipped() -> Policy {
-        Policy::new(
-            &DEFAULT_RANGES,
-            net("10.0.0.0/20"),
-            true,
-            &[(PLATFORM, Action::Exempt)],
-        )
-    }
-
-    #[test]
-    fn shipped_policy_is_the_documented_rule() {
-        let policy = shipped();
-        for (destination, action) in [
-            ("10.0.0.7", Action::InRange),
-            ("10.255.255.255", Action::InRange),
-            ("11.0.0.0", Action::Masquerade),
-            ("168.63.129.16", Action::Exempt),
-            ("168.63.129.17", Action::Masquerade),
-            ("169.254.169.254", Action::Masquerade),
-            ("192.168.1.1", Action::Masquerade),
-            ("224.0.0.251", Action::Drop),
-            ("255.255.255.255", Action::Drop),
-        ] {
-            assert_eq!(policy.action(address(destination)), action, "{destination}");
-        }
-    }
-
-    #[test]
-    fn pool_outside_the_ranges_is_in_range() {
-        let policy = Policy::new(&DEFAULT_RANGES, net("172.16.4.0/22"), true, &[]);
-        assert_eq!(policy.action(address("172.16.7.9")), Action::InRange);
-        assert_eq!(policy.action(address("172.16.8.0")), Action::Masquerade);
-    }
-
-    #[test]
-    fn rule_wins_over_the_same_range_and_longer_prefix_over_shorter() {
-        let policy = Policy::new(
-            &[net("10.0.0.0/8")],
-            net("10.0.0.0/24"),
-            false,
-            &[
-                (net("10.0.0.0/8"), Action::Masquerade),
-                (net("10.9.0.0/16"), Action::Drop),
-                (net("10.9.1.0/24"), Action::Exempt),
-            ],
-        );
-        assert_eq!(policy.action(address("10.1.0.0")), Action::Masquerade);
-        assert_eq!(policy.action(address("10.0.0.9")), Action::InRange);
-        assert_eq!(policy.action(address("10.9.0.9")), Action::Drop);
-        assert_eq!(policy.action(address("10.9.1.9")), Action::Exempt);
-        assert_eq!(policy.action(address("169.254.169.254")), Action::InRange);
-    }
-
-    #[test]
-    fn off_exempts_everything() {
-        assert_eq!(Policy::off().action(address("8.8.8.8")), Action::Exempt);
-        assert_eq!(
-            Policy::off().intervals(),
-            [(Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST, Action::Exempt)]
-        );
-    }
-
-    /// The two compilations of one policy agree at every boundary and at random places.
-    #[test]
-    fn intervals_say_the_same_as_prefixes() {
-        let mut random = 0x2545_f491_4f6c_dd1d_u64;
-        let mut next = move || {
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
-            random
-        };
-        let actions = [
-            Action::Masquerade,
-            Action::InRange,
-            Action::Exempt,
-            Action::Drop,
-        ];
-        for _ in 0..50 {
-            let rules: Vec<(Ipv4Net, Action)> = (0..20)
-                .map(|_| {
-                    let bits = u32::try_from(next() >> 32).unwrap();
-                    let length = u8::try_from(next() % 33).unwrap();
-                    let action = actions[usize::try_from(next() % 4).unwrap()];
-                    (Ipv4Net::new(bits.into(), length).unwrap(), action)
-                })
-                .collect();
-            let policy = Policy::new(&DEFAULT_RANGES, net("10.0.0.0/20"), true, &rules);
-            let intervals = policy.intervals();
-            let by_interval = |destination: Ipv4Addr| {
-                intervals
-                    .iter()
-                    .find(|(first, last, _)| (*first..=*last).contains(&destination))
-                    .map_or(Action::Masquerade, |&(_, _, action)| action)
-            };
-            let edges = intervals.iter().flat_map(|&(first, last, _)| {
-                [
-                    u32::from(first).wrapping_sub(1),
-                    first.into(),
-                    last.into(),
-                    u32::from(last).wrapping_add(1),
-                ]
-            });
-            for destination in edges.chain((0..100).map(|_| u32::try_from(next() >> 32).unwrap())) {
-                let destination = Ipv4Addr::from(destination);
-                assert_eq!(
-                    by_interval(destination),
-                    policy.action(destination),
-                    "{destination}"
-                );
-            }
-        }
-    }
-}
+mod tests;

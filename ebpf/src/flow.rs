@@ -6,9 +6,12 @@ use aya_ebpf::{
     helpers::generated::bpf_jiffies64,
     macros::btf_map,
 };
-use azure_vnet_abi::{Flow, FlowKey, FlowKind, MAX_FLOWS, TcpState, Uplink};
+use azure_vnet_abi::{Flow, FlowKey, FlowKind, MAX_FLOWS, Pod, TcpState, Uplink};
 
-use crate::packet::{ICMP, TCP, Transport};
+use crate::{
+    packet::{ICMP, TCP, Transport},
+    sweep,
+};
 
 /// Not an LRU map: an entry must not vanish because others are busier, and never one of a pair.
 #[btf_map(name = "flows")]
@@ -48,6 +51,27 @@ pub fn insert(key: &FlowKey, flow: &Flow) -> Result<(), InsertError> {
         Ok(()) => Ok(()),
         Err(EEXIST) => Err(InsertError::Exists),
         Err(_) => Err(InsertError::Full),
+    }
+}
+
+/// Remembers a connection that leaves with the pod's address and shall go on so. Where there is no
+/// room for it, its next packet tries again.
+#[inline(always)]
+pub fn keep(key: &FlowKey, transport: &Transport, pod: &Pod, uplink: &Uplink, now: u32) {
+    let state = first_state(key, transport);
+    let mut entry = Flow::new(
+        FlowKind::INBOUND,
+        key.source,
+        key.source_port,
+        0,
+        pod.ifindex,
+        pod.mac,
+        now,
+        timeout(key.protocol, state, uplink),
+    );
+    entry.tcp_state = state;
+    if insert(key, &entry).is_ok() {
+        sweep::enqueue(key);
     }
 }
 

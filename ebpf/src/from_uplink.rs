@@ -5,7 +5,7 @@
 //! straight to the pod's veth.
 
 use aya_ebpf::programs::TcContext;
-use azure_vnet_abi::{Action, Flow, FlowKind, Pod, Reason, Uplink};
+use azure_vnet_abi::{Action, Flow, FlowKey, FlowKind, Pod, Reason, Uplink};
 
 use crate::{
     arp, config, fast, flow, fragment,
@@ -147,38 +147,43 @@ fn to_address(ctx: &TcContext, uplink: &Uplink, ip: &Ipv4) -> Outcome {
     }
 }
 
-/// For a pod's own address. A flow that starts outside the ranges is remembered, or its replies
-/// would be masqueraded.
+/// For a pod's own address. A flow whose replies would be masqueraded, or dropped, is remembered.
 #[inline(always)]
 fn to_pod(ctx: &TcContext, uplink: &Uplink, ip: &Ipv4, pod: &Pod) -> Outcome {
     rewrite::destination_mac(ctx, pod.mac)?;
-    if policy::action(ip.source) != Action::MASQUERADE {
-        return Ok(Reason::ToPod);
-    }
     let Ok(transport) = Transport::read(ctx, ip) else {
         return Ok(Reason::ToPod);
     };
-    Ok(record_inbound(uplink, ip, &transport, pod))
+    let reply = transport.key(ip).reversed();
+    match policy::action(&reply) {
+        Action::IN_RANGE | Action::EXEMPT => Ok(Reason::ToPod),
+        _ => Ok(record_inbound(uplink, ip, &transport, &reply, pod)),
+    }
 }
 
 #[inline(always)]
-fn record_inbound(uplink: &Uplink, ip: &Ipv4, transport: &Transport, pod: &Pod) -> Reason {
-    let reply = transport.key(ip).reversed();
+fn record_inbound(
+    uplink: &Uplink,
+    ip: &Ipv4,
+    transport: &Transport,
+    reply: &FlowKey,
+    pod: &Pod,
+) -> Reason {
     let now = flow::now();
-    match flow::find(&reply) {
+    match flow::find(reply) {
         Some(known) if known.kind == FlowKind::INBOUND => {
-            flow::touch(&reply, known, transport, uplink, now);
+            flow::touch(reply, known, transport, uplink, now);
             return Reason::ToPod;
         }
         // The pod's own flow with the same ends: what comes in beside it is not a part of it.
-        Some(known) if !flow::is_over(&reply, known, now) => return Reason::ToPod,
+        Some(known) if !flow::is_over(reply, known, now) => return Reason::ToPod,
         _ => {}
     }
     if transport.is_echo_reply || (ip.protocol == TCP && !transport.opens_connection()) {
         return Reason::ToPod;
     }
-    if let Some(over) = flow::find(&reply) {
-        flow::forget(&reply, over);
+    if let Some(over) = flow::find(reply) {
+        flow::forget(reply, over);
     }
     let entry = Flow::new(
         FlowKind::INBOUND,
@@ -192,9 +197,9 @@ fn record_inbound(uplink: &Uplink, ip: &Ipv4, transport: &Transport, pod: &Pod) 
     );
     // A full table must not close the way in for what is in range; the reply is then dropped,
     // counted, at the NIC.
-    match flow::insert(&reply, &entry) {
+    match flow::insert(reply, &entry) {
         Ok(()) => {
-            sweep::enqueue(&reply);
+            sweep::enqueue(reply);
             sweep::step(now);
             Reason::InboundRecorded
         }

@@ -398,6 +398,12 @@ impl Transport {
         self.tcp_flags & (Self::SYN | Self::ACK) == Self::SYN
     }
 
+    /// Whether this is a packet of a TCP connection that is open already, or closing.
+    #[inline(always)]
+    pub fn is_inside_connection(&self) -> bool {
+        self.tcp_flags & (Self::SYN | Self::ACK) == Self::ACK
+    }
+
     /// The key of this packet in the flow table.
     #[inline(always)]
     pub fn key(&self, ip: &Ipv4) -> FlowKey {

@@ -5,7 +5,7 @@
 //! fast path passes here as well, with the node's address already: it is the first comparison.
 
 use aya_ebpf::programs::TcContext;
-use azure_vnet_abi::{Action, Flow, FlowKey, FlowKind, Reason, Uplink};
+use azure_vnet_abi::{Action, Flow, FlowKey, FlowKind, Pod, Reason, Uplink};
 
 use crate::{
     arp, config, fast, flow, fragment,
@@ -14,7 +14,8 @@ use crate::{
         self, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, ICMP, Ipv4, Part, Plain,
         Transport,
     },
-    pods, policy,
+    pods,
+    policy::{self, Portless},
     rewrite::{self, End},
     snat, sweep,
     verdict::{self, Outcome},
@@ -174,11 +175,15 @@ fn new_flow(
     let Some(pod) = pods::by_address(ip.source) else {
         return Ok(Reason::NotOurs);
     };
-    match policy::action(ip.destination) {
-        Action::IN_RANGE => Ok(Reason::InRange),
-        Action::EXEMPT => Ok(Reason::Exempt),
+    match policy::action(key) {
+        Action::IN_RANGE => Ok(as_pod(ip, pod, now, Reason::InRange)),
+        Action::EXEMPT => Ok(as_pod(ip, pod, now, Reason::Exempt)),
         Action::DROP => Err(Reason::PolicyDrop),
         _ if transport.is_echo_reply => Err(Reason::UnsupportedProtocol),
+        _ if transport.is_inside_connection() && policy::let_out_before(key) => {
+            flow::keep(key, transport, pod, uplink, now);
+            Ok(as_pod(ip, pod, now, Reason::Exempt))
+        }
         _ => {
             let tcp_state = flow::first_state(key, transport);
             let flags = fast::fitness(uplink, key, came_straight);
@@ -190,6 +195,13 @@ fn new_flow(
             masquerade(ctx, ip, transport, &flow, now, Reason::FlowCreated)
         }
     }
+}
+
+/// Where the policy goes by ports, fragments without any follow their first one.
+#[inline(always)]
+fn as_pod(ip: &Ipv4, pod: &Pod, now: u32, reason: Reason) -> Reason {
+    fragment::expect_more(ip, ip.source, pod.mac, 0, now);
+    reason
 }
 
 /// A packet whose flow cannot be told: only a pod's way out of the ranges is closed to it.
@@ -204,10 +216,10 @@ fn without_flow(
     if pods::by_address(ip.source).is_none() {
         return as_nic(ctx, uplink, frame, Reason::NotOurs);
     }
-    match policy::action(ip.destination) {
-        Action::IN_RANGE => as_nic(ctx, uplink, frame, Reason::InRange),
-        Action::EXEMPT => as_nic(ctx, uplink, frame, Reason::Exempt),
-        Action::DROP => Err(Reason::PolicyDrop),
+    match policy::without_ports(ip) {
+        Portless::Action(Action::IN_RANGE) => as_nic(ctx, uplink, frame, Reason::InRange),
+        Portless::Action(Action::EXEMPT) => as_nic(ctx, uplink, frame, Reason::Exempt),
+        Portless::Action(Action::DROP) => Err(Reason::PolicyDrop),
         _ if ip.part == Part::Later => later_fragment(ctx, uplink, ip),
         _ if ip.protocol == ICMP => icmp_error(ctx, uplink, ip),
         _ => Err(why),

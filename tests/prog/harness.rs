@@ -14,14 +14,16 @@ use aya::programs::tc::{SchedClassifierLink, qdisc_add_clsact};
 use aya::programs::{SchedClassifier, TcAttachType, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
 use azure_vnet_abi::{
-    Be32, Flow, FlowFlags, FlowKey, Fragment, Mac, Pod as PodEntry, PolicyKey, Port, Reason,
-    Uplink, maps, programs,
+    Be32, Flow, FlowFlags, FlowKey, Fragment, Judgement, Mac, Pod as PodEntry, PolicyKey,
+    PolicyState, Port, Reason, RuleKey, Uplink, maps, programs,
 };
 use azure_vnet_testbed::namespace::Namespace;
 use bytes::Bytes;
 
 use crate::flows::{Change, Snapshot, Tuple, assert_pairs, changes, sorted};
-use crate::plan::{DATABASE, HZ, MTU, NIC, NIC_IFINDEX, NODE, POLICY, PORTS, Pod, TIMEOUTS, WEB};
+use crate::plan::{
+    CURRENT, DATABASE, HZ, MTU, NIC, NIC_IFINDEX, NODE, POLICY, PORTS, Pod, TIMEOUTS, WEB,
+};
 
 /// `TC_ACT_UNSPEC`, which is `TCX_NEXT`: the next program decides.
 const NEXT: i32 = -1;
@@ -92,6 +94,10 @@ impl Node {
         for (prefix, length, action) in POLICY {
             self.set_policy(prefix, length, action);
         }
+        self.set_policy_state(PolicyState {
+            current: CURRENT,
+            ..PolicyState::default()
+        });
         for pod in [WEB, DATABASE] {
             self.add_pod(&pod);
         }
@@ -110,9 +116,39 @@ impl Node {
 
     /// One prefix more, or another action for one that is there.
     pub fn set_policy(&mut self, prefix: Ipv4Addr, length: u32, action: u32) {
-        let mut policy: LpmTrie<_, PolicyKey, u32> = self.map_mut(maps::POLICY);
-        let key = Key::new(length, Be32::from(prefix));
-        policy.insert(&key, action, 0).unwrap();
+        self.set_judgement(CURRENT, prefix, length, Judgement { action, rules: 0 });
+    }
+
+    /// The same with rules by port, or in another policy.
+    pub fn set_judgement(
+        &mut self,
+        generation: u32,
+        prefix: Ipv4Addr,
+        length: u32,
+        judgement: Judgement,
+    ) {
+        let mut policy: LpmTrie<_, PolicyKey, Judgement> = self.map_mut(maps::POLICY);
+        let destination = Be32::from(prefix);
+        let key = PolicyKey {
+            generation,
+            destination,
+        };
+        let key = Key::new(PolicyKey::HEAD + length, key);
+        policy.insert(&key, judgement, 0).unwrap();
+    }
+
+    /// One entry of rules: for so many bits of a port.
+    pub fn set_rule(&mut self, rules: u16, protocol: u8, port: u16, bits: u32, action: u32) {
+        let mut map: LpmTrie<_, RuleKey, u32> = self.map_mut(maps::RULES);
+        let key = RuleKey::new(CURRENT, rules, protocol, port.to_be_bytes());
+        map.insert(&Key::new(RuleKey::HEAD + bits, key), action, 0)
+            .unwrap();
+    }
+
+    /// Which policies are in force.
+    pub fn set_policy_state(&mut self, state: PolicyState) {
+        let mut map: Array<_, PolicyState> = self.map_mut(maps::POLICIES);
+        map.set(0, state, 0).unwrap();
     }
 
     /// Sends a packet out of a pod.

@@ -33,6 +33,7 @@ mod icmp_errors;
 mod inbound;
 mod last_seen;
 mod masquerade;
+mod policy;
 mod tcp_state;
 
 // The ports.

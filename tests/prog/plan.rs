@@ -50,6 +50,9 @@ pub const CLOSED: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
 /// In a prefix that is masqueraded although a shorter one around it is inside the ranges.
 pub const CARVED_OUT: Ipv4Addr = Ipv4Addr::new(10, 66, 0, 10);
 
+/// Generation of the policy that is in force.
+pub const CURRENT: u32 = 7;
+
 /// The policy; a destination without a prefix is masqueraded.
 pub const POLICY: [(Ipv4Addr, u32, u32); 4] = [
     (Ipv4Addr::new(10, 0, 0, 0), 8, Action::IN_RANGE),

@@ -35,6 +35,8 @@ pub struct Bridge {
     pub programs: Option<Programs>,
     /// First and last port that masqueraded flows are sent from (eBPF tier).
     pub ports: Option<(u16, u16)>,
+    /// Destinations that the masquerade policy tells apart.
+    pub policy_prefixes: Option<usize>,
     /// How many pods are attached.
     pub pods: usize,
     /// Packets by reason (eBPF tier).
@@ -103,6 +105,7 @@ async fn look_at(netlink: &Netlink, links: &[Link], name: &str, nic: Option<&Str
         why: record.and_then(|record| record.why),
         programs: None,
         ports: None,
+        policy_prefixes: datapath::prefixes(name),
         pods: attachments.len(),
         counters: Vec::new(),
         problems: Vec::new(),

@@ -10,6 +10,7 @@ use super::bridges::{self, Bridge};
 use super::output::Output;
 use super::table::Table;
 use super::{Failure, Outcome, pool};
+use crate::masquerade::agent;
 use crate::netlink::Netlink;
 
 #[derive(Serialize)]
@@ -24,6 +25,8 @@ struct Status {
     bridges: Vec<Bridge>,
     /// The addresses for pods; null before the first one was asked for.
     pool: Option<Report>,
+    /// What is in force of ip-masq-agent's files.
+    ip_masq_agent: agent::InForce,
     /// What is wrong beside the bridges' own problems.
     problems: Vec<String>,
 }
@@ -46,6 +49,9 @@ pub async fn run(output: Output) -> Result<Outcome, Failure> {
         None
     });
     problems.extend(pool.as_ref().and_then(exhausted));
+    let ip_masq_agent = agent::last();
+    let refused = |problem| format!("ip-masq-agent's last good files stay in force: {problem}");
+    problems.extend(ip_masq_agent.problem.as_ref().map(refused));
     let wrong = !problems.is_empty() || bridges.iter().any(|bridge| !bridge.problems.is_empty());
     let status = Status {
         version: env!("CARGO_PKG_VERSION"),
@@ -57,6 +63,7 @@ pub async fn run(output: Output) -> Result<Outcome, Failure> {
         },
         bridges,
         pool,
+        ip_masq_agent,
         problems,
     };
     output.show(&status)?;
@@ -127,10 +134,14 @@ impl fmt::Display for Bridge {
             let ports = self
                 .ports
                 .map(|(first, last)| format!(", ports {first}-{last}"));
+            let policy = self
+                .policy_prefixes
+                .map(|prefixes| format!(", policy of {prefixes} prefixes"));
             writeln!(
                 out,
-                "  masquerade  as {address}{}",
-                ports.unwrap_or_default()
+                "  masquerade  as {address}{}{}",
+                ports.unwrap_or_default(),
+                policy.unwrap_or_default()
             )?;
         }
         if let Some(programs) = &self.programs {

@@ -3,6 +3,7 @@
 use azure_vnet_cni::code;
 use serde_json::Value;
 
+use super::masquerade;
 use crate::ports;
 
 /// What is wrong with a configuration. Every text names the key, the value and what would do.
@@ -43,33 +44,11 @@ pub enum Error {
         /// Its value.
         value: Value,
     },
-    /// Not a tier.
-    #[error(
-        "\"masquerade\": {{\"datapath\": \"{0}\"}}: one of \"auto\", \"ebpf\", \"netfilter\", \"off\""
-    )]
-    Datapath(String),
-    /// Not an IPv4 prefix.
-    #[error(
-        "\"masquerade\": {{\"{key}\": …\"{value}\"…}} is not an IPv4 CIDR such as \"10.0.0.0/8\""
-    )]
-    Cidr {
-        /// Which key.
-        key: &'static str,
-        /// Its value.
-        value: String,
-    },
-    /// Not an action.
-    #[error(
-        "\"masquerade\": {{\"rules\": …\"{0}\"…}}: one of \"exempt\", \"masquerade\", \"drop\""
-    )]
-    Action(String),
-    /// Rules by protocol or port.
-    #[error(
-        "\"masquerade\": {{\"rules\": …\"{0}\"…}} is not supported yet: rules go by \"to\" alone"
-    )]
-    RuleKey(&'static str),
-    /// Not a range of ports, or one that others use.
-    #[error("\"masquerade\": {{\"ports\": …}}: {0}")]
+    /// Whatever is wrong with the `masquerade` object.
+    #[error(transparent)]
+    Masquerade(#[from] masquerade::Problems),
+    /// Not a range of ports that this node leaves free.
+    #[error("masquerade.ports: {0}")]
     Ports(#[from] ports::Error),
 }
 

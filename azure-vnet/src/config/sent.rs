@@ -63,6 +63,7 @@ pub struct SentRuntimeDns {
     pub options: Option<Vec<String>>,
 }
 
+/// Lists as they are: what is wrong with their entries is collected, see `config/masquerade.rs`.
 #[derive(Default, Deserialize)]
 pub struct SentMasquerade {
     /// `auto` (default): eBPF, or netfilter where the kernel has no eBPF to offer; `ebpf`; `netfilter`; `off`: frames are
@@ -70,26 +71,20 @@ pub struct SentMasquerade {
     pub datapath: Option<String>,
     /// Destinations that see the pods' own addresses, beside the pool's subnet; default `["10.0.0.0/8"]`.
     #[serde(rename = "nonMasqueradeCIDRs")]
-    pub non_masquerade_cidrs: Option<Vec<String>>,
+    pub non_masquerade_cidrs: Option<Value>,
     /// Whether 169.254.0.0/16 (the metadata service) is masqueraded; default `true`.
     #[serde(rename = "masqLinkLocal")]
     pub masq_link_local: Option<bool>,
-    /// Exceptions: `{"to": CIDR, "action": "exempt" | "masquerade" | "drop"}`; for the same CIDR a rule wins over a range.
-    /// Default: 168.63.129.16 is exempt.
-    pub rules: Option<Vec<SentRule>>,
+    /// Rules for the platform's addresses by name: `classic` (default), `swift`, `locked`, `none`.
+    pub preset: Option<String>,
+    /// Exceptions: `{"to": CIDR, "proto": "tcp", "port": "8000-8999", "action": "exempt" | "masquerade" | "drop"}`; for the same
+    /// CIDR a rule wins over a range. Default: none beside the preset's.
+    pub rules: Option<Value>,
     /// Ports that masqueraded flows are sent from, such as `10240-29999`; default `auto`: as many as the node leaves free.
     pub ports: Option<String>,
     /// Whether established flows go past bridge and netfilter where nobody there needs them; default `true`.
     #[serde(rename = "fastPath")]
     pub fast_path: Option<bool>,
-}
-
-#[derive(Deserialize)]
-pub struct SentRule {
-    pub to: String,
-    pub action: String,
-    pub proto: Option<serde_json::Value>,
-    pub port: Option<serde_json::Value>,
 }
 
 /// All that a DEL reads.

@@ -4,6 +4,9 @@ use azure_vnet_cni::NetConf;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::datapath::Wanted;
+use crate::masquerade::agent::Settings;
+use crate::masquerade::{Action, Packet};
 
 fn conf(extra: &Value) -> NetConf {
     let mut object = json!({
@@ -17,10 +20,31 @@ fn conf(extra: &Value) -> NetConf {
 }
 
 fn action(config: &Config, destination: &str) -> Action {
-    config
+    action_with(config, None, destination, 6, 443)
+}
+
+fn action_with(
+    config: &Config,
+    files: Option<&Settings>,
+    destination: &str,
+    protocol: u8,
+    port: u16,
+) -> Action {
+    let policy = config
         .masquerade
-        .policy("10.0.0.0/20".parse().unwrap())
-        .action(destination.parse().unwrap())
+        .policy
+        .policy("10.0.0.0/20".parse().unwrap(), files);
+    policy.action(&Packet {
+        destination: destination.parse().unwrap(),
+        protocol,
+        port: Some(port),
+    })
+}
+
+fn problems(masquerade: &Value) -> String {
+    let error = Config::read(&conf(&json!({ "masquerade": masquerade }))).unwrap_err();
+    assert_eq!(error.code(), 7);
+    error.to_string()
 }
 
 #[test]
@@ -56,13 +80,132 @@ fn off_masquerades_nothing() {
 }
 
 #[test]
-fn rules_replace_the_default_exemption() {
-    let config = Config::read(&conf(&json!({"masquerade": {"rules": [
-        {"to": "198.51.100.0/24", "action": "exempt"}, {"to": "10.9.0.1", "action": "drop"}]}})))
-    .unwrap();
-    assert_eq!(action(&config, "198.51.100.7"), Action::Exempt);
-    assert_eq!(action(&config, "10.9.0.1"), Action::Drop);
-    assert_eq!(action(&config, "168.63.129.16"), Action::Masquerade);
+fn rules_come_before_the_preset() {
+    let config =
+        |masquerade: Value| Config::read(&conf(&json!({ "masquerade": masquerade }))).unwrap();
+    let rules = json!([{"to": "198.51.100.0/24", "action": "exempt"}, {"to": "10.9.0.1", "Action": "drop"}]);
+    let added = config(json!({ "rules": rules }));
+    assert_eq!(action(&added, "198.51.100.7"), Action::Exempt);
+    assert_eq!(action(&added, "10.9.0.1"), Action::Drop);
+    assert_eq!(action(&added, "168.63.129.16"), Action::Exempt);
+    let alone = config(json!({ "rules": rules, "preset": "none" }));
+    assert_eq!(action(&alone, "168.63.129.16"), Action::Masquerade);
+    let contrary = config(json!({"rules": [{"to": "168.63.129.16", "action": "masquerade"}]}));
+    assert_eq!(action(&contrary, "168.63.129.16"), Action::Masquerade);
+    let swift = config(json!({"preset": "swift"}));
+    assert_eq!(
+        action_with(&swift, None, "168.63.129.16", 17, 53),
+        Action::Masquerade
+    );
+    assert_eq!(action(&swift, "168.63.129.16"), Action::Exempt);
+    let locked = config(json!({"preset": "locked"}));
+    assert_eq!(
+        action_with(&locked, None, "168.63.129.16", 6, 32526),
+        Action::Drop
+    );
+}
+
+#[test]
+fn rules_go_by_protocol_and_port() {
+    let rules = json!([
+        {"to": "203.0.113.0/24", "proto": "TCP", "port": 25, "action": "drop"},
+        {"to": "203.0.113.0/24", "port": "8000-8999", "action": "exempt"},
+        {"to": "203.0.113.0/24", "proto": 47, "action": "drop"},
+        {"to": "203.0.113.0/24", "proto": "icmp", "action": "exempt"},
+    ]);
+    let config = Config::read(&conf(&json!({"masquerade": {"rules": rules}}))).unwrap();
+    for (protocol, port, expected) in [
+        (6, 25, Action::Drop),
+        (17, 25, Action::Masquerade),
+        (6, 8000, Action::Exempt),
+        (17, 8999, Action::Exempt),
+        (17, 9000, Action::Masquerade),
+        (47, 0, Action::Drop),
+        (1, 0, Action::Exempt),
+    ] {
+        let found = action_with(&config, None, "203.0.113.7", protocol, port);
+        assert_eq!(found, expected, "{protocol} {port}");
+    }
+}
+
+#[test]
+fn files_replace_defaults_and_unite_with_what_is_said() {
+    let files = Settings {
+        ranges: vec!["172.16.0.0/12".parse().unwrap()],
+        link_local: false,
+    };
+    let config =
+        |masquerade: Value| Config::read(&conf(&json!({ "masquerade": masquerade }))).unwrap();
+    let silent = config(json!({}));
+    let of = |config: &Config, files: &Settings, destination| {
+        action_with(config, Some(files), destination, 6, 443)
+    };
+    assert_eq!(of(&silent, &files, "172.16.0.1"), Action::InRange);
+    assert_eq!(of(&silent, &files, "10.99.0.1"), Action::Masquerade);
+    assert_eq!(of(&silent, &files, "169.254.169.254"), Action::InRange);
+    // Nothing is exempt, but for the pool's subnet and the preset.
+    let empty = Settings::default();
+    assert_eq!(of(&silent, &empty, "172.16.0.1"), Action::Masquerade);
+    assert_eq!(of(&silent, &empty, "10.0.0.9"), Action::InRange);
+    assert_eq!(of(&silent, &empty, "168.63.129.16"), Action::Exempt);
+    let said = config(json!({"nonMasqueradeCIDRs": ["192.168.0.0/16"], "masqLinkLocal": true}));
+    assert_eq!(of(&said, &files, "192.168.0.1"), Action::InRange);
+    assert_eq!(of(&said, &files, "172.16.0.1"), Action::InRange);
+    assert_eq!(of(&said, &files, "169.254.169.254"), Action::Masquerade);
+}
+
+#[test]
+fn all_problems_are_named_by_their_paths() {
+    let text = problems(&json!({
+        "datapath": "iptables", "preset": "open", "ports": "1-5",
+        "nonMasqueradeCIDRs": ["10.0.0.0/33", "10.0.0.0/8", "10.0.0.1/8", 7],
+        "rules": [
+            {"to": "x", "action": "allow", "proto": "sctp", "port": "9-3"},
+            {"port": 80},
+            {"to": "10.0.0.0/8", "action": "drop", "proto": "icmp", "port": 80},
+            {"to": "10.0.0.0/8", "action": "drop", "prot": "tcp"},
+            {"to": "10.0.0.0/8", "action": "drop", "proto": 256, "port": 65536},
+            7,
+        ],
+    }));
+    for path in [
+        "masquerade.datapath: \"iptables\"",
+        "masquerade.preset: \"open\"",
+        "masquerade.ports: \"1-5\"",
+        "masquerade.nonMasqueradeCIDRs[0]: \"10.0.0.0/33\"",
+        "masquerade.nonMasqueradeCIDRs[2]: \"10.0.0.1/8\"",
+        "masquerade.nonMasqueradeCIDRs[3]: 7",
+        "masquerade.rules[0].to: \"x\"",
+        "masquerade.rules[0].action: \"allow\"",
+        "masquerade.rules[0].proto: \"sctp\"",
+        "masquerade.rules[0].port: \"9-3\"",
+        "masquerade.rules[1].to: missing",
+        "masquerade.rules[1].action: missing",
+        "masquerade.rules[2].port: only",
+        "masquerade.rules[3].prot: ",
+        "masquerade.rules[4].proto: 256",
+        "masquerade.rules[4].port: 65536",
+        "masquerade.rules[5]: 7",
+    ] {
+        assert!(text.contains(path), "{path} is not in: {text}");
+    }
+    assert!(!text.contains("nonMasqueradeCIDRs[1]"), "{text}");
+    assert!(problems(&json!({"rules": {}})).contains("masquerade.rules: {} is not a list"));
+}
+
+#[test]
+fn a_policy_that_the_kernels_maps_do_not_hold_is_refused() {
+    // Each prefix inherits what is said around it.
+    let nested = |n: u32| {
+        let (to, port) = (format!("128.0.0.0/{}", n / 4 + 1), 500 * n + 1);
+        json!({"to": to, "port": format!("{port}-{}", port + 498), "action": "drop"})
+    };
+    let rules: Vec<Value> = (0..120).map(nested).collect();
+    assert!(problems(&json!({ "rules": rules })).contains("the kernel's map"));
+    let rules: Vec<Value> = (1..=300)
+        .map(|n| json!({"to": format!("203.0.{}.{}", n / 256, n % 256), "action": "drop"}))
+        .collect();
+    assert!(problems(&json!({ "rules": rules })).contains("masquerade.rules: 301 entries"));
 }
 
 #[test]
@@ -75,24 +218,6 @@ fn every_error_names_key_and_value() {
         (json!({"bridge": "a b"}), "a b"),
         (json!({"bridge": "sixteencharacter"}), "sixteencharacter"),
         (json!({"master": "eth0:1"}), "eth0:1"),
-        (json!({"masquerade": {"datapath": "iptables"}}), "iptables"),
-        (
-            json!({"masquerade": {"nonMasqueradeCIDRs": ["10.0.0.0/33"]}}),
-            "10.0.0.0/33",
-        ),
-        (
-            json!({"masquerade": {"rules": [{"to": "1.2.3.4", "action": "allow"}]}}),
-            "allow",
-        ),
-        (
-            json!({"masquerade": {"rules": [{"to": "x", "action": "drop"}]}}),
-            "\"x\"",
-        ),
-        (
-            json!({"masquerade": {"rules": [{"to": "1.2.3.4", "action": "drop", "port": 80}]}}),
-            "port",
-        ),
-        (json!({"masquerade": {"ports": "1-5"}}), "1-5"),
     ];
     for (extra, names) in table {
         let error = Config::read(&conf(&extra)).unwrap_err().to_string();

@@ -13,7 +13,7 @@ use super::attach::{AttachError, Mechanism};
 use super::bpffs::{self, Pins};
 use super::maps;
 use super::object::{BUILD, Programs};
-use super::{Counters, Departed, Pod, Uplink, Way};
+use super::{Counters, Departed, Pod, Uplink, Way, policy};
 use crate::names;
 use crate::netlink::Netlink;
 
@@ -23,6 +23,8 @@ const FLOWS_READ_BY_DEL: usize = 20_000;
 /// The tier in place.
 pub struct Ebpf {
     mechanism: Mechanism,
+    /// Whether the policy in force is the wanted one.
+    pub has_policy: bool,
 }
 
 impl Ebpf {
@@ -33,7 +35,10 @@ impl Ebpf {
         let mut programs = Programs::open(&pins).ok()?;
         attach_to_uplink(&mut programs, mechanism, &pins, uplink).ok()?;
         maps::configure(&pins, uplink).ok()?;
-        Some(Self { mechanism })
+        Some(Self {
+            mechanism,
+            has_policy: policy::is_current(&pins, &uplink.policy).ok()?,
+        })
     }
 
     /// Loads the programs, or replaces those of another build without losing a packet or a flow,
@@ -43,8 +48,10 @@ impl Ebpf {
         pins.create(BUILD).map_err(EbpfError::Bpffs)?;
         let mut programs = Programs::load(&pins)?;
         maps::configure(&pins, uplink)?;
+        policy::install(&pins, &uplink.policy)?;
         let this = Self {
             mechanism: Mechanism::of_this_kernel(),
+            has_policy: true,
         };
         for pod in pods {
             match this.add_pod(&uplink.bridge, pod) {
@@ -74,6 +81,16 @@ impl Ebpf {
     pub fn mechanism(&self) -> Mechanism {
         self.mechanism
     }
+}
+
+/// Whether what is masqueraded is what `uplink` says.
+pub fn has_policy(uplink: &Uplink) -> Result<bool, EbpfError> {
+    policy::is_current(&Pins::of(&uplink.bridge), &uplink.policy)
+}
+
+/// Makes it so; under the bridge's lock.
+pub fn set_policy(uplink: &Uplink) -> Result<(), EbpfError> {
+    policy::install(&Pins::of(&uplink.bridge), &uplink.policy)
 }
 
 /// Forgets a pod. Its program goes with its veth; only the pin is ours to remove.

@@ -4,22 +4,21 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::Ipv4Addr;
 
-use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, MapInfo, PerCpuArray};
 use azure_vnet_abi::{
-    Action as KernelAction, Be32, Flow, FlowKey, Fragment, FragmentKey, Mac, Pod as PodEntry,
-    PolicyKey, Port, Reason, Timeouts, Uplink as UplinkEntry, maps,
+    Be32, Flow, FlowKey, Fragment, FragmentKey, Judgement, Mac, Pod as PodEntry, PolicyKey,
+    PolicyState, Port, Reason, RuleKey, Timeouts, Uplink as UplinkEntry, maps,
 };
 
 use super::bpffs::Pins;
 use super::ebpf::EbpfError;
 use super::{Departed, Pod, Uplink, is_link};
-use crate::masquerade::Action;
 
 /// Packets by [`Reason`], summed over the CPUs.
 pub type Counters = Vec<(Reason, u64)>;
 
-/// Tells the programs about the NIC and what is masqueraded.
+/// Tells the programs about the NIC.
 pub fn configure(pins: &Pins, uplink: &Uplink) -> Result<(), EbpfError> {
     let wanted = uplink_entry(uplink);
     let mut map: Array<MapData, UplinkEntry> = open(pins, maps::UPLINK)?;
@@ -30,40 +29,6 @@ pub fn configure(pins: &Pins, uplink: &Uplink) -> Result<(), EbpfError> {
     {
         map.set(0, wanted, 0)
             .map_err(|source| EbpfError::map(maps::UPLINK, source))?;
-    }
-    configure_policy(pins, uplink)
-}
-
-/// New prefixes first, then those that are not wanted any more: at no moment is a destination
-/// judged by less than the old or the new policy.
-fn configure_policy(pins: &Pins, uplink: &Uplink) -> Result<(), EbpfError> {
-    let failed = |source| EbpfError::map(maps::POLICY, source);
-    let mut map: LpmTrie<MapData, PolicyKey, u32> = open(pins, maps::POLICY)?;
-    let present: Vec<(Key<PolicyKey>, u32)> =
-        map.iter().collect::<Result<_, _>>().map_err(failed)?;
-    let wanted: Vec<(Key<PolicyKey>, u32)> = uplink
-        .policy
-        .prefixes()
-        .map(|(prefix, action)| {
-            let key = Key::new(u32::from(prefix.prefix_len()), Be32::from(prefix.network()));
-            (key, kernel_action(action))
-        })
-        .collect();
-    let same = |a: &Key<PolicyKey>, b: &Key<PolicyKey>| {
-        a.prefix_len() == b.prefix_len() && a.data() == b.data()
-    };
-    for (key, action) in &wanted {
-        if !present
-            .iter()
-            .any(|(other, value)| same(key, other) && value == action)
-        {
-            map.insert(key, action, 0).map_err(failed)?;
-        }
-    }
-    for (key, _) in &present {
-        if !wanted.iter().any(|(other, _)| same(key, other)) {
-            map.remove(key).map_err(failed)?;
-        }
     }
     Ok(())
 }
@@ -212,7 +177,9 @@ fn sizes(name: &str) -> (u32, u32) {
         maps::UPLINK => of::<u32, UplinkEntry>(),
         maps::PODS => of::<Be32, PodEntry>(),
         maps::PORTS => of::<u32, Port>(),
-        maps::POLICY => of::<Key<PolicyKey>, u32>(),
+        maps::POLICY => of::<Key<PolicyKey>, Judgement>(),
+        maps::RULES => of::<Key<RuleKey>, u32>(),
+        maps::POLICIES => of::<u32, PolicyState>(),
         maps::FLOWS => of::<FlowKey, Flow>(),
         maps::FRAGMENTS => of::<FragmentKey, Fragment>(),
         // A queue has no keys.
@@ -288,15 +255,6 @@ fn uplink_entry(uplink: &Uplink) -> UplinkEntry {
         u16::try_from(uplink.mtu).unwrap_or(u16::MAX),
         uplink.fast_path,
     )
-}
-
-fn kernel_action(action: Action) -> u32 {
-    match action {
-        Action::Masquerade => KernelAction::MASQUERADE,
-        Action::InRange => KernelAction::IN_RANGE,
-        Action::Exempt => KernelAction::EXEMPT,
-        Action::Drop => KernelAction::DROP,
-    }
 }
 
 /// `CONFIG_HZ`: the coarse clock advances once a jiffy, so its resolution is one.

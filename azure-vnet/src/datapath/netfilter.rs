@@ -10,6 +10,7 @@
 pub mod foreign;
 mod installed;
 pub mod judged;
+mod policy;
 
 use std::fmt::{self, Write as _};
 use std::fs::File;
@@ -26,7 +27,6 @@ use installed::Table;
 
 use super::{Pod, Uplink};
 use crate::lock::Lock;
-use crate::masquerade::{Action, Policy};
 
 /// Of the package nftables.
 const PROGRAM: &str = "nft";
@@ -236,7 +236,10 @@ impl fmt::Display for Frames<'_> {
         );
         let addresses = pods.iter().map(|pod| pod.address).chain([uplink.address]);
         let local = elements(addresses);
-        let (node, closed) = (uplink.address, elements(closed(&uplink.policy)));
+        let (node, closed) = (
+            uplink.address,
+            elements(policy::closed(&uplink.policy.compile())),
+        );
         write!(
             formatter,
             r#"table bridge {table} {{
@@ -275,8 +278,9 @@ impl fmt::Display for Frames<'_> {
 
 /// The addresses: the documented rule with a list of ranges, for the pods of this node only.
 ///
-/// A packet that connection tracking cannot place would pass the nat chain unseen and leave with
-/// the pod's address, so it is dropped where it would leave the ranges.
+/// What a rule closes is closed to the flows that pods begin, from their next packet on. A packet that
+/// connection tracking cannot place would pass the nat chain unseen and leave with the pod's address,
+/// so it is dropped where it would leave the ranges.
 struct Masquerade<'a> {
     uplink: &'a Uplink,
     pods: &'a [Pod],
@@ -287,7 +291,11 @@ impl fmt::Display for Masquerade<'_> {
         let Self { uplink, pods } = self;
         let (table, node) = (table(&uplink.bridge), uplink.address);
         let pods = elements(pods.iter().map(|pod| pod.address));
-        let policy = elements(verdicts(&uplink.policy));
+        let policy = uplink.policy.compile();
+        let (chains, policy) = (
+            policy::Chains(&policy),
+            elements(policy::destinations(&policy)),
+        );
         write!(
             formatter,
             r"table ip {table} {{
@@ -300,16 +308,17 @@ impl fmt::Display for Masquerade<'_> {
         flags interval
         {policy}
     }}
-    chain forward {{
+{chains}    chain forward {{
         type filter hook forward priority filter; policy accept;
         ip saddr != @pods accept
+        ip daddr @pods accept
+        ct direction reply accept
         ip daddr vmap @destinations
         ct state invalid drop
     }}
     chain postrouting {{
         type nat hook postrouting priority srcnat; policy accept;
         ip saddr != @pods accept
-        fib daddr type local accept
         ip daddr vmap @destinations
         snat to {node}
     }}
@@ -317,19 +326,6 @@ impl fmt::Display for Masquerade<'_> {
 "
         )
     }
-}
-
-/// Destinations that are not masqueraded. What is closed is closed where it would leave the node,
-/// by [`Frames`]: pods of one node may speak multicast.
-fn verdicts(policy: &Policy) -> impl Iterator<Item = String> {
-    let intervals = policy.intervals().into_iter();
-    intervals.map(|(first, last, _)| format!("{first}-{last} : accept"))
-}
-
-fn closed(policy: &Policy) -> impl Iterator<Item = String> {
-    let intervals = policy.intervals().into_iter();
-    let dropped = intervals.filter(|(_, _, action)| *action == Action::Drop);
-    dropped.map(|(first, last, _)| format!("{first}-{last}"))
 }
 
 /// `elements = { … }`, or nothing: nft takes no empty list.
@@ -414,7 +410,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use super::*;
-    use crate::masquerade::{DEFAULT_RANGES, PLATFORM};
+    use crate::masquerade::Source;
     use crate::netlink::MacAddress;
 
     fn uplink() -> Uplink {
@@ -427,35 +423,10 @@ mod tests {
             fast_path: true,
             mac: MacAddress([0, 0x0d, 0x3a, 1, 2, 3]),
             ports: (10240, 29999),
-            policy: Policy::new(
-                &DEFAULT_RANGES,
-                "10.0.0.0/20".parse().unwrap(),
-                true,
-                &[(PLATFORM, Action::Exempt)],
-            ),
+            policy: Source::Off.policy("10.0.0.0/20".parse().unwrap(), None),
+            subnet: "10.0.0.0/20".parse().unwrap(),
+            source: Source::Off,
         }
-    }
-
-    #[test]
-    fn policy_is_disjoint_intervals() {
-        let text: Vec<String> = verdicts(&uplink().policy).collect();
-        assert_eq!(
-            text,
-            [
-                "10.0.0.0-10.255.255.255 : accept",
-                "168.63.129.16-168.63.129.16 : accept",
-                "224.0.0.0-239.255.255.255 : accept",
-                "255.255.255.255-255.255.255.255 : accept",
-            ]
-        );
-        let text: Vec<String> = closed(&uplink().policy).collect();
-        assert_eq!(
-            text,
-            [
-                "224.0.0.0-239.255.255.255",
-                "255.255.255.255-255.255.255.255"
-            ]
-        );
     }
 
     #[test]

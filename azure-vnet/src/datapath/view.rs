@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, HashMap, MapData, MapError};
 use azure_vnet_abi::{
-    Be32, Flow, FlowKey, MAX_FLOWS, Pod as PodEntry, PolicyKey, Uplink as UplinkEntry, maps,
+    Be32, Flow, FlowKey, Judgement, MAX_FLOWS, Pod as PodEntry, PolicyKey, PolicyState,
+    Uplink as UplinkEntry, maps,
 };
 use ipnet::Ipv4Net;
 
@@ -56,12 +57,21 @@ pub fn uplink(bridge: &str) -> Result<Option<UplinkEntry>, EbpfError> {
 /// The longest prefix of the policy that holds `destination`: the one that decides. `None` if there is none, which
 /// means masquerade.
 pub fn ruling(bridge: &str, destination: Ipv4Addr) -> Result<Option<Ipv4Net>, EbpfError> {
-    let map = open_pinned::<LpmTrie<MapData, PolicyKey, u32>>(&Pins::of(bridge), maps::POLICY)?;
+    let pins = Pins::of(bridge);
+    let state = open_pinned::<Array<MapData, PolicyState>>(&pins, maps::POLICIES)?;
+    let Some(state) = state else { return Ok(None) };
+    let current = state.get(&0, 0).map_err(failed(maps::POLICIES))?.current;
+    let map = open_pinned::<LpmTrie<MapData, PolicyKey, Judgement>>(&pins, maps::POLICY)?;
     let mut longest: Option<Ipv4Net> = None;
     for entry in map.iter().flat_map(LpmTrie::iter) {
         let (key, _) = entry.map_err(failed(maps::POLICY))?;
-        let length = u8::try_from(key.prefix_len()).unwrap_or(u8::MAX);
-        let Ok(prefix) = Ipv4Net::new(Ipv4Addr::from(key.data()), length) else {
+        let data = key.data();
+        if data.generation != current {
+            continue;
+        }
+        let length = key.prefix_len().saturating_sub(PolicyKey::HEAD);
+        let length = u8::try_from(length).unwrap_or(u8::MAX);
+        let Ok(prefix) = Ipv4Net::new(Ipv4Addr::from(data.destination), length) else {
             continue;
         };
         if prefix.contains(&destination)

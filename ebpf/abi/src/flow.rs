@@ -70,7 +70,8 @@ impl FlowKind {
     pub const MASQUERADE: u8 = 1;
     /// Remote to node: the destination becomes [`Flow::address`]:[`Flow::port`], a pod.
     pub const UNMASQUERADE: u8 = 2;
-    /// Pod to remote, in answer to a flow that came in from there: nothing is rewritten.
+    /// Pod to remote, in answer to a flow that came in from there, or in a connection that an earlier
+    /// policy let out with the pod's address: nothing is rewritten.
     pub const INBOUND: u8 = 3;
 }
 

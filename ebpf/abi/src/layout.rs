@@ -2,7 +2,10 @@
 
 use core::mem::{offset_of, size_of};
 
-use crate::{Event, Flow, FlowKey, Fragment, FragmentKey, Pod, Port, Reason, Timeouts, Uplink};
+use crate::{
+    Event, Flow, FlowKey, Fragment, FragmentKey, Judgement, Pod, PolicyKey, PolicyState, Port,
+    Reason, RuleKey, Timeouts, Uplink,
+};
 
 macro_rules! layout {
     ($($type:ident { $($field:ident),* $(,)? })*) => {
@@ -23,6 +26,10 @@ pub const LAYOUT: &[(&str, &str, usize)] = layout! {
     Fragment { seen, address, mac, ifindex }
     Pod { ifindex, container, mac }
     Port { address, container, mac }
+    PolicyKey { generation, destination }
+    Judgement { action, rules }
+    RuleKey { generation, rules, protocol, port }
+    PolicyState { current, previous, until, digest, more_digest }
     Uplink { address, mac, mtu, port_min, port_max, hz, timeouts, ifindex, fast_path }
     Timeouts { tcp_opening, tcp_established, tcp_closing, udp, icmp }
 };
@@ -30,12 +37,16 @@ pub const LAYOUT: &[(&str, &str, usize)] = layout! {
 const _: () = assert!(size_of::<FlowKey>() == 16 && size_of::<Flow>() == 32);
 const _: () = assert!(size_of::<FragmentKey>() == 12 && size_of::<Fragment>() == 20);
 const _: () = assert!(size_of::<Pod>() == 16 && size_of::<Port>() == 16);
+const _: () = assert!(size_of::<PolicyKey>() == 8 && size_of::<RuleKey>() == 12);
+const _: () = assert!(size_of::<Judgement>() == 8 && size_of::<PolicyState>() == 32);
 const _: () = assert!(size_of::<Uplink>() == 48);
 const _: () = assert!(size_of::<Event>() == 56);
 
 #[cfg(feature = "user")]
 mod user {
-    use crate::{Be32, Flow, FlowKey, Pod, Port, Uplink};
+    use crate::{
+        Be32, Flow, FlowKey, Judgement, Pod, PolicyKey, PolicyState, Port, RuleKey, Uplink,
+    };
 
     // All of them are `repr(C)` or `repr(transparent)` of integers and byte arrays with explicit
     // padding: every bit pattern is a value and no byte is uninitialised.
@@ -50,6 +61,14 @@ mod user {
     unsafe impl aya::Pod for Pod {}
     // SAFETY: plain bytes, as said above.
     unsafe impl aya::Pod for Port {}
+    // SAFETY: plain bytes, as said above.
+    unsafe impl aya::Pod for PolicyKey {}
+    // SAFETY: plain bytes, as said above.
+    unsafe impl aya::Pod for Judgement {}
+    // SAFETY: plain bytes, as said above.
+    unsafe impl aya::Pod for RuleKey {}
+    // SAFETY: plain bytes, as said above.
+    unsafe impl aya::Pod for PolicyState {}
     // SAFETY: plain bytes, as said above.
     unsafe impl aya::Pod for Uplink {}
 }

@@ -20,8 +20,12 @@ pub mod maps {
     pub const PODS: &str = "pods";
     /// Host veth's interface index to [`Port`](crate::Port).
     pub const PORTS: &str = "ports";
-    /// Destination prefix to [`Action`](crate::Action).
+    /// Destination prefix to [`Judgement`](crate::Judgement).
     pub const POLICY: &str = "policy";
+    /// Protocol and prefix of ports to [`Action`](crate::Action).
+    pub const RULES: &str = "rules";
+    /// [`PolicyState`](crate::PolicyState), one element.
+    pub const POLICIES: &str = "policies";
     /// [`FlowKey`](crate::FlowKey) to [`Flow`](crate::Flow).
     pub const FLOWS: &str = "flows";
     /// [`FragmentKey`](crate::FragmentKey) to [`Fragment`](crate::Fragment).
@@ -37,15 +41,18 @@ pub mod maps {
     /// Until when somebody reads them, in jiffies (`u32`, one element); 0 for nobody.
     pub const WATCH: &str = "watch";
     /// All of them.
-    pub const ALL: [&str; 11] = [
-        UPLINK, PODS, PORTS, POLICY, FLOWS, FRAGMENTS, SWEEP, COUNTERS, CANDIDATE, EVENTS, WATCH,
+    pub const ALL: [&str; 13] = [
+        UPLINK, PODS, PORTS, POLICY, RULES, POLICIES, FLOWS, FRAGMENTS, SWEEP, COUNTERS, CANDIDATE,
+        EVENTS, WATCH,
     ];
 }
 
 /// Elements the `pods` and `ports` maps hold: Azure allows 256 addresses on a NIC.
 pub const MAX_PODS: u32 = 1024;
-/// Prefixes the `policy` map holds.
+/// Prefixes the `policy` map holds: those of two policies while one takes the other's place.
 pub const MAX_PREFIXES: u32 = 16_384;
+/// Entries the `rules` map holds, likewise.
+pub const MAX_RULES: u32 = 16_384;
 /// Entries of the flow table, two for each masqueraded flow.
 pub const MAX_FLOWS: u32 = 262_144;
 /// Packets whose later fragments are waited for.

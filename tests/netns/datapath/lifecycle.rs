@@ -1,12 +1,15 @@
 //! What is lost or replaced under running pods.
 
 use aya::programs::{SchedClassifier, TcAttachType};
+use azure_vnet_abi::ABI_VERSION;
 use azure_vnet_testbed::pod::PodSpec;
 use azure_vnet_testbed::{Azure, Vm};
 
 use super::{Connection, on, run, seen_from_internet, status};
 
-const PINS: &str = "/sys/fs/bpf/azure-vnet/v2/azure0";
+fn pins() -> String {
+    format!("/sys/fs/bpf/azure-vnet/v{ABI_VERSION}/azure0")
+}
 
 /// The programs of another build are replaced in place: the connection does not notice.
 #[test]
@@ -18,11 +21,12 @@ fn another_build_takes_over_the_flows() {
     assert_eq!(connection.from, vm.nic.primary);
 
     // A build is known by the name of its directory.
-    let build = run(vm, &format!("ls {PINS}/programs"));
+    let pins = pins();
+    let build = run(vm, &format!("ls {pins}/programs"));
     let build = build.trim();
     run(
         vm,
-        &format!("mv {PINS}/programs/{build} {PINS}/programs/another"),
+        &format!("mv {pins}/programs/{build} {pins}/programs/another"),
     );
     let before = program_ids(vm);
     let new = vm.add_pod(&on("ebpf"), &PodSpec::named("new")).unwrap();
@@ -30,7 +34,7 @@ fn another_build_takes_over_the_flows() {
     connection.assert_alive();
     assert_eq!(seen_from_internet(&pod), vm.nic.primary);
     assert_eq!(seen_from_internet(&new), vm.nic.primary);
-    assert_eq!(run(vm, &format!("ls {PINS}/programs")).trim(), build);
+    assert_eq!(run(vm, &format!("ls {pins}/programs")).trim(), build);
     let after = program_ids(vm);
     assert!(
         before.iter().all(|id| !after.contains(id)),
@@ -45,7 +49,7 @@ fn lost_pins_are_made_again() {
     let azure = Azure::builder().build().unwrap();
     let vm = &azure.vms[0];
     let old = vm.add_pod(&on("ebpf"), &PodSpec::named("old")).unwrap();
-    run(vm, &format!("rm -r {PINS}"));
+    run(vm, &format!("rm -r {}", pins()));
     let new = vm.add_pod(&on("ebpf"), &PodSpec::named("new")).unwrap();
     // Between the loss and the ADD nobody gave the pod's frames the NIC's MAC.
     let spoofed = azure.fabric.verdicts(0).unwrap().spoofed();

@@ -1,0 +1,154 @@
+//! A policy that changed reaches a node that runs: with the next ADD where the configuration changed, with
+//! any call where ip-masq-agent's files did.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+use super::{Error, Record, Tier, Uplink, ebpf, lock, netfilter, pods};
+use crate::masquerade::{Digest, Source, agent};
+use crate::netlink::MacAddress;
+use crate::state;
+
+/// What the datapath of a bridge was told by the last ADD: all that it takes to compile its policy anew.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    nic: String,
+    ifindex: u32,
+    mtu: u32,
+    fast_path: bool,
+    address: Ipv4Addr,
+    mac: MacAddress,
+    ports: (u16, u16),
+    subnet: Ipv4Net,
+    source: Source,
+    /// Of the policy that the netfilter tier has; the eBPF tier's is in its maps.
+    digest: Digest,
+}
+
+/// What became of one bridge.
+#[derive(Debug)]
+pub struct Refreshed {
+    /// The bridge.
+    pub bridge: String,
+    /// Whether its policy was another one.
+    pub result: Result<bool, Error>,
+}
+
+/// Compiles the policies of all bridges anew, with what ip-masq-agent's files say now, and puts in force
+/// those that changed. Cheap where none did.
+pub fn refresh() -> Vec<Refreshed> {
+    let bridges = Record::all().into_iter();
+    bridges
+        .map(|(bridge, record)| Refreshed {
+            result: refresh_bridge(&bridge, record.tier),
+            bridge,
+        })
+        .collect()
+}
+
+/// [`refresh`] for a call whose own work does not depend on it: what fails is logged.
+pub fn refresh_beside() {
+    for Refreshed { bridge, result } in refresh() {
+        if let Err(error) = result {
+            tracing::warn!(
+                "the masquerade policy of {bridge} stays as it was: {}",
+                super::chain(&error)
+            );
+        }
+    }
+}
+
+/// Prefixes of the policy of `bridge`, as an ADD or a later call last put it in force.
+pub fn prefixes(bridge: &str) -> Option<usize> {
+    let settings = Settings::read(bridge)?;
+    let files = agent::last().settings;
+    let policy = settings.source.policy(settings.subnet, files.as_ref());
+    Some(policy.compile().prefixes().len())
+}
+
+fn refresh_bridge(bridge: &str, tier: Tier) -> Result<bool, Error> {
+    let Some(settings) = Settings::read(bridge) else {
+        return Ok(false);
+    };
+    if settings.is_in_force(bridge, tier)? {
+        return Ok(false);
+    }
+    let lock = lock(bridge)?;
+    // An ADD may have been faster, with another configuration or another tier.
+    let Some((settings, record)) = Settings::read(bridge).zip(Record::read(bridge)) else {
+        return Ok(false);
+    };
+    let uplink = settings.uplink(bridge);
+    match record.tier {
+        Tier::Ebpf(_) => ebpf::set_policy(&uplink)?,
+        Tier::Netfilter => netfilter::install(&uplink, &pods(bridge), &lock)
+            .map_err(|source| Error::Netfilter { source, ebpf: None })?,
+    }
+    Settings::of(&uplink).write(bridge);
+    Ok(true)
+}
+
+impl Settings {
+    /// What is in place for `uplink`.
+    pub fn of(uplink: &Uplink) -> Self {
+        Self {
+            nic: uplink.name.clone(),
+            ifindex: uplink.ifindex,
+            mtu: uplink.mtu,
+            fast_path: uplink.fast_path,
+            address: uplink.address,
+            mac: uplink.mac,
+            ports: uplink.ports,
+            subnet: uplink.subnet,
+            source: uplink.source.clone(),
+            digest: uplink.policy.compile().digest(),
+        }
+    }
+
+    /// What an earlier call wrote; a file that cannot be read counts as none, until the next ADD.
+    pub fn read(bridge: &str) -> Option<Self> {
+        serde_json::from_slice(&std::fs::read(path(bridge)).ok()?).ok()
+    }
+
+    /// Writes it down, under the bridge's lock. Without it the node works, but changes wait for an ADD.
+    pub fn write(&self, bridge: &str) {
+        let path = path(bridge);
+        if Self::read(bridge).as_ref() != Some(self)
+            && let Err(error) = state::write_json(&path, self)
+        {
+            tracing::warn!("cannot write {}: {error}", path.display());
+        }
+    }
+
+    fn is_in_force(&self, bridge: &str, tier: Tier) -> Result<bool, Error> {
+        let uplink = self.uplink(bridge);
+        Ok(match tier {
+            Tier::Ebpf(_) => ebpf::has_policy(&uplink)?,
+            Tier::Netfilter => self.digest == uplink.policy.compile().digest(),
+        })
+    }
+
+    fn uplink(&self, bridge: &str) -> Uplink {
+        let files = agent::in_force().settings;
+        Uplink {
+            bridge: bridge.to_owned(),
+            name: self.nic.clone(),
+            ifindex: self.ifindex,
+            mtu: self.mtu,
+            fast_path: self.fast_path,
+            address: self.address,
+            mac: self.mac,
+            ports: self.ports,
+            policy: self.source.policy(self.subnet, files.as_ref()),
+            subnet: self.subnet,
+            source: self.source.clone(),
+        }
+    }
+}
+
+fn path(bridge: &str) -> PathBuf {
+    Path::new(state::DIRECTORY).join(format!("masquerade-{bridge}.json"))
+}
