@@ -153,6 +153,7 @@ fn pod_name(request: &Add) -> Option<String> {
 
 fn pod_of(request: &Add, applied: &Applied<'_>, plan: &Plan, lease: &Lease<'_>) -> Pod {
     Pod {
+        network: request.conf.name().to_owned(),
         container: names::container(&request.container_id),
         host_veth: plan.veth.host_name.clone(),
         ifindex: applied.host.index,

@@ -3,6 +3,7 @@
 
 mod attach;
 mod bpffs;
+mod chained;
 mod ebpf;
 mod maps;
 mod netfilter;
@@ -109,6 +110,8 @@ pub struct Uplink {
 /// A pod's interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pod {
+    /// Name of its network, whose list says what is chained behind us.
+    pub network: String,
     /// Name of its host veth.
     pub host_veth: String,
     /// Interface index of its host veth.
@@ -348,6 +351,7 @@ fn pods(bridge: &str) -> Vec<Pod> {
         .into_iter()
         .filter_map(|attachment| {
             Some(Pod {
+                network: attachment.network,
                 ifindex: interface_index(&attachment.host_veth)?,
                 container: names::container(&attachment.container_id),
                 host_veth: attachment.host_veth,

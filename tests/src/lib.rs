@@ -34,6 +34,7 @@ pub mod pod;
 pub mod process;
 pub mod reporter;
 mod service;
+pub mod trace;
 pub mod traffic;
 mod vm;
 pub mod wireserver;

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::{
     build_ebpf,
     command::{cargo, command, output, run},
-    setup,
+    setup, size,
     workspace::{self, Metadata},
 };
 
@@ -28,10 +28,24 @@ const FILES: [&str; 5] = [
     "LICENSE",
 ];
 
-/// Builds the plugins without anything that they would have to find on a node, and packs them.
+/// Builds the plugins, looks at them, and packs them.
 pub fn main() -> Result<()> {
     setup::main()?;
     build_ebpf::main()?;
+    let folder = build()?;
+    for plugin in PLUGINS {
+        check_static(&folder.join(plugin))?;
+    }
+    size::check(&folder)?;
+    let version = format!("v{}", env!("CARGO_PKG_VERSION"));
+    let archive = pack(&folder, &version, &workspace::root().join("target/dist"))?;
+    let size = fs::metadata(&archive)?.len();
+    println!("dist: {} ({} KiB)", archive.display(), size / 1024);
+    Ok(())
+}
+
+/// Builds the plugins without anything that they would have to find on a node; returns where they are.
+pub fn build() -> Result<PathBuf> {
     let target = format!("{ARCH}-unknown-linux-gnu");
     let mut compile = cargo();
     compile
@@ -40,18 +54,8 @@ pub fn main() -> Result<()> {
         // Of the target's code only, thanks to --target: build scripts and macros are not static.
         .env("RUSTFLAGS", "-C target-feature=+crt-static");
     run(&mut compile, BUILD_LIMIT)?;
-    let folder = Metadata::read()?
-        .target_directory()?
-        .join(target)
-        .join("release");
-    for plugin in PLUGINS {
-        check_static(&folder.join(plugin))?;
-    }
-    let version = format!("v{}", env!("CARGO_PKG_VERSION"));
-    let archive = pack(&folder, &version, &workspace::root().join("target/dist"))?;
-    let size = fs::metadata(&archive)?.len();
-    println!("dist: {} ({} KiB)", archive.display(), size / 1024);
-    Ok(())
+    let built = Metadata::read()?.target_directory()?;
+    Ok(built.join(target).join("release"))
 }
 
 /// The archive of the plugins in `built`, under the name that `install-cni-plugin.sh` looks for, with its checksum beside it.

@@ -2,6 +2,7 @@
 //! file of its own name.
 
 mod abi_layout;
+mod bench;
 mod bpf_compiler;
 mod bpf_linker;
 mod build_ebpf;
@@ -14,6 +15,7 @@ mod lint;
 mod plugins;
 mod reference;
 mod setup;
+mod size;
 mod tally;
 mod test;
 mod verifier_cost;
@@ -38,6 +40,8 @@ enum Task {
     Demo(demo::Options),
     /// Run every test, stage by stage (as root)
     Test(test::Options),
+    /// Measure the datapath and the plugins, beside what else there is (as root)
+    Bench(bench::Options),
     /// Check formatting, lints and stored layouts
     Lint,
     /// Write docs/configuration.md from the code that reads the keys
@@ -56,6 +60,7 @@ fn main() -> ExitCode {
         Task::BuildEbpf => build_ebpf::main(),
         Task::Demo(options) => demo::main(&options),
         Task::Test(options) => test::main(&options),
+        Task::Bench(options) => bench::main(&options),
         Task::Lint => lint::main(),
         Task::Reference => reference::main(),
         Task::Dist => dist::main(),

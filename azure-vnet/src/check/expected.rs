@@ -15,6 +15,7 @@ use crate::plan::{self, NoAddress, Plan, PodAddress, PodRoute};
 /// What must be there.
 #[derive(Debug)]
 pub struct Expected<'a> {
+    network: &'a str,
     host_veth: String,
     container: u32,
     ifname: &'a str,
@@ -49,6 +50,7 @@ impl<'a> Expected<'a> {
             gateway: ip.gateway,
         });
         Ok(Self {
+            network: request.conf.name(),
             host_veth: names::host_veth(request.conf.name(), &request.container_id, ifname),
             container: names::container(&request.container_id),
             ifname,
@@ -84,6 +86,7 @@ impl<'a> Expected<'a> {
     /// The pod as the datapath has to know it.
     pub fn served(&self, port: &Link) -> datapath::Pod {
         datapath::Pod {
+            network: self.network.to_owned(),
             host_veth: self.host_veth.clone(),
             ifindex: port.index,
             container: self.container,

@@ -215,6 +215,7 @@ impl Bridge {
             let pod = Pod {
                 host_veth: attachment.host_veth.clone(),
                 ifindex: port.index,
+                network: attachment.network.clone(),
                 container: names::container(&attachment.container_id),
                 address: attachment.address,
                 mac: attachment.mac,

@@ -1,7 +1,7 @@
 //! The eBPF tier: programs on the NIC and on every host veth, and their maps.
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use aya::maps::MapError;
 use aya::pin::PinError;
@@ -11,6 +11,7 @@ use azure_vnet_abi::programs;
 
 use super::attach::{AttachError, Mechanism};
 use super::bpffs::{self, Pins};
+use super::chained;
 use super::maps;
 use super::object::{BUILD, Programs};
 use super::{Counters, Departed, Pod, Uplink, Way, policy};
@@ -69,12 +70,28 @@ impl Ebpf {
     pub fn add_pod(&self, bridge: &str, pod: &Pod) -> Result<(), EbpfError> {
         let pins = Pins::of(bridge);
         maps::add_pod(&pins, pod)?;
-        self.mechanism.attach(
-            &mut Programs::open(&pins)?.from_pod,
-            &pod.host_veth,
-            TcAttachType::Ingress,
-            &pins.link(&pod.host_veth),
-        )
+        let pin = pins.link(&pod.host_veth);
+        let mechanism = self.mechanism_for(pod, &pin);
+        let program = &mut Programs::open_from_pod(&pins)?;
+        mechanism.attach(program, &pod.host_veth, TcAttachType::Ingress, &pin)?;
+        if mechanism == Mechanism::Tcx {
+            // The list has another plugin since, or another build attached it so.
+            Mechanism::ClsBpf.detach(&pod.host_veth, TcAttachType::Ingress, &pin);
+        }
+        Ok(())
+    }
+
+    /// How `from_pod` is attached to a pod's veth. A TCX link makes every ADD and DEL wait for RCU with the RTNL lock held (9 and
+    /// 13 ms), so it is taken only where a chained plugin may want the place that a filter needs.
+    fn mechanism_for(&self, pod: &Pod, pin: &Path) -> Mechanism {
+        // One that is there is replaced in place.
+        if self.mechanism == Mechanism::Tcx
+            && !pin.exists()
+            && chained::ingress_is_ours(&pod.network)
+        {
+            return Mechanism::ClsBpf;
+        }
+        self.mechanism
     }
 
     /// How the programs are attached.
@@ -138,10 +155,14 @@ pub async fn defects(
         (way.nic, TcAttachType::Egress, programs::TO_UPLINK),
         (way.port, TcAttachType::Ingress, programs::FROM_POD),
     ] {
-        if !mechanism
+        let mut attached = mechanism
             .is_attached(netlink, link, direction, name)
-            .await?
-        {
+            .await?;
+        if !attached && name == programs::FROM_POD {
+            let filter = Mechanism::ClsBpf.is_attached(netlink, link, direction, name);
+            attached = filter.await?;
+        }
+        if !attached {
             let link = &link.name;
             defects.push(format!(
                 "the eBPF program {name} is not attached to {link} ({mechanism})"
@@ -181,7 +202,9 @@ pub fn remove(uplink: &Uplink, pods: &[Pod]) {
     }
     for pod in pods {
         let pin = pins.link(&pod.host_veth);
-        mechanism.detach(&pod.host_veth, TcAttachType::Ingress, &pin);
+        for mechanism in [mechanism, Mechanism::ClsBpf] {
+            mechanism.detach(&pod.host_veth, TcAttachType::Ingress, &pin);
+        }
     }
     pins.remove();
 }

@@ -1,15 +1,10 @@
 //! What is lost or replaced under running pods.
 
 use aya::programs::{SchedClassifier, TcAttachType};
-use azure_vnet_abi::ABI_VERSION;
 use azure_vnet_testbed::pod::PodSpec;
 use azure_vnet_testbed::{Azure, Vm};
 
-use super::{Connection, on, run, seen_from_internet, status};
-
-fn pins() -> String {
-    format!("/sys/fs/bpf/azure-vnet/v{ABI_VERSION}/azure0")
-}
+use super::{Connection, on, pins, run, seen_from_internet, status};
 
 /// The programs of another build are replaced in place: the connection does not notice.
 #[test]

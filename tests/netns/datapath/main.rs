@@ -8,6 +8,8 @@
     reason = "a test fails by panicking"
 )]
 
+mod ceilings;
+mod chained;
 mod choice;
 mod external_programs;
 mod fast_path;
@@ -18,6 +20,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::time::Duration;
 
+use azure_vnet_abi::ABI_VERSION;
 use azure_vnet_testbed::address_plan::INTERNET;
 use azure_vnet_testbed::conflist::Conflist;
 use azure_vnet_testbed::exchange;
@@ -43,6 +46,11 @@ fn status(vm: &Vm) -> Value {
     let plugin = vm.program(&format!("{PLUGIN_DIR}/azure-vnet")).unwrap();
     let text = plugin.args(["status", "--json"]).checked().unwrap();
     serde_json::from_str::<Value>(&text).unwrap()["bridges"][0].take()
+}
+
+/// Where the eBPF tier of the VM pins what it makes.
+fn pins() -> String {
+    format!("/sys/fs/bpf/azure-vnet/v{ABI_VERSION}/azure0")
 }
 
 fn run(vm: &Vm, line: &str) -> String {

@@ -1,0 +1,148 @@
+//! Subjects beside one another: a VM for each, and rounds in which each of them is measured once, in changing order, so that what
+//! the machine does meanwhile meets all of them.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use azure_vnet_testbed::Azure;
+use indicatif::ProgressBar;
+
+use crate::node::Node;
+use crate::packets::Floor;
+use crate::series::Series;
+use crate::servers::Servers;
+use crate::variant::{Subject, Variant};
+use crate::work::{Figure, FloorCost, Work};
+
+/// What was measured, subject by subject.
+pub struct Comparison {
+    /// What it is called in the report.
+    pub title: &'static str,
+    pub rows: Vec<Row>,
+    /// Nanoseconds of the sender and the devices before the node, out and in.
+    pub floor: (Series, Series),
+    pub rounds: usize,
+    /// What could not be measured, and why.
+    pub missing: Vec<String>,
+}
+
+pub struct Row {
+    pub subject: Subject,
+    /// Live flows that there really were.
+    pub flows: u32,
+    pub figures: BTreeMap<Figure, Series>,
+}
+
+impl Comparison {
+    /// The row of a variant with the least on its node.
+    pub fn row(&self, variant: Variant) -> Option<&Row> {
+        self.rows.iter().find(|row| row.subject.variant == variant)
+    }
+
+    /// Sets everything up, measures, and takes it down.
+    pub fn run(
+        title: &'static str,
+        subjects: &[Subject],
+        works: &[Work],
+        rounds: usize,
+        progress: &ProgressBar,
+    ) -> Result<Self> {
+        let vms = u8::try_from(subjects.len() + 1).context("too many subjects")?;
+        let pool = subjects.iter().map(|subject| subject.scale.pods).max();
+        progress.set_message(format!("{title}: setting up"));
+        let mut azure = Azure::builder()
+            .vms(vms)
+            .pool(pool.unwrap_or(1).max(2))
+            .build()?;
+        for (subject, vm) in subjects.iter().zip(&mut azure.vms) {
+            if matches!(subject.variant, Variant::Ebpf { tcx: false, .. }) {
+                vm.set_environment("AZURE_VNET_FORCE_CLS_BPF", "1");
+            }
+        }
+        let servers = Servers::start(&azure)?;
+        let floor = Floor::set_up(&azure, subjects.len())?;
+        let mut missing = Vec::new();
+        let mut nodes = Vec::new();
+        let mut rows = Vec::new();
+        for (number, subject) in subjects.iter().enumerate() {
+            match Node::set_up(&azure, number, *subject, &servers) {
+                Ok(node) => {
+                    rows.push(Row {
+                        subject: *subject,
+                        flows: node.flows,
+                        figures: BTreeMap::new(),
+                    });
+                    nodes.push((number, node));
+                }
+                Err(error) => missing.push(format!(
+                    "{} ({}): {error:#}",
+                    subject.variant, subject.scale
+                )),
+            }
+        }
+        let mut this = Self {
+            title,
+            rows,
+            floor: Default::default(),
+            rounds,
+            missing,
+        };
+        progress.set_message(title);
+        progress.inc_length((rounds * works.len() * nodes.len()) as u64);
+        for round in 0..rounds {
+            this.round(round, &azure, &servers, &floor, &nodes, works, progress)?;
+        }
+        Ok(this)
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "everything that stands during a run"
+    )]
+    fn round(
+        &mut self,
+        round: usize,
+        azure: &Azure,
+        servers: &Servers,
+        floor: &Floor<'_>,
+        nodes: &[(usize, Node<'_>)],
+        works: &[Work],
+        progress: &ProgressBar,
+    ) -> Result<()> {
+        let cost = FloorCost {
+            out: floor.out(servers)?,
+            back: floor.back(servers)?,
+        };
+        self.floor.0.push(cost.out);
+        self.floor.1.push(cost.back);
+        for work in works {
+            for turn in 0..nodes.len() {
+                let place = (turn + round) % nodes.len();
+                let (number, node) = &nodes[place];
+                match work.sample(azure, *number, node, servers, cost) {
+                    Ok(figures) => {
+                        for (figure, value) in figures {
+                            self.rows[place]
+                                .figures
+                                .entry(figure)
+                                .or_default()
+                                .push(value);
+                        }
+                    }
+                    Err(error) => {
+                        self.note(format!("{work:?} of {}: {error:#}", node.subject.variant));
+                    }
+                }
+                progress.inc(1);
+            }
+        }
+        Ok(())
+    }
+
+    /// Once for each reason.
+    fn note(&mut self, reason: String) {
+        if !self.missing.contains(&reason) {
+            self.missing.push(reason);
+        }
+    }
+}
