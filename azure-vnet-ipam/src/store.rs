@@ -112,6 +112,9 @@ impl Store {
     fn lock_within(&self, limit: Duration) -> Result<Locked, Error> {
         self.create()?;
         let lock = lock::acquire(&self.dir.join("ipam.lock"), limit)?;
+        for path in [record_path(&self.dir), backup_path(&self.dir)] {
+            document::discard_draft(&path);
+        }
         let (state, healing) = read(&self.dir)?;
         Ok(Locked {
             state,

@@ -52,11 +52,17 @@ pub enum ApplyError {
 #[derive(Debug)]
 #[must_use = "dropping it removes the pod's network"]
 pub struct Applied<'a> {
-    plan: &'a Plan,
+    guard: Guard<'a>,
     /// The veth end on the node, a port of the bridge.
     pub host: Link,
     /// Index of the interface in the pod.
     pub pod_index: u32,
+}
+
+/// Takes the plan back, on a connection of its own: that of the call may be what failed.
+#[derive(Debug)]
+struct Guard<'a> {
+    plan: &'a Plan,
     armed: bool,
 }
 
@@ -79,8 +85,8 @@ pub async fn apply<'a>(
     netns: &NetNs,
     plan: &'a Plan,
 ) -> Result<Applied<'a>, ApplyError> {
-    create_veth(host, pod, netns, &plan.veth).await?;
-    let applied = Applied::armed(host, plan).await?;
+    let guard = create_veth(host, pod, netns, plan).await?;
+    let applied = Applied::of(guard, host).await?;
     netns.run_in(|| {
         plan.sysctls
             .iter()
@@ -92,38 +98,39 @@ pub async fn apply<'a>(
 }
 
 impl<'a> Applied<'a> {
-    /// The guard over a veth pair that was just made.
-    async fn armed(host: &Netlink, plan: &'a Plan) -> Result<Self, ApplyError> {
-        let name = &plan.veth.host_name;
-        match host.link(name).await {
-            Ok(Some(link)) if link.peer.is_some() => Ok(Self {
-                plan,
+    /// The veth pair that was just made.
+    async fn of(guard: Guard<'a>, host: &Netlink) -> Result<Self, ApplyError> {
+        let name = &guard.plan.veth.host_name;
+        match host.link(name).await? {
+            Some(link) if link.peer.is_some() => Ok(Self {
+                guard,
                 pod_index: link.peer.unwrap_or_default(),
                 host: link,
-                armed: true,
             }),
-            outcome => {
-                gone_is_fine(host.run(link::delete(name)).await)?;
-                outcome?;
-                Err(ApplyError::Vanished { name: name.clone() })
-            }
+            _ => Err(ApplyError::Vanished { name: name.clone() }),
         }
     }
 
     /// Keeps the attachment.
     pub fn commit(mut self) -> Link {
-        self.armed = false;
+        self.guard.armed = false;
         self.host.clone()
     }
 
     /// Takes the attachment back and says whether that went well.
     pub async fn undo(mut self, host: &Netlink) -> Vec<NetlinkError> {
-        self.armed = false;
-        remove(host, &Removal::from(self.plan)).await
+        self.guard.armed = false;
+        remove(host, &Removal::from(self.guard.plan)).await
     }
 }
 
-impl Drop for Applied<'_> {
+impl<'a> Guard<'a> {
+    fn over(plan: &'a Plan) -> Self {
+        Self { plan, armed: true }
+    }
+}
+
+impl Drop for Guard<'_> {
     fn drop(&mut self) {
         if !self.armed {
             return;
@@ -131,28 +138,32 @@ impl Drop for Applied<'_> {
         let name = &self.plan.veth.host_name;
         let removal = Removal::from(self.plan);
         // A runtime cannot be waited for from inside itself; a new thread is in our namespace too.
-        let removed =
-            std::thread::scope(|scope| scope.spawn(|| remove_on_own_runtime(&removal)).join());
+        let removed = std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new();
+            let thread = thread.spawn_scoped(scope, || remove_on_own_runtime(&removal))?;
+            let panicked = |_| Err(std::io::Error::other("it panicked"));
+            thread.join().unwrap_or_else(panicked)
+        });
         match removed {
-            Ok(Ok(problems)) => {
+            Ok(problems) => {
                 for problem in problems {
                     tracing::warn!("undoing the attachment of {name}: {problem}");
                 }
             }
-            Ok(Err(error)) => tracing::error!("cannot undo the attachment of {name}: {error}"),
-            Err(_) => tracing::error!("cannot undo the attachment of {name}"),
+            Err(error) => tracing::error!("cannot undo the attachment of {name}: {error}"),
         }
     }
 }
 
 /// Makes the pair. A host end that is there while the pod has no such interface is what a call
 /// for this same attachment left when it was killed: it goes.
-async fn create_veth(
+async fn create_veth<'a>(
     host: &Netlink,
     pod: &Netlink,
     netns: &NetNs,
-    veth: &Veth,
-) -> Result<(), ApplyError> {
+    plan: &'a Plan,
+) -> Result<Guard<'a>, ApplyError> {
+    let veth = &plan.veth;
     let request = link::create_veth(&NewVeth {
         host_name: &veth.host_name,
         host_mac: veth.host_mac,
@@ -170,9 +181,17 @@ async fn create_veth(
                 veth.host_name
             );
             gone_is_fine(host.run(link::delete(&veth.host_name)).await)?;
-            Ok(host.run(request).await?)
+            let guard = Guard::over(plan);
+            host.run(request).await?;
+            Ok(guard)
         }
-        outcome => Ok(outcome?),
+        Err(error @ NetlinkError::Refused { .. }) => Err(error.into()),
+        // Whoever has no answer does not know whether the pair was made.
+        outcome => {
+            let guard = Guard::over(plan);
+            outcome?;
+            Ok(guard)
+        }
     }
 }
 
@@ -184,13 +203,13 @@ async fn introduce(host: &Netlink, applied: &Applied<'_>) -> Result<(), ApplyErr
         bridge,
         bridge_name,
         ..
-    } = &applied.plan.veth;
+    } = &applied.guard.plan.veth;
     let port = applied.host.index;
     let mut requests = vec![
         link::set_hairpin(port, host_name, true),
         neighbour::set_forwarding(port, host_name, *pod_mac),
     ];
-    for (ip, mac) in &applied.plan.neighbours {
+    for (ip, mac) in &applied.guard.plan.neighbours {
         requests.push(neighbour::set_permanent(*bridge, bridge_name, *ip, *mac));
     }
     Ok(host.run_all(requests).await?)
@@ -198,10 +217,11 @@ async fn introduce(host: &Netlink, applied: &Applied<'_>) -> Result<(), ApplyErr
 
 /// Configures the pod's side: loopback, addresses, link, and then the routes that need them.
 async fn configure(pod: &Netlink, applied: &Applied<'_>) -> Result<(), ApplyError> {
-    let (index, name) = (applied.pod_index, &applied.plan.veth.pod_name);
-    let routes = &applied.plan.routes;
+    let plan = applied.guard.plan;
+    let (index, name) = (applied.pod_index, &plan.veth.pod_name);
+    let routes = &plan.routes;
     let mut requests = vec![link::set_up(LOOPBACK, "lo")];
-    for address in &applied.plan.addresses {
+    for address in &plan.addresses {
         requests.push(address::add(index, name, *address));
     }
     requests.push(link::set_up(index, name));

@@ -18,6 +18,7 @@ pub mod view;
 pub mod watch;
 
 use std::fmt;
+use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
@@ -151,6 +152,12 @@ pub enum Error {
     /// The choice could not be written down.
     #[error(transparent)]
     Record(#[from] record::Error),
+    /// Which pods there are is not known, and the rules of one that lives must not go.
+    #[error("cannot tell which pods there are")]
+    Pods(#[source] io::Error),
+    /// The same, because of a record.
+    #[error(transparent)]
+    Attachments(#[from] state::Error),
 }
 
 /// The datapath of one bridge, in place.
@@ -222,7 +229,7 @@ impl Datapath {
         }
         let record = Record::read(&uplink.bridge);
         let choice = choose(wanted, record.as_ref());
-        let pods = pods(&uplink.bridge);
+        let pods = pods(&uplink.bridge)?;
         let before = record.map(|record| record.tier);
         let (tier, record) = match choice {
             Wanted::Netfilter => Self::netfilter(&uplink, &pods, &lock)?,
@@ -296,7 +303,7 @@ impl Datapath {
             Running::Ebpf(ebpf) => Ok(ebpf.add_pod(bridge, pod)?),
             Running::Netfilter => {
                 let lock = lock(bridge)?;
-                netfilter::install(&self.uplink, &pods(bridge), &lock)
+                netfilter::install(&self.uplink, &pods(bridge)?, &lock)
                     .map_err(|source| Error::Netfilter { source, ebpf: None })?;
                 Settings::of(&self.uplink).write(bridge);
                 Ok(())
@@ -346,20 +353,20 @@ impl Drop for Served<'_> {
 }
 
 /// The pods of a bridge whose links are there.
-fn pods(bridge: &str) -> Vec<Pod> {
-    state::attachments(bridge)
-        .into_iter()
-        .filter_map(|attachment| {
-            Some(Pod {
-                network: attachment.network,
-                ifindex: interface_index(&attachment.host_veth)?,
-                container: names::container(&attachment.container_id),
-                host_veth: attachment.host_veth,
-                address: attachment.address,
-                mac: attachment.mac,
-            })
-        })
-        .collect()
+fn pods(bridge: &str) -> Result<Vec<Pod>, Error> {
+    let mut pods = Vec::new();
+    for attachment in state::attachments(bridge)? {
+        let ifindex = interface_index(&attachment.host_veth).map_err(Error::Pods)?;
+        pods.extend(ifindex.map(|ifindex| Pod {
+            network: attachment.network,
+            ifindex,
+            container: names::container(&attachment.container_id),
+            host_veth: attachment.host_veth,
+            address: attachment.address,
+            mac: attachment.mac,
+        }));
+    }
+    Ok(pods)
 }
 
 /// Whether there is a link of this index. In doubt there is.
@@ -371,9 +378,13 @@ fn is_link(index: u32) -> bool {
 }
 
 /// The index of a link of this namespace, if there is one of that name.
-fn interface_index(name: &str) -> Option<u32> {
-    let socket = socket(AddressFamily::INET, SocketType::DGRAM, None).ok()?;
-    name_to_index(socket, name).ok()
+fn interface_index(name: &str) -> io::Result<Option<u32>> {
+    let socket = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+    match name_to_index(socket, name) {
+        Ok(index) => Ok(Some(index)),
+        Err(Errno::NODEV) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The packet counters of a bridge's eBPF tier.

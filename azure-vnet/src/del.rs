@@ -41,7 +41,7 @@ pub async fn del(request: &Del) -> Result<(), Error> {
 pub async fn detach(host: &Netlink, host_veth: &str) -> Failures {
     let mut failures = Failures::default();
     let known = Known::gather(host, host_veth, &mut failures).await;
-    for error in apply::remove(host, &known.removal(host_veth)).await {
+    for error in apply::remove(host, &known.removal(host_veth, &mut failures)).await {
         failures.note(error);
     }
     match &known.bridge {
@@ -100,13 +100,16 @@ impl Known {
         }
     }
 
-    fn removal(&self, host_veth: &str) -> Removal {
+    fn removal(&self, host_veth: &str, failures: &mut Failures) -> Removal {
         // The address of an attachment that lingered may be another pod's by now.
-        let its = |address: &Ipv4Addr| {
-            let bridge = self.bridge.as_deref();
-            !bridge.is_some_and(|bridge| datapath::has_another(bridge, host_veth, *address))
+        let mut its = |address: &Ipv4Addr| match &self.bridge {
+            None => true,
+            Some(bridge) => {
+                let another = datapath::has_another(bridge, host_veth, *address);
+                failures.collect(another) == Some(false)
+            }
         };
-        let address = self.address.filter(its);
+        let address = self.address.filter(&mut its);
         Removal {
             host_veth: host_veth.to_owned(),
             bridge: self.bridge.clone(),

@@ -26,6 +26,7 @@ pub async fn gc(request: &Gc) -> Result<(), Error> {
         Ok(host) => {
             failures.append(collect(&host, request).await);
             del::forget(&host, datapath::sweep(), &mut failures).await;
+            state::sweep();
         }
         Err(error) => failures.note(error),
     }
@@ -46,7 +47,8 @@ async fn collect(host: &Netlink, request: &Gc) -> Failures {
         .map(|kept| names::host_veth(network, &kept.container_id, &kept.ifname))
         .collect();
     let mut failures = Failures::default();
-    for attachment in state::of_network(network) {
+    let known = failures.collect(state::of_network(network));
+    for attachment in known.unwrap_or_default() {
         if valid.contains(&attachment.host_veth) {
             continue;
         }

@@ -13,8 +13,8 @@ pub mod neighbour;
 pub mod route;
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -39,9 +39,15 @@ const DUMP_TRIES: usize = 20;
 /// A connection to the rtnetlink of one network namespace.
 ///
 /// Needs a running tokio runtime; the connection's task lives as long as the last clone.
+///
+/// A message that cannot be sent (`ENOBUFS`: the kernel is short of memory) ends the connection, and
+/// with it that request and those under way. The next request opens it again where that can be done
+/// without entering a namespace: whoever has to undo something must not fail for the same reason.
 #[derive(Clone, Debug)]
 pub struct Netlink {
-    handle: rtnetlink::Handle,
+    handle: Arc<Mutex<rtnetlink::Handle>>,
+    /// The namespace is the process's own.
+    is_own: bool,
     requests: Arc<AtomicU64>,
 }
 
@@ -84,18 +90,12 @@ impl Request {
 }
 
 impl Netlink {
-    /// Opens a connection to the namespace of the calling thread.
+    /// Opens a connection to the namespace of the calling thread, which is to be the process's own.
     pub fn current() -> Result<Self, NetlinkError> {
-        let (mut connection, handle, _unsolicited) =
-            rtnetlink::new_connection().map_err(NetlinkError::Open)?;
-        // Explicit acknowledgements: without them a closed connection looks like success.
-        connection.set_forward_ack(true);
-        connection.set_forward_done(true);
-        let socket = connection.socket_mut();
-        explain_refusals(socket).map_err(NetlinkError::Open)?;
-        tokio::spawn(connection);
+        let handle = open().map_err(NetlinkError::Open)?;
         Ok(Self {
-            handle,
+            handle: Arc::new(Mutex::new(handle)),
+            is_own: true,
             requests: Arc::default(),
         })
     }
@@ -108,9 +108,13 @@ impl Netlink {
             let _guard = runtime.enter();
             Self::current()
         })?;
-        opened.map_err(|source| NetNsError::Netlink {
+        let opened = opened.map_err(|source| NetNsError::Netlink {
             path: netns.path().to_owned(),
             source,
+        })?;
+        Ok(Self {
+            is_own: false,
+            ..opened
         })
     }
 
@@ -204,13 +208,26 @@ impl Netlink {
         let mut packet = NetlinkMessage::from(message);
         packet.header.flags = NLM_F_REQUEST | flags;
         self.requests.fetch_add(1, Ordering::Relaxed);
-        let answer = self
-            .handle
-            .clone()
-            .request(packet)
-            .map_err(|_| NetlinkError::closed(label))?;
-        Ok(answer.boxed())
+        let mut handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut answer = handle.request(packet.clone());
+        if answer.is_err() && self.is_own {
+            tracing::warn!("the netlink connection broke; opening it again");
+            *handle = open().map_err(NetlinkError::Open)?;
+            answer = handle.request(packet);
+        }
+        Ok(answer.map_err(|_| NetlinkError::closed(label))?.boxed())
     }
+}
+
+/// A connection to the namespace of the calling thread.
+fn open() -> io::Result<rtnetlink::Handle> {
+    let (mut connection, handle, _unsolicited) = rtnetlink::new_connection()?;
+    // Explicit acknowledgements: without them a closed connection looks like success.
+    connection.set_forward_ack(true);
+    connection.set_forward_done(true);
+    explain_refusals(connection.socket_mut())?;
+    tokio::spawn(connection);
+    Ok(handle)
 }
 
 type Answer = BoxStream<'static, NetlinkMessage<RouteNetlinkMessage>>;

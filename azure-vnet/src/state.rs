@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +16,12 @@ use crate::netlink::MacAddress;
 
 /// Where everything is kept.
 pub const DIRECTORY: &str = "/run/azure-vnet";
+
+/// The extension of a file that is being written.
+const DRAFT: &str = "tmp";
+
+/// How old a draft is that nobody is writing.
+const ABANDONED: Duration = Duration::from_mins(1);
 
 /// One interface of one container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,20 +81,22 @@ impl Drop for Remembered {
     }
 }
 
-/// Writes an attachment down.
+/// Writes an attachment down. A failure forgets it as well: the file may be there and its directory
+/// not be synced.
 pub fn remember(attachment: Attachment) -> Result<Remembered, Error> {
     let path = path(&attachment.host_veth);
-    write_json(&path, &attachment).map_err(failed("write", path))?;
-    Ok(Remembered {
+    let written = write_json(&path, &attachment).map_err(failed("write", path));
+    let remembered = Remembered {
         host_veth: attachment.host_veth,
         kept: false,
-    })
+    };
+    written.map(|()| remembered)
 }
 
-/// The attachment behind a host veth. A file that cannot be understood counts as none: what DEL
-/// does without it is nearly as much.
+/// The attachment behind a host veth. A file that cannot be understood, or read, counts as none:
+/// what DEL does without it is nearly as much.
 pub fn find(host_veth: &str) -> Option<Attachment> {
-    read(&path(host_veth))
+    read(&path(host_veth)).ok().flatten()
 }
 
 /// Whether there is a file for the attachment behind a host veth, readable or not.
@@ -110,23 +119,39 @@ pub fn forget(host_veth: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// All attachments on `bridge`.
-pub fn attachments(bridge: &str) -> Vec<Attachment> {
-    let attachments = all().filter(|attachment| attachment.bridge == bridge);
-    attachments.collect()
+/// Removes what calls left that were killed in the middle of [`remember`] and that no DEL followed. A
+/// writer is done within milliseconds; a file that is older than [`ABANDONED`] has none any more.
+pub fn sweep() {
+    let files = files().unwrap_or_default().into_iter();
+    for path in files.filter(|path| path.extension().is_some_and(|kind| kind == DRAFT)) {
+        let age = path.metadata().and_then(|meta| meta.modified());
+        let age = age.ok().and_then(|time| time.elapsed().ok());
+        if age.is_some_and(|age| age > ABANDONED) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
 }
 
-/// All attachments of the node, by address.
+/// All attachments of the node, by address; those that can be read.
 pub fn everything() -> Vec<Attachment> {
-    let mut attachments: Vec<_> = all().collect();
+    let mut attachments = all().unwrap_or_default();
     attachments.sort_by(|a, b| (a.address, &a.host_veth).cmp(&(b.address, &b.host_veth)));
     attachments
 }
 
-/// All attachments of the network called `network`.
-pub fn of_network(network: &str) -> Vec<Attachment> {
-    let attachments = all().filter(|attachment| attachment.network == network);
-    attachments.collect()
+/// All attachments on `bridge`. A file that is damaged is none; one that cannot be read is an error,
+/// as it may be of a pod that lives.
+pub fn attachments(bridge: &str) -> Result<Vec<Attachment>, Error> {
+    let mut all = all()?;
+    all.retain(|attachment| attachment.bridge == bridge);
+    Ok(all)
+}
+
+/// All attachments of the network called `network`, likewise.
+pub fn of_network(network: &str) -> Result<Vec<Attachment>, Error> {
+    let mut all = all()?;
+    all.retain(|attachment| attachment.network == network);
+    Ok(all)
 }
 
 /// Replaces a file whole: whoever reads it, and whenever the machine stops, it is the old one or
@@ -149,20 +174,38 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
 /// One name for each file, since each has one writer at a time: what a killed writer left is
 /// written over.
 fn temporary(path: &Path) -> PathBuf {
-    path.with_extension("tmp")
+    path.with_extension(DRAFT)
 }
 
-fn all() -> impl Iterator<Item = Attachment> {
-    let entries = std::fs::read_dir(attachments_directory());
-    let entries = entries.into_iter().flatten().flatten();
-    entries.filter_map(|entry| read(&entry.path()))
-}
-
-fn read(path: &Path) -> Option<Attachment> {
-    if path.extension()? != "json" {
-        return None;
+fn all() -> Result<Vec<Attachment>, Error> {
+    let mut all = Vec::new();
+    for path in files()? {
+        all.extend(read(&path).map_err(failed("read", path))?);
     }
-    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+    Ok(all)
+}
+
+fn files() -> Result<Vec<PathBuf>, Error> {
+    let directory = attachments_directory();
+    let entries = match std::fs::read_dir(&directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.and_then(|entries| {
+            let paths = entries.map(|entry| Ok(entry?.path()));
+            paths.collect::<io::Result<Vec<PathBuf>>>()
+        }),
+    };
+    entries.map_err(failed("read", directory))
+}
+
+/// The attachment in a file; none if it went away meanwhile or says nothing that can be understood.
+fn read(path: &Path) -> io::Result<Option<Attachment>> {
+    if path.extension().is_none_or(|kind| kind != "json") {
+        return Ok(None);
+    }
+    match std::fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        text => Ok(serde_json::from_slice(&text?).ok()),
+    }
 }
 
 fn attachments_directory() -> PathBuf {

@@ -6,7 +6,7 @@ const RUNTIMES: Test = Test::Elsewhere("tests/runtime");
 
 #[rustfmt::skip]
 pub const ROWS: &[Row] = &[
-    Row { number: 147, versions: Versions::From("0.3.1"), level: "R", check: "cnitool add, check, del, del again, gc, status", test: RUNTIMES },
+    Row { number: 147, versions: Versions::From("0.3.1"), level: "R", check: "cnitool add, check, del, del again, gc (no list, so error 7 by D7), status", test: RUNTIMES },
     Row { number: 148, versions: Versions::From("0.3.1"), level: "R", check: "containerd CRI: Run, Status shows the IP, Stop, Stop, Remove", test: RUNTIMES },
     Row { number: 149, versions: Versions::From("0.3.1"), level: "R", check: "containerd CRI: a chained plugin after ours fails ADD", test: RUNTIMES },
     Row { number: 150, versions: Versions::From("1.0.0"), level: "R", check: "containerd CRI: a chained plugin before us in DEL order fails twice, then works", test: RUNTIMES },

@@ -72,6 +72,25 @@ impl Vm {
         })
     }
 
+    /// What the DHCP client does when the VM boots again: the lease of each NIC, on the NIC itself.
+    pub fn configure_as_dhcp(&self) -> Result<(), Error> {
+        for (index, nic) in [Some(&self.nic), self.second_nic.as_ref()]
+            .into_iter()
+            .flatten()
+            .enumerate()
+        {
+            iproute::batch(
+                &self.namespace,
+                &[
+                    format!("link set eth{index} nomaster"),
+                    format!("address flush dev eth{index}"),
+                ],
+            )?;
+            iproute::batch(&self.namespace, &dhcp_lease(index, nic))?;
+        }
+        Ok(())
+    }
+
     /// The VM's network and mount namespace.
     pub fn namespace(&self) -> &Namespace {
         &self.namespace

@@ -4,7 +4,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{ErrorKind, Write},
     os::unix::fs::OpenOptionsExt,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
@@ -59,7 +59,7 @@ pub(super) fn read(path: &Path) -> Result<Result<State, Damage>, Error> {
 
 /// Replaces `path`: after a crash at any point it has the old bytes or the new ones.
 pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let new = path.with_added_extension("new");
+    let new = draft(path);
     // What a call left that was killed here, and whatever else it may be: it is not opened.
     match fs::remove_file(&new) {
         Err(cause) if cause.kind() != ErrorKind::NotFound => {
@@ -79,6 +79,16 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     File::open(dir)
         .and_then(|dir| dir.sync_all())
         .map_err(Error::io("sync", dir))
+}
+
+/// Removes what a writer of `path` left that was killed. Only for who has the lock; what cannot be removed is in the way
+/// of the next writer, who says so.
+pub(super) fn discard_draft(path: &Path) {
+    let _ = fs::remove_file(draft(path));
+}
+
+fn draft(path: &Path) -> PathBuf {
+    path.with_added_extension("new")
 }
 
 fn write_new(new: &Path, bytes: &[u8]) -> Result<(), Error> {

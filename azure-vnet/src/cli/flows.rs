@@ -183,6 +183,7 @@ pub fn of_bridge(bridge: &str) -> Result<Vec<Flow>, Failure> {
         Some(Tier::Ebpf(_)) => ebpf::read(bridge),
         Some(Tier::Netfilter) => {
             let pods = state::attachments(bridge)
+                .unwrap_or_default()
                 .into_iter()
                 .map(|pod| pod.address);
             conntrack::read(bridge, &pods.collect())

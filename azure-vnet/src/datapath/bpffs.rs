@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use azure_vnet_abi::ABI_VERSION;
 use rustix::mount::{MountFlags, mount};
 
+use super::ebpf::EbpfError;
+
 const MOUNT_POINT: &str = "/sys/fs/bpf";
 /// `BPF_FS_MAGIC` of linux/magic.h.
 const MAGIC: u32 = 0xcafe_4a11;
@@ -58,6 +60,17 @@ impl Pins {
         let entries = entries.into_iter().flatten().flatten();
         let names = entries.map(|entry| entry.file_name().into_string());
         names.filter_map(Result::ok).collect()
+    }
+
+    /// Removes the pin of a link; one that is not there is as good.
+    pub fn remove_link(&self, name: &str) -> Result<(), EbpfError> {
+        let path = self.link(name);
+        match std::fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(EbpfError::Unpin { path, source })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Makes the directories, and mounts the BPF file system where nobody has (no systemd).

@@ -113,15 +113,15 @@ pub fn set_policy(uplink: &Uplink) -> Result<(), EbpfError> {
 /// Forgets a pod. Its program goes with its veth; only the pin is ours to remove.
 pub fn remove_pod(bridge: &str, pod: &Departed) -> Result<(), EbpfError> {
     let pins = Pins::of(bridge);
-    let _ = std::fs::remove_file(pins.link(&pod.host_veth));
     maps::remove_pod(&pins, pod)?;
-    maps::forget_dead_flows(&pins, FLOWS_READ_BY_DEL)
+    maps::forget_dead_flows(&pins, FLOWS_READ_BY_DEL)?;
+    pins.remove_link(&pod.host_veth)
 }
 
 /// Forgets the pods whose links are gone, `host_veth` among them; returns their addresses.
 pub fn forget_dead(bridge: &str, host_veth: &str) -> Result<Vec<Ipv4Addr>, EbpfError> {
     let pins = Pins::of(bridge);
-    let _ = std::fs::remove_file(pins.link(host_veth));
+    pins.remove_link(host_veth)?;
     maps::forget_dead(&pins)
 }
 
@@ -129,8 +129,8 @@ pub fn forget_dead(bridge: &str, host_veth: &str) -> Result<Vec<Ipv4Addr>, EbpfE
 pub fn sweep(bridge: &str) -> Result<Vec<Ipv4Addr>, EbpfError> {
     let pins = Pins::of(bridge);
     let of_pods = pins.links().into_iter().filter(|name| names::is_ours(name));
-    for name in of_pods.filter(|name| super::interface_index(name).is_none()) {
-        let _ = std::fs::remove_file(pins.link(&name));
+    for name in of_pods.filter(|name| matches!(super::interface_index(name), Ok(None))) {
+        pins.remove_link(&name)?;
     }
     let addresses = maps::forget_dead(&pins)?;
     maps::forget_dead_flows(&pins, usize::MAX)?;
@@ -244,6 +244,14 @@ pub enum EbpfError {
     /// The kernel has no TC programs.
     #[error("the kernel has no eBPF programs for traffic control (CONFIG_NET_CLS_BPF)")]
     Unsupported,
+    /// The pin of a pod that is gone could not be removed.
+    #[error("cannot remove {}", path.display())]
+    Unpin {
+        /// Where.
+        path: PathBuf,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
     /// The kernel did not take the object's maps.
     #[error("the kernel does not take the eBPF maps")]
     Load(#[source] Box<aya::EbpfError>),

@@ -84,7 +84,7 @@ fn refresh_bridge(bridge: &str, tier: Tier) -> Result<bool, Error> {
     let uplink = settings.uplink(bridge);
     match record.tier {
         Tier::Ebpf(_) => ebpf::set_policy(&uplink)?,
-        Tier::Netfilter => netfilter::install(&uplink, &pods(bridge), &lock)
+        Tier::Netfilter => netfilter::install(&uplink, &pods(bridge)?, &lock)
             .map_err(|source| Error::Netfilter { source, ebpf: None })?,
     }
     Settings::of(&uplink).write(bridge);

@@ -75,10 +75,10 @@ pub fn sweep() -> Forgotten {
 }
 
 /// Whether a pod other than the one behind `host_veth` has this address now.
-pub fn has_another(bridge: &str, host_veth: &str, address: Ipv4Addr) -> bool {
-    pods(bridge)
-        .iter()
-        .any(|pod| pod.address == address && pod.host_veth != host_veth)
+pub fn has_another(bridge: &str, host_veth: &str, address: Ipv4Addr) -> Result<bool, Error> {
+    let pods = pods(bridge)?;
+    let mut others = pods.iter().filter(|pod| pod.host_veth != host_veth);
+    Ok(others.any(|pod| pod.address == address))
 }
 
 impl Forgotten {
@@ -99,7 +99,7 @@ fn remove_elements(bridge: &str, pod: &Departed) -> Result<(), Error> {
         return Ok(());
     };
     let lock = lock(bridge)?;
-    if has_another(bridge, &pod.host_veth, address) {
+    if has_another(bridge, &pod.host_veth, address)? {
         return Ok(());
     }
     netfilter::remove_pod(bridge, address, &lock)
@@ -108,7 +108,7 @@ fn remove_elements(bridge: &str, pod: &Departed) -> Result<(), Error> {
 
 fn sweep_elements(bridge: &str) -> Result<Vec<Ipv4Addr>, Error> {
     let lock = lock(bridge)?;
-    let pods = pods(bridge);
+    let pods = pods(bridge)?;
     let failed = |source| Error::Netfilter { source, ebpf: None };
     let mut dead = netfilter::addresses(bridge).map_err(failed)?;
     dead.retain(|address| pods.iter().all(|pod| pod.address != *address));

@@ -166,11 +166,15 @@ fn read(path: &Path) -> Option<Journal> {
 fn replace(path: &Path, journal: &Journal) -> io::Result<()> {
     fs::create_dir_all(DIRECTORY)?;
     let draft = path.with_extension("new");
-    let mut file = File::create(&draft)?;
-    file.write_all(&serde_json::to_vec_pretty(journal)?)?;
-    file.sync_all()?;
-    fs::rename(&draft, path)?;
-    File::open(DIRECTORY)?.sync_all()
+    let written = File::create(&draft).and_then(|mut file| {
+        file.write_all(&serde_json::to_vec_pretty(journal)?)?;
+        file.sync_all()
+    });
+    let renamed = written.and_then(|()| fs::rename(&draft, path));
+    if renamed.is_err() {
+        let _ = fs::remove_file(&draft);
+    }
+    renamed.and_then(|()| File::open(DIRECTORY)?.sync_all())
 }
 
 fn path_of(bridge: &str) -> PathBuf {

@@ -137,21 +137,33 @@ impl Node {
         self.run(self.program(verb, [""; 4]), extra)
     }
 
-    /// `env` is container ID, namespace, interface and arguments.
-    fn program(&self, verb: &str, env: [&str; 4]) -> Program {
-        let names = ["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS"];
-        let forced = if self.tier == Tier::ClsBpf { "1" } else { "0" };
+    fn program(&self, verb: &str, of: [&str; 4]) -> Program {
         let path = format!("{PLUGIN_DIR}/azure-vnet");
         let program = self.vm().program(&path).unwrap();
-        let program = program
-            .env("CNI_COMMAND", verb)
-            .env("CNI_PATH", PLUGIN_DIR)
-            .env("AZURE_VNET_FORCE_CLS_BPF", forced);
-        let variables = names.iter().zip(env);
+        let variables = self.environment(verb, of).into_iter();
         variables.fold(program, |program, (name, value)| program.env(name, value))
     }
 
-    fn stdin(&self, extra: &Value) -> String {
+    /// The variables of a call; `of` is container ID, namespace, interface and arguments.
+    pub fn environment(&self, verb: &str, of: [&str; 4]) -> Vec<(&'static str, String)> {
+        let [id, netns, ifname, args] = of;
+        let forced = if self.tier == Tier::ClsBpf { "1" } else { "0" };
+        let variables = [
+            ("CNI_COMMAND", verb),
+            ("CNI_PATH", PLUGIN_DIR),
+            ("AZURE_VNET_FORCE_CLS_BPF", forced),
+            ("CNI_CONTAINERID", id),
+            ("CNI_NETNS", netns),
+            ("CNI_IFNAME", ifname),
+            ("CNI_ARGS", args),
+        ];
+        variables
+            .map(|(name, value)| (name, value.to_owned()))
+            .to_vec()
+    }
+
+    /// What a call reads: the configuration, with more keys.
+    pub fn stdin(&self, extra: &Value) -> String {
         let mut conf = self.conf();
         let extra = extra.as_object().unwrap().clone();
         conf.as_object_mut().unwrap().extend(extra);
@@ -227,7 +239,12 @@ impl<'a> Container<'a> {
 
     /// ADD that is killed if it has not ended by `limit`; says whether it was.
     pub fn add_or_kill(&self, limit: Duration) -> bool {
-        let program = self.program("ADD", "").stdin(self.node.stdin(&json!({})));
+        self.call_or_kill("ADD", limit)
+    }
+
+    /// A call that is killed if it has not ended by `limit`; says whether it was.
+    pub fn call_or_kill(&self, verb: &str, limit: Duration) -> bool {
+        let program = self.program(verb, "").stdin(self.node.stdin(&json!({})));
         match program.limit(limit).output() {
             Ok(_) => false,
             Err(Error::TimeLimit { .. }) => true,
@@ -265,6 +282,17 @@ impl<'a> Container<'a> {
     fn program(&self, verb: &str, args: &str) -> Program {
         self.node
             .program(verb, [&self.id, &self.netns, self.ifname, args])
+    }
+
+    /// The variables of a call about it.
+    pub fn environment(&self, verb: &str) -> Vec<(&'static str, String)> {
+        let of = [&self.id, &self.netns, self.ifname, ""];
+        self.node.environment(verb, of)
+    }
+
+    /// The VM it is on.
+    pub fn node(&self) -> &'a Node {
+        self.node
     }
 
     pub fn check(&self, result: &Value) -> Answer {
@@ -311,6 +339,23 @@ impl Answer {
     #[track_caller]
     pub fn ok(self) {
         assert!(self.success && self.stdout.is_empty(), "{self:?}");
+    }
+
+    /// Success, with nothing printed; otherwise all that was said.
+    pub fn silent(self) -> Result<(), String> {
+        if self.success && self.stdout.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{self:?}"))
+        }
+    }
+
+    /// Success, with a result; otherwise all that was said.
+    pub fn added(self) -> Result<Value, String> {
+        let result = serde_json::from_str(&self.stdout).ok();
+        result
+            .filter(|_| self.success)
+            .ok_or_else(|| format!("{self:?}"))
     }
 
     /// The result of an ADD.

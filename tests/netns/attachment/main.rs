@@ -10,6 +10,10 @@
 
 mod addresses;
 mod check;
+#[allow(
+    dead_code,
+    reason = "the stages `faults` and `never_twice` use the rest"
+)]
 mod fixture;
 mod gc;
 mod killed;

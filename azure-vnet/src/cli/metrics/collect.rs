@@ -52,7 +52,7 @@ fn bridge_metrics(metrics: &mut Metrics, bridge: &str, record: &Record) {
         .metric("azure_vnet_pods", Kind::Gauge, "Attached pods.")
         .sample(
             [("bridge", bridge)],
-            number(state::attachments(bridge).len()),
+            number(state::attachments(bridge).map_or(0, |pods| pods.len())),
         );
     if let Tier::Ebpf(_) = record.tier {
         let counted = counters(metrics, bridge);

@@ -66,7 +66,9 @@ impl Lines {
 
     /// Pods come and go.
     pub fn refresh(&mut self) {
-        let pods = state::attachments(&self.bridge).into_iter();
+        let pods = state::attachments(&self.bridge)
+            .unwrap_or_default()
+            .into_iter();
         self.pods = pods
             .map(|pod| (pod.address, bridges::label(&pod)))
             .collect();

@@ -1,0 +1,74 @@
+//! Faults at every step: a traced call lists its steps (every system call, of the plugin and of the programs that it runs, which
+//! changes something outside the process or opens what it reads); then one call for each of them fails it, and one is killed right
+//! there. A failed ADD leaves nothing, a killed call leaves nothing behind the next, and the pod that stands beside keeps working.
+//!
+//! `AZURE_VNET_FAULTS=all` runs every case; otherwise a fixed choice of them, which the tables name.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    missing_docs,
+    reason = "a test fails by panicking"
+)]
+
+mod aftermath;
+mod bench;
+mod call;
+mod cases;
+#[path = "../netns/attachment/fixture.rs"]
+#[allow(dead_code, reason = "the stage `attachment` uses the rest")]
+mod fixture;
+mod interceptor;
+mod step;
+mod table;
+#[path = "../netns/attachment/traces.rs"]
+#[allow(dead_code, reason = "the stage `attachment` uses the rest")]
+mod traces;
+
+use cases::{Scenario, run};
+use fixture::Tier;
+
+#[test]
+fn add_tcx() {
+    run(Scenario::Add, Tier::Tcx);
+}
+
+#[test]
+fn add_cls_bpf() {
+    run(Scenario::Add, Tier::ClsBpf);
+}
+
+#[test]
+fn add_netfilter() {
+    run(Scenario::Add, Tier::Netfilter);
+}
+
+#[test]
+fn del_tcx() {
+    run(Scenario::Del, Tier::Tcx);
+}
+
+#[test]
+fn del_cls_bpf() {
+    run(Scenario::Del, Tier::ClsBpf);
+}
+
+#[test]
+fn del_netfilter() {
+    run(Scenario::Del, Tier::Netfilter);
+}
+
+#[test]
+fn first_add_tcx() {
+    run(Scenario::FirstAdd, Tier::Tcx);
+}
+
+#[test]
+fn first_add_cls_bpf() {
+    run(Scenario::FirstAdd, Tier::ClsBpf);
+}
+
+#[test]
+fn first_add_netfilter() {
+    run(Scenario::FirstAdd, Tier::Netfilter);
+}
