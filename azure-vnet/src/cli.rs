@@ -1,7 +1,7 @@
 //! The operator's command line: `azure-vnet <command>` where no runtime has set `CNI_COMMAND`.
 //!
 //! A command gathers facts into a value, which is printed as text of at most 80 columns or as JSON.
-//! Nothing here changes the node but `gc` and `teardown`.
+//! Nothing here changes the node but `gc`, `install` and `uninstall`.
 
 mod bridges;
 mod doctor;
