@@ -1,7 +1,8 @@
 //! One GET over plain HTTP, with limits for time and size, and asked again when that may help.
 
 use std::{
-    io::Read,
+    io::{self, Read},
+    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
@@ -16,6 +17,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const MAX_RETRIES: u32 = 4;
 
 /// What is asked for.
+#[derive(Clone)]
 pub(super) struct Question {
     /// Who is asked, for messages.
     pub name: &'static str,
@@ -43,21 +45,31 @@ impl Question {
         self.ask_once(deadline.saturating_duration_since(Instant::now()), limit)
     }
 
-    /// `left` is counted in whole seconds, at least one; `limit` is for the message.
+    /// Waits for at most `left`, and a second at least; `limit` is for the message.
+    ///
+    /// The limit is kept by a thread of our own: minreq's limit starts one in a way that panics where the node can start no more.
+    /// One that still waits when its time is over ends with the process.
     fn ask_once(&self, left: Duration, limit: Duration) -> Result<String, Error> {
+        let failed = |cause: io::Error| self.failed(limit, cause.into());
+        let (sender, receiver) = mpsc::channel();
+        let question = self.clone();
+        thread::Builder::new()
+            .spawn(move || sender.send(question.get(limit)))
+            .map_err(failed)?;
+        receiver
+            .recv_timeout(left.max(Duration::from_secs(1)))
+            .unwrap_or_else(|_| Err(failed(io::ErrorKind::TimedOut.into())))
+    }
+
+    fn get(&self, limit: Duration) -> Result<String, Error> {
         let url = || self.url.clone();
-        let mut request = minreq::get(url())
-            .with_timeout(left.as_secs().max(1))
-            .with_follow_redirects(false);
+        let mut request = minreq::get(url()).with_follow_redirects(false);
         if let Some((name, value)) = self.header {
             request = request.with_header(name, value);
         }
-        let response = request.send_lazy().map_err(|cause| Error::Request {
-            name: self.name,
-            url: url(),
-            limit,
-            cause,
-        })?;
+        let response = request
+            .send_lazy()
+            .map_err(|cause| self.failed(limit, cause))?;
         if response.status_code != 200 {
             return Err(Error::Status {
                 name: self.name,
@@ -80,6 +92,15 @@ impl Question {
             });
         }
         Ok(text)
+    }
+
+    fn failed(&self, limit: Duration, cause: minreq::Error) -> Error {
+        Error::Request {
+            name: self.name,
+            url: self.url.clone(),
+            limit,
+            cause,
+        }
     }
 
     /// The error for an answer that is not of `form`.
