@@ -1,8 +1,8 @@
-//! Faults at every step: a traced call lists its steps (every system call, of the plugin and of the programs that it runs, which
-//! changes something outside the process or opens what it reads); then one call for each of them fails it, and one is killed right
-//! there. A failed ADD leaves nothing, a killed call leaves nothing behind the next, and the pod that stands beside keeps working.
+//! Faults at the steps of a call: a traced one lists them (every system call, of the plugin and of the programs that it runs, which
+//! changes something outside the process or opens what it reads); then calls fail there, and calls are killed there. A failed ADD
+//! leaves nothing, a killed call leaves nothing behind the next, and the pod that stands beside keeps working.
 //!
-//! `AZURE_VNET_FAULTS=all` runs every case; otherwise a fixed choice of them, which the tables name.
+//! `AZURE_VNET_FAULTS=all` has every step fail and every change killed; otherwise it is a fixed choice, which the tables name.
 
 #![allow(
     clippy::unwrap_used,

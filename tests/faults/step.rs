@@ -11,6 +11,8 @@ use crate::interceptor::Waiting;
 
 /// What the last step is called.
 pub const ANSWER: &str = "write the answer";
+/// How the writes of sysctls begin.
+pub const SYSCTL_WRITE: &str = "write /proc/sys/";
 
 /// A step of one of the programs that a call runs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
