@@ -52,23 +52,24 @@ pub fn note(ctx: &TcContext, key: Option<FlowKey>) {
     }
 }
 
-/// Whether the packet passed no other device since [`note`]. What that wrote into it is taken out, or
-/// the NIC would send all that pods send by one queue.
+/// The queue that the packet says it was received on. What [`note`] wrote is taken out, or the NIC would
+/// send all that pods send by one queue.
 #[inline(always)]
-pub fn came_straight(ctx: &TcContext) -> bool {
+pub fn take_queue(ctx: &TcContext) -> u32 {
     // SAFETY: the context is the kernel's `__sk_buff`, valid while the program runs.
-    let queue = unsafe { &mut (*ctx.skb.skb).queue_mapping };
-    let straight = *queue == RECEIVED_ON_QUEUE_0;
-    if straight {
-        *queue = 0;
+    let field = unsafe { &mut (*ctx.skb.skb).queue_mapping };
+    let queue = *field;
+    if queue == RECEIVED_ON_QUEUE_0 {
+        *field = 0;
     }
-    straight
+    queue
 }
 
-/// The flags of a flow whose first packet leaves with this key.
+/// The flags of a flow whose first packet leaves with this key, and said to be received on this queue:
+/// it passed no other device since [`note`], or that would have left its own.
 #[inline(always)]
-pub fn fitness(uplink: &Uplink, key: &FlowKey, came_straight: bool) -> u8 {
-    if !came_straight || uplink.fast_path == 0 || key.protocol == ICMP {
+pub fn fitness(uplink: &Uplink, key: &FlowKey, queue: u32) -> u8 {
+    if queue != RECEIVED_ON_QUEUE_0 || uplink.fast_path == 0 || key.protocol == ICMP {
         return 0;
     }
     match CANDIDATE.get(0) {
@@ -219,12 +220,12 @@ pub fn is_to_be_judged(ctx: &TcContext, flow: &Flow, transport: &Transport) -> b
 
 /// Judges a known flow anew.
 #[inline(never)]
-pub fn judge(uplink: &Uplink, key: &FlowKey, flow: &mut Flow, came_straight: bool) {
+pub fn judge(uplink: &Uplink, key: &FlowKey, flow: &mut Flow, queue: u32) {
     let Some(pod) = pods::by_address(key.source) else {
         return;
     };
     let flags = match key.protocol {
-        TCP => fitness(uplink, key, came_straight),
+        TCP => fitness(uplink, key, queue),
         // Only the first packet of other flows can tell.
         _ if flow.ifindex == pod.ifindex => flow.flags,
         _ => 0,

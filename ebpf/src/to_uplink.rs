@@ -28,6 +28,7 @@ pub fn run(ctx: &TcContext) -> i32 {
         Ok(uplink) => uplink,
         Err(reason) => return verdict::settle(ctx, Err(reason)),
     };
+    let queue = fast::take_queue(ctx);
     if let Some((address, mac)) = packet::ipv4_sources(ctx)
         && address == uplink.address
         && mac == uplink.mac
@@ -35,11 +36,11 @@ pub fn run(ctx: &TcContext) -> i32 {
         return verdict::settle(ctx, Ok(Reason::NotOurs));
     }
     let action = match Plain::read(ctx) {
-        Some(Plain { ip, transport, .. }) => with_ports(ctx, uplink, &ip, &transport),
+        Some(Plain { ip, transport, .. }) => with_ports(ctx, uplink, &ip, &transport, queue),
         None => uncommon(ctx, uplink),
     };
     match action {
-        FIRST_PACKET => begin(ctx, uplink),
+        FIRST_PACKET => begin(ctx, uplink, queue),
         action => action,
     }
 }
@@ -62,7 +63,7 @@ fn uncommon(ctx: &TcContext, uplink: &Uplink) -> i32 {
         match frame.ether_type {
             ETHERTYPE_IPV4 => match Ipv4::read(ctx) {
                 Ok(ip) => match Transport::read(ctx, &ip) {
-                    Ok(transport) => return with_ports(ctx, uplink, &ip, &transport),
+                    Ok(transport) => return with_ports(ctx, uplink, &ip, &transport, 0),
                     Err(reason) => without_flow(ctx, uplink, &frame, &ip, reason),
                 },
                 Err(reason) => Err(reason),
@@ -76,7 +77,13 @@ fn uncommon(ctx: &TcContext, uplink: &Uplink) -> i32 {
 }
 
 #[inline(always)]
-fn with_ports(ctx: &TcContext, uplink: &Uplink, ip: &Ipv4, transport: &Transport) -> i32 {
+fn with_ports(
+    ctx: &TcContext,
+    uplink: &Uplink,
+    ip: &Ipv4,
+    transport: &Transport,
+    queue: u32,
+) -> i32 {
     if let Err(reason) = rewrite::source_mac(ctx, uplink.mac) {
         return verdict::settle(ctx, Err(reason));
     }
@@ -84,7 +91,7 @@ fn with_ports(ctx: &TcContext, uplink: &Uplink, ip: &Ipv4, transport: &Transport
         return verdict::settle(ctx, Ok(Reason::NotOurs));
     }
     let key = transport.key(ip);
-    match known(ctx, uplink, ip, transport, &key) {
+    match known(ctx, uplink, ip, transport, &key, queue) {
         Some(outcome) => verdict::settle(ctx, outcome),
         None => FIRST_PACKET,
     }
@@ -98,14 +105,14 @@ fn known(
     ip: &Ipv4,
     transport: &Transport,
     key: &FlowKey,
+    queue: u32,
 ) -> Option<Outcome> {
     let flow = flow::find(key)?;
-    let came_straight = fast::came_straight(ctx);
     let now = flow::now();
     if flow.kind == FlowKind::MASQUERADE {
         flow::touch(key, flow, transport, uplink, now);
         if fast::is_to_be_judged(ctx, flow, transport) {
-            fast::judge(uplink, key, flow, came_straight);
+            fast::judge(uplink, key, flow, queue);
         }
         return Some(masquerade(
             ctx,
@@ -129,14 +136,14 @@ fn known(
 
 /// The first packet of a flow.
 #[inline(never)]
-fn begin(ctx: &TcContext, uplink: &Uplink) -> i32 {
+fn begin(ctx: &TcContext, uplink: &Uplink, queue: u32) -> i32 {
     let mut first = First::default();
     if read_first(ctx, &mut first) == 0 {
         return verdict::settle(ctx, Err(Reason::Malformed));
     }
     let First { ip, transport } = &first;
     let key = transport.key(ip);
-    let outcome = new_flow(ctx, uplink, ip, transport, &key, flow::now());
+    let outcome = new_flow(ctx, uplink, ip, transport, &key, queue);
     verdict::settle(ctx, outcome)
 }
 
@@ -169,9 +176,9 @@ fn new_flow(
     ip: &Ipv4,
     transport: &Transport,
     key: &FlowKey,
-    now: u32,
+    queue: u32,
 ) -> Outcome {
-    let came_straight = fast::came_straight(ctx);
+    let now = flow::now();
     let Some(pod) = pods::by_address(ip.source) else {
         return Ok(Reason::NotOurs);
     };
@@ -186,7 +193,7 @@ fn new_flow(
         }
         _ => {
             let tcp_state = flow::first_state(key, transport);
-            let flags = fast::fitness(uplink, key, came_straight);
+            let flags = fast::fitness(uplink, key, queue);
             let opened = snat::open(key, pod, uplink, tcp_state, flags, now);
             // Also where there was no room: the next packet may find some.
             sweep::step(now);

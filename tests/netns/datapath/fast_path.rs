@@ -211,10 +211,13 @@ fn what_netfilter_translates_takes_the_slow_path() {
                 SERVICE.port()
             ),
         );
-        let connection = Connection::open_to(&azure, &pod, Some(SERVICE));
-        assert_eq!(connection.from, vm.nic.primary);
-        transfer_and_close(connection);
-        assert_eq!(fast(vm), [0, 0]);
+        // Of the first the bridge has to ask for the neighbour, which is another way to the NIC.
+        for _ in 0..2 {
+            let connection = Connection::open_to(&azure, &pod, Some(SERVICE));
+            assert_eq!(connection.from, vm.nic.primary);
+            transfer_and_close(connection);
+            assert_eq!(fast(vm), [0, 0]);
+        }
 
         let direct = Connection::open(&azure, &pod);
         transfer_and_close(direct);
