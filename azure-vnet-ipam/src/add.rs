@@ -46,7 +46,8 @@ enum Served {
 
 /// The usual case: there is an address in what the node knows about its pool.
 fn from_snapshot(config: &mut Config, store: &Store, key: &Key) -> Result<Served, Error> {
-    // Before the lock, to hold it for less: an address that comes into use meanwhile is in the record.
+    // Before the lock, to hold it for less: an address that comes into use meanwhile is in the record, or, if that is lost,
+    // claimed by the time this pod's network plugin would claim it.
     config.wanted.observed = node::observed();
     let mut locked = store.lock()?;
     let outcomes = locked.state.outcomes;

@@ -1,17 +1,20 @@
 //! Carries out a [`Plan`]: the veth pair, what is in the pod, what the bridge has to know. Until
 //! [`Applied::commit`], everything is taken back when the guard is dropped.
 
+mod claim;
 mod removal;
 
 pub use removal::{Removal, remove};
 
+use claim::claim;
 use removal::remove_on_own_runtime;
 
 use crate::netlink::link::{self, LOOPBACK, Link, NewVeth};
 use crate::netlink::route::NewRoute;
-use crate::netlink::{Netlink, NetlinkError, address, gone_is_fine, neighbour, route};
+use crate::netlink::{MacAddress, Netlink, NetlinkError, address, gone_is_fine, neighbour, route};
 use crate::netns::{NetNs, NetNsError};
 use crate::plan::{Plan, Veth};
+use crate::state::{self, Attachment};
 use crate::sysctl::SysctlError;
 
 /// Metric of a route that another interface of the pod has already: the pod keeps the one it had
@@ -37,6 +40,21 @@ pub enum ApplyError {
         /// Name of the veth end on the node.
         name: String,
     },
+    /// The pod's MAC is that of another, which keeps it: usually it is made from the address.
+    #[error(
+        "the MAC {mac} is in use by container {} ({}, link {}): the configuration asks for one MAC twice, or IPAM gave \
+         one address twice because its record was lost meanwhile; then try again",
+        holder.container_id, holder.address, holder.host_veth
+    )]
+    MacInUse {
+        /// The MAC of both.
+        mac: MacAddress,
+        /// Who has it.
+        holder: Box<Attachment>,
+    },
+    /// What the plugin remembers of other pods.
+    #[error("cannot tell whether the MAC is another pod's")]
+    State(#[from] state::Error),
     /// The kernel refused a change.
     #[error("cannot configure the pod's network")]
     Netlink(#[from] NetlinkError),
@@ -64,6 +82,8 @@ pub struct Applied<'a> {
 struct Guard<'a> {
     plan: &'a Plan,
     armed: bool,
+    /// The neighbours are this pod's, and not those of another with its address.
+    claimed: bool,
 }
 
 /// Fails if the pod has an interface called `ifname`. Asked before IPAM, so that a repeated ADD
@@ -86,7 +106,9 @@ pub async fn apply<'a>(
     plan: &'a Plan,
 ) -> Result<Applied<'a>, ApplyError> {
     let guard = create_veth(host, pod, netns, plan).await?;
-    let applied = Applied::of(guard, host).await?;
+    let mut applied = Applied::of(guard, host).await?;
+    claim(host, &applied.host, &plan.veth).await?;
+    applied.guard.claimed = true;
     netns.run_in(|| {
         plan.sysctls
             .iter()
@@ -120,13 +142,25 @@ impl<'a> Applied<'a> {
     /// Takes the attachment back and says whether that went well.
     pub async fn undo(mut self, host: &Netlink) -> Vec<NetlinkError> {
         self.guard.armed = false;
-        remove(host, &Removal::from(self.guard.plan)).await
+        remove(host, &self.guard.removal()).await
     }
 }
 
 impl<'a> Guard<'a> {
     fn over(plan: &'a Plan) -> Self {
-        Self { plan, armed: true }
+        Self {
+            plan,
+            armed: true,
+            claimed: false,
+        }
+    }
+
+    fn removal(&self) -> Removal {
+        let mut removal = Removal::from(self.plan);
+        if !self.claimed {
+            removal.addresses.clear();
+        }
+        removal
     }
 }
 
@@ -136,7 +170,7 @@ impl Drop for Guard<'_> {
             return;
         }
         let name = &self.plan.veth.host_name;
-        let removal = Removal::from(self.plan);
+        let removal = self.removal();
         // A runtime cannot be waited for from inside itself; a new thread is in our namespace too.
         let removed = std::thread::scope(|scope| {
             let thread = std::thread::Builder::new();
@@ -195,20 +229,16 @@ async fn create_veth<'a>(
     }
 }
 
-/// Tells the bridge of the pod: hairpin, neighbours, forwarding entry.
+/// Tells the bridge of the pod: hairpin and neighbours.
 async fn introduce(host: &Netlink, applied: &Applied<'_>) -> Result<(), ApplyError> {
     let Veth {
         host_name,
-        pod_mac,
         bridge,
         bridge_name,
         ..
     } = &applied.guard.plan.veth;
     let port = applied.host.index;
-    let mut requests = vec![
-        link::set_hairpin(port, host_name, true),
-        neighbour::set_forwarding(port, host_name, *pod_mac),
-    ];
+    let mut requests = vec![link::set_hairpin(port, host_name, true)];
     for (ip, mac) in &applied.guard.plan.neighbours {
         requests.push(neighbour::set_permanent(*bridge, bridge_name, *ip, *mac));
     }

@@ -377,7 +377,8 @@ fn address_reassigned(case: &Case<'_>) -> Verdict {
     a.call_ipam("DEL").run().silent()?;
     let mut b = case.node.attach(case.version);
     if case.node.subject.is_ours() {
-        // And the entry by which the kernel shows that A lives: no address in use is given out.
+        // And A's link and the entry by which the kernel shows that it lives: no address in use is given to another pod.
+        ip(a.sandbox.namespace(), "link del eth0");
         let entry = format!("neighbour delete {address} dev azure0");
         ip(case.node.vm().namespace(), &entry);
         b.conf["ipam"]["ipAddress"] = address.to_string().into();

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
@@ -29,8 +29,18 @@ pub fn delete(link: u32, name: &str, ip: IpAddr) -> Request {
     Request::new("delete the neighbour", subject, message)
 }
 
-/// Says for good that frames to `mac` leave the bridge by this port. The entry goes with the port.
+/// Says for good that frames to `mac` leave the bridge by this port; an entry that is there is replaced. The
+/// entry goes with the port.
 pub fn set_forwarding(port: u32, name: &str, mac: MacAddress) -> Request {
+    forwarding(port, name, mac).flags(NLM_F_CREATE | NLM_F_REPLACE)
+}
+
+/// Likewise, and fails where there is an entry.
+pub fn add_forwarding(port: u32, name: &str, mac: MacAddress) -> Request {
+    forwarding(port, name, mac).flags(NLM_F_CREATE | NLM_F_EXCL)
+}
+
+fn forwarding(port: u32, name: &str, mac: MacAddress) -> Request {
     let mut message = NeighbourMessage::default();
     message.header.family = AddressFamily::Bridge;
     message.header.ifindex = port;
@@ -43,7 +53,7 @@ pub fn set_forwarding(port: u32, name: &str, mac: MacAddress) -> Request {
         .push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
     let subject = format!("{mac} at {name}");
     let message = RouteNetlinkMessage::NewNeighbour(message);
-    Request::new("add the forwarding entry", subject, message).flags(NLM_F_CREATE | NLM_F_REPLACE)
+    Request::new("add the forwarding entry", subject, message)
 }
 
 fn entry(link: u32, ip: IpAddr) -> NeighbourMessage {

@@ -115,6 +115,8 @@ pub const DAMAGED: &str = "both records are damaged";
 pub fn reason(answer: &str) -> Option<&'static str> {
     if answer.contains("both damaged") {
         Some(DAMAGED)
+    } else if answer.contains("its record was lost meanwhile") {
+        Some("another pod has the address")
     } else if answer.contains("pod addresses are in use") {
         Some("no address is free")
     } else {

@@ -1,9 +1,13 @@
 //! Where pods' addresses come from, and that no live pod's is given to another, whatever is left of the record.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
+use azure_vnet_testbed::address_plan::INTERNET;
+use azure_vnet_testbed::exchange::ask;
+use azure_vnet_testbed::host::REPORT_PORT;
 use azure_vnet_testbed::{Azure, PLUGIN_DIR, Vm};
 use serde_json::{Value, json};
+use socket2::Type;
 
 use crate::fixture::{Node, TIERS, Tier};
 
@@ -88,5 +92,29 @@ fn no_pod_gets_the_address_of_a_live_one() {
         all.sort_unstable();
         let pool: Vec<Ipv4Addr> = node.vm().nic.pool.clone();
         assert_eq!(all[..], pool[..], "{tier:?}: each once, {first} again");
+    }
+}
+
+/// An ADD that stands between IPAM and the kernel while the record is lost: IPAM gives its address again. Whoever comes second
+/// to the kernel is refused, and takes nothing from the other.
+#[test]
+fn an_address_that_ipam_gives_twice_stays_with_the_first() {
+    for tier in TIERS {
+        let node = Node::with_pool(tier, 1);
+        let (old, new) = (node.container(), node.container());
+        let result = old.add();
+        old.give_address_back();
+        let neighbour = format!("{} dev azure0", address(&result));
+        node.sh(&format!("ip neighbour delete {neighbour}"));
+        let before = node.traces();
+        let (_, message) = new.call("ADD", &json!({})).error();
+        let expected = format!("in use by container {} ({},", old.id, address(&result));
+        assert!(message.contains(&expected), "{message}");
+        assert_eq!(node.traces(), before, "{tier:?}");
+        new.del().ok();
+        let to = SocketAddrV4::new(INTERNET[0], REPORT_PORT);
+        let seen = ask(Type::STREAM, old.namespace(), None, to).unwrap();
+        assert_eq!(seen, node.vm().nic.primary, "{tier:?}");
+        old.del().ok();
     }
 }
