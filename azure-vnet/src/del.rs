@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::lease;
 use crate::names;
 use crate::netlink::{Netlink, gone_is_fine, neighbour};
+use crate::node;
 use crate::plan;
 use crate::state;
 
@@ -23,7 +24,10 @@ pub async fn del(request: &Del) -> Result<(), Error> {
     let host_veth = names::host_veth(request.conf.name(), &request.container_id, &request.ifname);
     let mut failures = Failures::default();
     match Netlink::current() {
-        Ok(host) => failures.append(detach(&host, &host_veth).await),
+        Ok(host) => {
+            node::recover(&host).await;
+            failures.append(detach(&host, &host_veth).await);
+        }
         Err(error) => failures.note(error),
     }
     datapath::refresh_beside();

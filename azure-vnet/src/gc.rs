@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::lease;
 use crate::names;
 use crate::netlink::Netlink;
+use crate::node;
 use crate::state;
 
 /// Removes every attachment of this network but the valid ones. Nothing stops it half-way.
@@ -24,6 +25,7 @@ pub async fn gc(request: &Gc) -> Result<(), Error> {
     let mut failures = Failures::default();
     match Netlink::current() {
         Ok(host) => {
+            node::recover(&host).await;
             failures.append(collect(&host, request).await);
             del::forget(&host, datapath::sweep(), &mut failures).await;
             state::sweep();

@@ -11,6 +11,7 @@ pub mod link;
 mod mac;
 pub mod neighbour;
 pub mod route;
+pub mod rule;
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};

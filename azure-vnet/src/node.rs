@@ -3,11 +3,13 @@
 //!
 //! [`ensure`] is the whole story. Once it is done, a call costs three netlink requests and no lock.
 
+pub mod departure;
 mod error;
 mod journal;
 mod master;
 pub mod migrate;
 mod relocate;
+mod settings;
 
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -18,11 +20,11 @@ use rtnetlink::packet_route::AddressFamily;
 use crate::lock::Lock;
 use crate::netlink::link::Link;
 use crate::netlink::{MacAddress, Netlink, address};
-use crate::sysctl::Sysctl;
 
 pub use error::NodeError;
 
-use journal::Journal;
+use departure::Departure;
+use journal::{Journal, State};
 
 /// Held while the node's network is changed; never while waiting for anything but the kernel.
 const LOCK: &str = "/run/azure-vnet/node.lock";
@@ -66,15 +68,77 @@ pub async fn ensure(netlink: &Netlink, wanted: &NodeWanted) -> Result<Node, Node
         Some(node) => node,
         None => settle(netlink, wanted).await?,
     };
-    // A connection from outside to a hostPort is routed by this node to the pod after DNAT.
-    let forward = Sysctl {
-        path: "net/ipv4/ip_forward".to_owned(),
-        value: "1".to_owned(),
-    };
-    if forward.set()? {
-        tracing::info!("switched IPv4 forwarding on: hostPorts need it");
-    }
+    settings::forward()?;
     Ok(node)
+}
+
+/// Completes what an earlier call began and did not end, in the direction that it had: the node must
+/// not stay between two states because nobody adds a pod. Costs a look into a directory. What fails is
+/// in the log, because whoever calls has something else to do.
+pub async fn recover(netlink: &Netlink) {
+    if journal::all().iter().all(Journal::is_done) {
+        return;
+    }
+    if let Err(error) = complete(netlink).await {
+        tracing::error!("the node's network is still as a killed call left it: {error}");
+    }
+}
+
+async fn complete(netlink: &Netlink) -> Result<(), NodeError> {
+    let _lock = Lock::acquire(Path::new(LOCK))?;
+    for journal in journal::all() {
+        match journal.state {
+            State::Done => {}
+            State::Moving => migrate::resume(netlink, journal).await?,
+            State::Leaving => Departure::of(netlink, journal).await?.run().await?,
+        }
+    }
+    Ok(())
+}
+
+/// Gives the node's network back to the NIC of `bridge`: the opposite of [`ensure`]. Says whether
+/// there was something to give back. A bridge that somebody else put the NIC into stays.
+pub async fn leave(netlink: &Netlink, bridge: &str, force: bool) -> Result<bool, NodeError> {
+    let _lock = Lock::acquire(Path::new(LOCK))?;
+    let Some(mut departure) = Departure::plan(netlink, bridge).await? else {
+        return Ok(false);
+    };
+    if !force {
+        departure.refuse_other_ports().await?;
+    }
+    departure.run().await?;
+    Ok(true)
+}
+
+/// Fails if `bridge` connects anything but its NIC and pods, so that [`leave`] would cut that off.
+pub async fn refuse_other_ports(netlink: &Netlink, bridge: &str) -> Result<(), NodeError> {
+    match Departure::plan(netlink, bridge).await? {
+        Some(departure) => departure.refuse_other_ports().await,
+        None => Ok(()),
+    }
+}
+
+/// The NIC of `bridge`, as far as [`leave`] knows it.
+pub async fn nic_of(netlink: &Netlink, bridge: &str) -> Result<Option<Link>, NodeError> {
+    let departure = Departure::plan(netlink, bridge).await?;
+    Ok(departure.map(Departure::into_nic))
+}
+
+/// The bridges of this node that [`leave`] has something to do for: those of a journal, and those
+/// that bear our mark although their journal is lost.
+pub async fn bridges(netlink: &Netlink) -> Result<Vec<String>, NodeError> {
+    let links = netlink.links().await?;
+    let marked = links
+        .into_iter()
+        .filter(|link| link.is_bridge() && link.is_marked());
+    let mut names: Vec<String> = journal::all()
+        .into_iter()
+        .map(|journal| journal.bridge)
+        .chain(marked.map(|link| link.name))
+        .collect();
+    names.sort();
+    names.dedup();
+    Ok(names)
 }
 
 /// The node's network as earlier calls left it, looked at and not changed; `None` where anything
@@ -125,7 +189,7 @@ async fn settled(
         let (bridge, master, addresses) = tokio::try_join!(
             netlink.link(&journal.bridge),
             netlink.link(&journal.master),
-            netlink.addresses(AddressFamily::Inet),
+            netlink.addresses(AddressFamily::Unspec),
         )?;
         let (Some(bridge), Some(master)) = (bridge, master) else {
             continue;
@@ -134,8 +198,11 @@ async fn settled(
             let here = addresses.iter().filter(|a| a.header.index == link.index);
             here.filter_map(address::ipv4_net).collect::<Vec<_>>()
         };
+        let left_on_nic = addresses
+            .iter()
+            .any(|a| a.header.index == master.index && address::is_movable(a));
         let joined = bridge.is_bridge() && bridge.is_up() && master.master == Some(bridge.index);
-        if joined && master.is_up() && on(&master).is_empty() {
+        if joined && master.is_up() && !left_on_nic {
             let addresses = on(&bridge);
             if let Some(node) = describe(bridge, master, addresses, wanted.subnet, journal) {
                 return Ok(Some(node));

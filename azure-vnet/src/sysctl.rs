@@ -53,6 +53,21 @@ pub fn read(path: &str) -> Result<Option<String>, SysctlError> {
     }
 }
 
+/// What there is below `path`, sorted; nothing when this kernel has no such place.
+pub fn keys(path: &str) -> Result<Vec<String>, SysctlError> {
+    let entries = match std::fs::read_dir(file(path)) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(failed("list", path, source)),
+    };
+    let names = entries
+        .flatten()
+        .map(|entry| entry.file_name().into_string());
+    let mut names: Vec<String> = names.filter_map(Result::ok).collect();
+    names.sort();
+    Ok(names)
+}
+
 fn file(path: &str) -> PathBuf {
     PathBuf::from("/proc/sys").join(path)
 }

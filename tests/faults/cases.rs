@@ -46,7 +46,7 @@ impl Scenario {
         match self {
             Self::Add => &["DEL", "ADD", "GC"],
             Self::Del => &["DEL", "GC"],
-            Self::FirstAdd => &["ADD"],
+            Self::FirstAdd => &["ADD", "DEL", "GC"],
         }
     }
 }

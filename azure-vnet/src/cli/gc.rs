@@ -15,7 +15,7 @@ use super::{Failure, Outcome, bridges};
 use crate::netlink::Netlink;
 use crate::netns::NetNs;
 use crate::state::{self, Attachment};
-use crate::{config, datapath, del, lease};
+use crate::{config, datapath, del, lease, node};
 
 /// Where runtimes look for network configurations.
 const CONFIGURATIONS: &str = "/etc/cni/net.d";
@@ -61,6 +61,9 @@ struct Gone {
 /// Collects; a problem if something could not be done.
 pub async fn run(options: &Options, output: Output) -> Result<Outcome, Failure> {
     let netlink = Netlink::current().map_err(|error| Failure::of(&error))?;
+    if !options.dry_run {
+        node::recover(&netlink).await;
+    }
     let mut collected = Collected {
         dry_run: options.dry_run,
         attachments: Vec::new(),

@@ -67,10 +67,25 @@ pub fn add(link: u32, name: &str, address: IpNet) -> Request {
     Request::new("add the address", subject, message).flags(NLM_F_CREATE | NLM_F_EXCL)
 }
 
-/// Puts a copy of an address on `to`; one that is there already takes over the lifetimes.
-pub fn copy(address: &AddressMessage, from: &Link, to: &Link) -> Request {
-    let subject = format!("{} on {}", text(address), to.name);
-    let message = RouteNetlinkMessage::NewAddress(moved(address, from, to));
+/// Puts a copy of an address of the link called `from` on `to`; one that is there already takes over the lifetimes.
+pub fn copy(address: &AddressMessage, from: &str, to: &Link) -> impl Iterator<Item = Request> {
+    let copy = moved(address, from, to);
+    let wanted = flags(&copy);
+    // The node answers for an IPv6 address already, and detection would take it away for a second:
+    // the copy comes without, and in a second step gets the flags of the original.
+    let first = match copy.header.family {
+        AddressFamily::Inet6 if !wanted.contains(AddressFlags::Nodad) => Some(put(
+            with_flags(copy.clone(), wanted | AddressFlags::Nodad),
+            to,
+        )),
+        _ => None,
+    };
+    first.into_iter().chain([put(copy, to)])
+}
+
+fn put(address: AddressMessage, to: &Link) -> Request {
+    let subject = format!("{} on {}", text(&address), to.name);
+    let message = RouteNetlinkMessage::NewAddress(address);
     Request::new("add the address", subject, message).flags(NLM_F_CREATE | NLM_F_REPLACE)
 }
 
@@ -140,32 +155,50 @@ pub fn is_movable(address: &AddressMessage) -> bool {
 }
 
 /// The message that makes a copy of `address` on `to`.
-fn moved(address: &AddressMessage, from: &Link, to: &Link) -> AddressMessage {
+fn moved(address: &AddressMessage, from: &str, to: &Link) -> AddressMessage {
     // What the rest of the bits say, the kernel works out itself (secondary, permanent,
     // deprecated) or no longer holds (tentative).
-    let mut keep = flags(address)
+    let keep = flags(address)
         & (AddressFlags::Nodad
             | AddressFlags::Homeaddress
             | AddressFlags::Managetempaddr
             | AddressFlags::Noprefixroute
             | AddressFlags::Mcautojoin);
-    if address.header.family == AddressFamily::Inet6 {
-        // The node answers for this address already; detection would take it away for a second.
-        keep |= AddressFlags::Nodad;
-    }
-    let mut message = address.clone();
+    let mut message = with_flags(address.clone(), keep);
     message.header.index = to.index;
-    message.header.flags = AddressHeaderFlags::from_bits_truncate(low_byte(keep));
-    message
-        .attributes
-        .retain(|attribute| !matches!(attribute, AddressAttribute::Flags(_)));
-    message.attributes.push(AddressAttribute::Flags(keep));
     for attribute in &mut message.attributes {
         if let AddressAttribute::Label(label) = attribute {
-            *label = relabelled(label, &from.name, &to.name);
+            *label = relabelled(label, from, &to.name);
         }
     }
     message
+}
+
+fn with_flags(mut address: AddressMessage, flags: AddressFlags) -> AddressMessage {
+    address.header.flags = AddressHeaderFlags::from_bits_truncate(low_byte(flags));
+    address
+        .attributes
+        .retain(|attribute| !matches!(attribute, AddressAttribute::Flags(_)));
+    address.attributes.push(AddressAttribute::Flags(flags));
+    address
+}
+
+/// The address with the label of `other`: one that did not fit the name of a link it was moved to
+/// is known only from before.
+pub fn labelled_as(mut address: AddressMessage, other: &AddressMessage) -> AddressMessage {
+    let is_label = |attribute: &AddressAttribute| matches!(attribute, AddressAttribute::Label(_));
+    address.attributes.retain(|attribute| !is_label(attribute));
+    let label = other
+        .attributes
+        .iter()
+        .find(|attribute| is_label(attribute));
+    address.attributes.extend(label.cloned());
+    address
+}
+
+/// True when both are the same address with the same prefix, on whatever link.
+pub fn same(a: &AddressMessage, b: &AddressMessage) -> bool {
+    ip(a) == ip(b) && a.header.prefix_len == b.header.prefix_len
 }
 
 /// `eth0:1` on eth0 is `azure0:1` on azure0; a label that does not fit becomes the name.

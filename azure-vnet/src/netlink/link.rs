@@ -8,14 +8,17 @@ use rtnetlink::packet_route::link::{
 };
 
 pub use change::{
-    NewBridge, NewVeth, create_bridge, create_veth, delete, set_hairpin, set_mac, set_master,
-    set_mtu, set_up,
+    NewBridge, NewVeth, create_bridge, create_veth, delete, mark, set_down, set_hairpin, set_mac,
+    set_master, set_mtu, set_up,
 };
 
 use super::{Label, MacAddress, Netlink, NetlinkError};
 
 /// The index of the loopback link, the same in every namespace (`LOOPBACK_IFINDEX`).
 pub const LOOPBACK: u32 = 1;
+
+/// What a bridge of ours has written on it: it outlives the state in `/run`.
+const MARK: &str = "azure-vnet";
 
 /// What the plugin needs to know of a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +42,8 @@ pub struct Link {
     pub peer_netns: Option<i32>,
     /// `IFF_*` flags.
     pub flags: LinkFlags,
+    /// What somebody wrote on it (`ip link set … alias`).
+    pub alias: Option<String>,
 }
 
 /// Driver kind of a link (`IFLA_INFO_KIND`).
@@ -71,6 +76,11 @@ impl Link {
         self.kind == LinkKind::Bridge
     }
 
+    /// Made by this plugin, whatever became of the state since.
+    pub fn is_marked(&self) -> bool {
+        self.alias.as_deref() == Some(MARK)
+    }
+
     fn from_message(message: LinkMessage) -> Self {
         let mut link = Self {
             index: message.header.index,
@@ -82,12 +92,14 @@ impl Link {
             peer: None,
             peer_netns: None,
             flags: message.header.flags,
+            alias: None,
         };
         for attribute in message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name = name,
                 LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok().map(MacAddress),
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::IfAlias(text) => link.alias = Some(text),
                 LinkAttribute::Controller(index) => link.master = Some(index),
                 LinkAttribute::Link(index) => link.peer = Some(index),
                 LinkAttribute::LinkNetNsId(id) => link.peer_netns = Some(id),

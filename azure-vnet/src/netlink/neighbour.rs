@@ -8,7 +8,42 @@ use rtnetlink::packet_route::neighbour::{
 };
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::{MacAddress, Request};
+use super::link::Link;
+use super::{Label, MacAddress, Netlink, NetlinkError, Request};
+
+impl Netlink {
+    /// The IPv4 and IPv6 neighbours of all links whose MAC is known.
+    pub async fn neighbours(&self) -> Result<Vec<NeighbourMessage>, NetlinkError> {
+        let label = Label {
+            operation: "list",
+            subject: "the neighbours".to_owned(),
+        };
+        let wanted = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
+        let entries = self.dump(wanted, label).await?;
+        Ok(entries
+            .into_iter()
+            .filter_map(|entry| match entry {
+                RouteNetlinkMessage::NewNeighbour(entry) if is_known(&entry) => Some(entry),
+                _ => None,
+            })
+            .collect())
+    }
+}
+
+/// Lets `to` know a neighbour as well as the link it was read from does.
+pub fn copy(neighbour: &NeighbourMessage, to: &Link) -> Request {
+    let mut message = neighbour.clone();
+    message.header.ifindex = to.index;
+    message.attributes.retain(|attribute| {
+        matches!(
+            attribute,
+            NeighbourAttribute::Destination(_) | NeighbourAttribute::LinkLayerAddress(_)
+        )
+    });
+    let subject = format!("on {}", to.name);
+    let message = RouteNetlinkMessage::NewNeighbour(message);
+    Request::new("add a neighbour", subject, message).flags(NLM_F_CREATE | NLM_F_REPLACE)
+}
 
 /// Says for good that `ip` on the link has this MAC; an entry that is there is replaced.
 pub fn set_permanent(link: u32, name: &str, ip: IpAddr, mac: MacAddress) -> Request {
@@ -54,6 +89,21 @@ fn forwarding(port: u32, name: &str, mac: MacAddress) -> Request {
     let subject = format!("{mac} at {name}");
     let message = RouteNetlinkMessage::NewNeighbour(message);
     Request::new("add the forwarding entry", subject, message)
+}
+
+/// Not among them: group addresses, whose MAC follows from the address (`NUD_NOARP`).
+fn is_known(neighbour: &NeighbourMessage) -> bool {
+    matches!(
+        neighbour.header.family,
+        AddressFamily::Inet | AddressFamily::Inet6
+    ) && matches!(
+        neighbour.header.state,
+        NeighbourState::Permanent
+            | NeighbourState::Reachable
+            | NeighbourState::Stale
+            | NeighbourState::Delay
+            | NeighbourState::Probe
+    )
 }
 
 fn entry(link: u32, ip: IpAddr) -> NeighbourMessage {

@@ -71,11 +71,32 @@ pub enum NodeError {
         /// The pods' subnet.
         subnet: Ipv4Net,
     },
+    /// The bridge connects more than the NIC and pods: taking it away would cut that off.
+    #[error(
+        "the bridge {bridge} has the port {port}, which is neither its NIC nor a pod's; \
+         take that out first (ip link set {port} nomaster), or use --force"
+    )]
+    InUse {
+        /// Name of the bridge.
+        bridge: String,
+        /// The port that is in the way.
+        port: String,
+    },
+    /// There is nothing to give the node's addresses back to.
+    #[error(
+        "the NIC {name} of the bridge {bridge} is gone: the node's addresses have nowhere to go back to"
+    )]
+    NoNic {
+        /// Name of the NIC.
+        name: String,
+        /// Name of the bridge.
+        bridge: String,
+    },
     /// Other calls kept the node's network locked.
     #[error("cannot change the node's network")]
     Lock(#[from] lock::Error),
     /// The journal cannot be written; nothing was changed.
-    #[error("cannot {operation} the journal {path}")]
+    #[error("cannot {operation} {path}")]
     Journal {
         /// What was tried.
         operation: &'static str,

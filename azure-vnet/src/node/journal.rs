@@ -1,7 +1,8 @@
-//! The journal of the move of a NIC's addresses and routes to its bridge: written before the first
-//! change, so that whoever comes next knows what was meant, and what the node had.
+//! The journal of the move of a NIC's addresses and routes to its bridge, and back: written before
+//! the first change, so that whoever comes next knows what was meant, and what the node had.
 //!
-//! It lives in `/run`: a reboot puts the node's network back, and the journal must go with it.
+//! It lives in `/run`: a reboot puts the node's network back, and the journal must go with it. Where
+//! `/run` survives one, the journal of another boot counts as none.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -14,15 +15,21 @@ use rtnetlink::packet_route::route::RouteMessage;
 use serde::{Deserialize, Serialize};
 
 use super::NodeError;
+use crate::netlink::address;
+use crate::netlink::link::Link;
 
 const DIRECTORY: &str = "/run/azure-vnet";
 const PREFIX: &str = "node-";
 const SUFFIX: &str = ".json";
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// What happened to the network of one NIC.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Journal {
     version: Version,
+    /// The boot that this is true of (`/proc/sys/kernel/random/boot_id`).
+    #[serde(default)]
+    boot: String,
     /// How far the move got.
     pub state: State,
     /// Name of the bridge.
@@ -39,6 +46,44 @@ pub struct Journal {
     addresses: Vec<String>,
     /// The node's routes through the NIC or the bridge, likewise.
     routes: Vec<String>,
+    /// The NIC before the first change.
+    #[serde(default)]
+    pub before: Option<Before>,
+}
+
+/// What the NIC was before the first change, as far as the kernel does not say it any more.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Before {
+    /// There was a bridge of that name already.
+    pub bridge: bool,
+    /// The NIC was a port of it: somebody else put it there.
+    pub port: bool,
+    /// It was up.
+    pub up: bool,
+    /// Its addresses, as rtnetlink messages in hexadecimal.
+    addresses: Vec<String>,
+}
+
+impl Before {
+    /// What `nic` with its `addresses` is, where `bridge` is what has the name of the bridge.
+    pub fn new(nic: &Link, bridge: Option<&Link>, addresses: &[AddressMessage]) -> Self {
+        Self {
+            bridge: bridge.is_some(),
+            port: bridge.is_some_and(|bridge| nic.master == Some(bridge.index)),
+            up: nic.is_up(),
+            addresses: addresses.iter().map(encode).collect(),
+        }
+    }
+
+    /// The address with the label that it had then.
+    pub fn labelled(&self, address: AddressMessage) -> AddressMessage {
+        let then = self.addresses.iter().filter_map(|text| decode(text));
+        let mut then = then.filter(|then: &AddressMessage| address::same(then, &address));
+        match then.next() {
+            Some(then) => address::labelled_as(address, &then),
+            None => address,
+        }
+    }
 }
 
 /// How far a move got.
@@ -49,6 +94,8 @@ pub enum State {
     Moving,
     /// Complete.
     Done,
+    /// Taken back; whatever is on the bridge still has to move to the NIC.
+    Leaving,
 }
 
 /// The version of the format. A journal of another version is not read: the kernel's own state is
@@ -79,6 +126,7 @@ impl Journal {
     pub fn new(bridge: &str, master: &str, master_index: u32) -> Self {
         Self {
             version: Version,
+            boot: boot(),
             state: State::Moving,
             bridge: bridge.to_owned(),
             bridge_index: 0,
@@ -87,6 +135,7 @@ impl Journal {
             gateway: None,
             addresses: Vec::new(),
             routes: Vec::new(),
+            before: None,
         }
     }
 
@@ -155,12 +204,23 @@ fn is_journal(path: &Path) -> bool {
 fn read(path: &Path) -> Option<Journal> {
     let journal = fs::read(path).map(|bytes| serde_json::from_slice(&bytes));
     let problem = match journal {
-        Ok(Ok(journal)) => return Some(journal),
+        Ok(Ok(journal)) if is_of_this_boot(&journal) => return Some(journal),
+        Ok(Ok(_)) => "it is of another boot".to_owned(),
         Ok(Err(error)) => error.to_string(),
         Err(error) => error.to_string(),
     };
     tracing::warn!("the journal {} is ignored: {problem}", path.display());
     None
+}
+
+fn is_of_this_boot(journal: &Journal) -> bool {
+    journal.boot == boot()
+}
+
+/// Names the boot; nothing where the kernel does not say it, which is then true of all journals.
+fn boot() -> String {
+    let id = fs::read_to_string(BOOT_ID).unwrap_or_default();
+    id.trim().to_owned()
 }
 
 fn replace(path: &Path, journal: &Journal) -> io::Result<()> {
@@ -181,7 +241,8 @@ fn path_of(bridge: &str) -> PathBuf {
     Path::new(DIRECTORY).join(format!("{PREFIX}{bridge}{SUFFIX}"))
 }
 
-fn failed(operation: &'static str, path: &Path, source: io::Error) -> NodeError {
+/// The error of a file that the node's network needs.
+pub(super) fn failed(operation: &'static str, path: &Path, source: io::Error) -> NodeError {
     NodeError::Journal {
         operation,
         path: path.display().to_string(),

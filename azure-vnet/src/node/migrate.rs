@@ -5,37 +5,26 @@
 use std::net::Ipv4Addr;
 
 use super::NodeError;
-use super::journal::{Journal, State};
+use super::departure::Departure;
+use super::journal::{Before, Journal, State};
 use super::master::{self, Place};
-use super::relocate;
 use super::{NodeWanted, journal};
+use super::{relocate, settings};
 use crate::netlink::link::{self, Link, NewBridge};
-use crate::netlink::{MacAddress, Netlink, address, gone_is_fine, route};
-use crate::sysctl::{self, Sysctl};
+use crate::netlink::{MacAddress, Netlink, address, route};
 
-/// What the owner of the node has set for the NIC holds for the link that takes its place.
-const INHERITED: &[(&str, &str)] = &[
-    ("ipv4", "rp_filter"),
-    ("ipv4", "accept_local"),
-    ("ipv4", "arp_announce"),
-    ("ipv4", "arp_ignore"),
-    ("ipv6", "disable_ipv6"),
-    ("ipv6", "accept_ra"),
-    ("ipv6", "autoconf"),
-    ("ipv6", "use_tempaddr"),
-];
-
-/// One step of a move.
+/// One step of a move. The order is the one that loses the fewest packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// The bridge exists with the NIC's MAC and MTU, and is up.
     Bridge,
-    /// The NIC is a port of the bridge. It is not taken down: that would flush its routes.
-    Enslave,
-    /// The bridge has all addresses of the NIC, and the NIC still has them too.
+    /// The bridge has all addresses of the NIC and knows its neighbours; so does the NIC still.
     Addresses,
-    /// All routes lead over the bridge.
-    Routes,
+    /// The NIC is a port of the bridge, and at once all routes lead over it. The NIC is not taken down:
+    /// that would flush its routes.
+    Switch,
+    /// What else names the NIC names the bridge, or is set as it must be for a port.
+    Rules,
     /// The NIC has no address any more.
     Withdraw,
 }
@@ -44,9 +33,9 @@ impl Step {
     /// The steps in their order.
     pub const ALL: [Self; 5] = [
         Self::Bridge,
-        Self::Enslave,
         Self::Addresses,
-        Self::Routes,
+        Self::Switch,
+        Self::Rules,
         Self::Withdraw,
     ];
 }
@@ -97,6 +86,22 @@ pub(super) async fn run(
     }
 }
 
+/// Completes a move that was cut short. Without its NIC there is nothing to complete: the next ADD
+/// looks for another.
+pub(super) async fn resume(netlink: &Netlink, journal: Journal) -> Result<(), NodeError> {
+    let nic = netlink.link(&journal.master).await?;
+    let bridge = netlink.link(&journal.bridge).await?;
+    let Some(nic) = nic else {
+        return Ok(());
+    };
+    let place = Place {
+        nic,
+        bridge_name: journal.bridge.clone(),
+        bridge,
+    };
+    run(netlink, place, vec![journal]).await.map(drop)
+}
+
 impl<'a> Migration<'a> {
     /// Chooses the NIC and its bridge as [`super::ensure`] does, and changes nothing yet. The
     /// caller holds the node's lock, or is alone.
@@ -116,12 +121,13 @@ impl<'a> Migration<'a> {
         let mac = nic.mac.ok_or_else(|| NodeError::NotEthernet {
             name: nic.name.clone(),
         })?;
-        let lost = journals
-            .into_iter()
-            .find(|old| old.master == nic.name && !old.addresses().is_empty());
+        let mut journal = Journal::new(&bridge_name, &nic.name, nic.index);
+        let mut earlier = journals.into_iter().filter(|old| old.master == nic.name);
+        journal.before = earlier.clone().find_map(|old| old.before);
+        let lost = earlier.find(|old| !old.addresses().is_empty());
         Ok(Self {
             netlink,
-            journal: Journal::new(&bridge_name, &nic.name, nic.index),
+            journal,
             nic,
             mac,
             bridge,
@@ -133,6 +139,11 @@ impl<'a> Migration<'a> {
     /// Writes down what the node has, before the first change.
     pub async fn begin(&mut self) -> Result<(), NodeError> {
         let addresses = self.record().await?;
+        if self.journal.before.is_none() {
+            let addresses = relocate::addresses_of(self.netlink, &self.nic).await?;
+            let before = Before::new(&self.nic, self.bridge.as_ref(), &addresses);
+            self.journal.before = Some(before);
+        }
         if addresses > 0 {
             self.lost = None;
         } else if let Some(lost) = &self.lost {
@@ -147,17 +158,21 @@ impl<'a> Migration<'a> {
         tracing::debug!("node network: {step:?}");
         match step {
             Step::Bridge => self.make_bridge().await,
-            Step::Enslave => self.enslave().await,
             Step::Addresses => {
                 let bridge = self.bridge().await?;
                 self.restore_addresses(&bridge).await?;
-                relocate::copy_addresses(self.netlink, &self.nic, &bridge).await?;
+                let addresses = relocate::addresses_of(self.netlink, &self.nic).await?;
+                relocate::put_addresses(self.netlink, &addresses, &self.nic.name, &bridge).await?;
+                relocate::copy_neighbours(self.netlink, &self.nic, &bridge).await?;
                 Ok(())
             }
-            Step::Routes => {
+            Step::Switch => self.switch().await,
+            Step::Rules => {
                 let bridge = self.bridge().await?;
-                self.restore_routes(&bridge).await?;
-                relocate::move_routes(self.netlink, &self.nic, &bridge).await?;
+                // What came in from the fabric must not go out to it again: pods would see it twice.
+                let quiet = link::set_hairpin(self.nic.index, &self.nic.name, false);
+                self.netlink.run(quiet).await?;
+                relocate::move_rules(self.netlink, &self.nic, &bridge).await?;
                 Ok(())
             }
             Step::Withdraw => {
@@ -202,9 +217,12 @@ impl<'a> Migration<'a> {
             };
             self.netlink.run(link::create_bridge(&new)).await?;
             self.made = true;
-            inherit_settings(&self.nic.name, &name)?;
+            settings::inherit(&self.nic.name, &name)?;
         }
         let bridge = self.bridge().await?;
+        if self.is_ours() && !bridge.is_marked() {
+            self.netlink.run(link::mark(bridge.index, &name)).await?;
+        }
         if bridge.mac != Some(self.mac) {
             let set = link::set_mac(bridge.index, &name, self.mac);
             self.netlink.run(set).await?;
@@ -219,20 +237,21 @@ impl<'a> Migration<'a> {
         Ok(())
     }
 
-    async fn enslave(&mut self) -> Result<(), NodeError> {
+    /// There was no such bridge before the first change.
+    fn is_ours(&self) -> bool {
+        self.journal.before.as_ref().is_some_and(|it| !it.bridge)
+    }
+
+    async fn switch(&mut self) -> Result<(), NodeError> {
         let bridge = self.bridge().await?;
         let (index, name) = (self.nic.index, self.nic.name.clone());
         if !self.nic.is_up() {
             self.netlink.run(link::set_up(index, &name)).await?;
         }
-        if self.nic.master != Some(bridge.index) {
-            let join = link::set_master(index, &name, bridge.index);
-            self.netlink.run(join).await?;
-        }
-        // What came in from the fabric must not go out to it again: pods would see it twice.
-        self.netlink
-            .run(link::set_hairpin(index, &name, false))
-            .await?;
+        self.restore_routes(&bridge).await?;
+        let join = (self.nic.master != Some(bridge.index))
+            .then(|| link::set_master(index, &name, bridge.index));
+        relocate::move_routes(self.netlink, join, &self.nic, &bridge).await?;
         Ok(())
     }
 
@@ -252,54 +271,22 @@ impl<'a> Migration<'a> {
         };
         tracing::warn!("the node had lost its addresses; they are restored from the journal");
         let addresses = lost.addresses();
-        let copies = addresses
-            .iter()
-            .map(|entry| address::copy(entry, &self.nic, bridge));
-        Ok(self.netlink.run_all(copies).await?)
+        Ok(relocate::put_addresses(self.netlink, &addresses, &self.nic.name, bridge).await?)
     }
 
     async fn restore_routes(&self, bridge: &Link) -> Result<(), NodeError> {
         let Some(lost) = &self.lost else {
             return Ok(());
         };
-        let mut routes = lost.routes();
-        routes.sort_by_key(route::has_gateway);
-        for entry in routes {
-            let entry = route::moved(&entry, lost.master_index, bridge.index);
-            let entry = route::moved(&entry, lost.bridge_index, bridge.index);
-            match self
-                .netlink
-                .run(route::put(&entry, route::Place::Last))
-                .await
-            {
-                Err(error) if !error.is_exists() => return Err(error.into()),
-                _ => {}
-            }
-        }
-        Ok(())
+        let from = [lost.master_index, lost.bridge_index];
+        Ok(relocate::put_routes(self.netlink, lost.routes(), &from, bridge).await?)
     }
 
     /// Puts the NIC back as it was and takes the bridge away.
     async fn undo(&mut self) -> Result<(), NodeError> {
-        let name = self.journal.bridge.clone();
-        if let Some(bridge) = self.netlink.link(&name).await? {
-            let leave = link::set_master(self.nic.index, &self.nic.name, 0);
-            self.netlink.run(leave).await?;
-            relocate::copy_addresses(self.netlink, &bridge, &self.nic).await?;
-            relocate::move_routes(self.netlink, &bridge, &self.nic).await?;
-            gone_is_fine(self.netlink.run(link::delete(&name)).await)?;
-        }
-        self.journal.remove()
+        let mut departure = Departure::of(self.netlink, self.journal.clone()).await?;
+        departure.run().await
     }
-}
-
-fn inherit_settings(nic: &str, bridge: &str) -> Result<(), NodeError> {
-    for (family, key) in INHERITED {
-        if let Some(value) = sysctl::read(&format!("net/{family}/conf/{nic}/{key}"))? {
-            Sysctl::of_interface(family, bridge, key, &value).set()?;
-        }
-    }
-    Ok(())
 }
 
 /// The gateway of the first IPv4 default route: the kernel lists the best metric first.

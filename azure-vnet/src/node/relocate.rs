@@ -1,14 +1,16 @@
-//! Moving addresses and routes from one link to another, in either direction. Every function may
-//! be cut short anywhere and called again: what has moved is left alone, and at every moment each
-//! address is on at least one of the two links, so that no connection loses its local address.
+//! Moving addresses, routes, rules and neighbours from one link to another, in either direction. Every
+//! function may be cut short anywhere and called again: what has moved is left alone, and at every
+//! moment each address is on at least one of the two links, so that no connection loses its local
+//! address.
 
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::AddressMessage;
 use rtnetlink::packet_route::route::RouteMessage;
+use rtnetlink::packet_route::rule::RuleMessage;
 
 use crate::netlink::link::Link;
 use crate::netlink::route::{self, Place};
-use crate::netlink::{Netlink, NetlinkError, address, gone_is_fine};
+use crate::netlink::{Netlink, NetlinkError, Request, address, gone_is_fine, neighbour, rule};
 
 /// The node's addresses on a link, in the kernel's order (primary before secondary).
 pub async fn addresses_of(
@@ -29,31 +31,121 @@ pub fn routes_of<'a>(routes: &'a [RouteMessage], link: &Link) -> Vec<&'a RouteMe
         .collect()
 }
 
-/// Puts a copy of each address of `from` on `to`.
-pub async fn copy_addresses(netlink: &Netlink, from: &Link, to: &Link) -> Result<(), NetlinkError> {
-    let addresses = addresses_of(netlink, from).await?;
-    let copies = addresses.iter().map(|entry| address::copy(entry, from, to));
-    netlink.run_all(copies).await
+/// Puts copies of `addresses`, which are or were on the link called `from`, on `to`, so that the kernel lists them
+/// there in the same order: IPv4 as they come, IPv6 the newest first.
+pub async fn put_addresses(
+    netlink: &Netlink,
+    addresses: &[AddressMessage],
+    from: &str,
+    to: &Link,
+) -> Result<(), NetlinkError> {
+    let is_v4 = |entry: &&AddressMessage| entry.header.family == AddressFamily::Inet;
+    let in_order = addresses.iter().filter(is_v4);
+    let backwards = addresses.iter().rev().filter(|entry| !is_v4(entry));
+    let copies = in_order.chain(backwards);
+    netlink
+        .run_all(copies.flat_map(|entry| address::copy(entry, from, to)))
+        .await
 }
 
-/// Leads each route through `from` over `to` instead. Those to gateways come after those that say
-/// where the gateways are.
-pub async fn move_routes(netlink: &Netlink, from: &Link, to: &Link) -> Result<(), NetlinkError> {
+/// Adds the `routes` that led over the links with the indices `from` again, over `to`.
+pub async fn put_routes(
+    netlink: &Netlink,
+    mut routes: Vec<RouteMessage>,
+    from: &[u32],
+    to: &Link,
+) -> Result<(), NetlinkError> {
+    routes.sort_by_key(route::has_gateway);
+    for mut entry in routes {
+        for index in from {
+            entry = route::moved(&entry, *index, to.index);
+        }
+        match netlink.run(route::put(&entry, Place::Last)).await {
+            Err(error) if !error.is_exists() => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Leads each route through `from` over `to` instead, right after `first`, which makes `to` the link
+/// that packets arrive by: between the two the node hears nothing, so nothing is waited for. Routes to
+/// gateways come after those that say where the gateways are.
+pub async fn move_routes(
+    netlink: &Netlink,
+    first: Option<Request>,
+    from: &Link,
+    to: &Link,
+) -> Result<(), NetlinkError> {
     let all = netlink.routes().await?;
     let mut here = routes_of(&all, from);
     here.sort_by_key(|entry| route::has_gateway(entry));
-    for entry in here {
-        let there = route::moved(entry, from.index, to.index);
-        if !all.iter().any(|other| route::same(other, &there)) {
-            let place = place_of(entry, &all);
-            netlink.run(route::put(&there, place)).await?;
-            if place == Place::Only {
-                continue;
-            }
-        }
-        gone_is_fine(netlink.run(route::delete(entry)).await)?;
+    let moves = here
+        .into_iter()
+        .flat_map(|entry| replace(entry, from, to, &all));
+    for outcome in netlink.run_each(first.into_iter().chain(moves)).await {
+        gone_is_fine(outcome)?;
     }
     Ok(())
+}
+
+/// What leads one route of `all` over `to` instead of `from`.
+fn replace(entry: &RouteMessage, from: &Link, to: &Link, all: &[RouteMessage]) -> Vec<Request> {
+    let there = route::moved(entry, from.index, to.index);
+    let exists = all.iter().any(|other| route::same(other, &there));
+    match (place_of(entry, &there, all), exists) {
+        (Place::Only, false) => vec![route::put(&there, Place::Only)],
+        // The kernel made it for the address, behind those of other links.
+        (Place::First, true) => vec![
+            route::delete(&there),
+            route::put(&there, Place::First),
+            route::delete(entry),
+        ],
+        (place, false) => vec![route::put(&there, place), route::delete(entry)],
+        (_, true) => vec![route::delete(entry)],
+    }
+}
+
+/// Makes each rule that names `from` name `to`. Rules of one priority are asked in the order in which
+/// they were added, so all of that priority are added anew before the old ones go.
+pub async fn move_rules(netlink: &Netlink, from: &Link, to: &Link) -> Result<(), NetlinkError> {
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let rules = netlink.rules(family).await?;
+        for group in rules.chunk_by(|a, b| rule::priority(a) == rule::priority(b)) {
+            let moved = group.iter().map(|r| rule::moved(r, &from.name, &to.name));
+            let mut wanted: Vec<RuleMessage> = Vec::new();
+            for rule in moved {
+                // A move that was cut short has left some twice.
+                if !wanted.contains(&rule) {
+                    wanted.push(rule);
+                }
+            }
+            if wanted != group {
+                netlink.run_all(wanted.iter().map(rule::append)).await?;
+                for outcome in netlink.run_each(group.iter().map(rule::delete)).await {
+                    gone_is_fine(outcome)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Lets `to` know the neighbours that `from` knows, so that nothing has to wait for an answer to a
+/// question that was answered before. The kernel forgets those of `from`, the permanent ones too, with
+/// its last IPv4 address.
+pub async fn copy_neighbours(
+    netlink: &Netlink,
+    from: &Link,
+    to: &Link,
+) -> Result<(), NetlinkError> {
+    let all = netlink.neighbours().await?;
+    let here = all
+        .iter()
+        .filter(|entry| entry.header.ifindex == from.index);
+    netlink
+        .run_all(here.map(|entry| neighbour::copy(entry, to)))
+        .await
 }
 
 /// Takes the addresses away from `from` that `to` has.
@@ -65,7 +157,7 @@ pub async fn withdraw_addresses(
     let there = addresses_of(netlink, to).await?;
     // Backwards: with its primary address, a link may lose the secondary ones (promote_secondaries).
     for entry in addresses_of(netlink, from).await?.iter().rev() {
-        if there.iter().any(|other| same_address(other, entry)) {
+        if there.iter().any(|other| address::same(other, entry)) {
             gone_is_fine(netlink.run(address::delete(entry, &from.name)).await)?;
         }
     }
@@ -74,16 +166,14 @@ pub async fn withdraw_addresses(
 
 /// Another NIC may have a route to the same destination with the same metric: that one must stay,
 /// and the order of the two too. A route that is alone is replaced in one step.
-fn place_of(entry: &RouteMessage, all: &[RouteMessage]) -> Place {
-    let mut rivals = all.iter().filter(|other| route::same_key(other, entry));
+fn place_of(entry: &RouteMessage, there: &RouteMessage, all: &[RouteMessage]) -> Place {
+    let mut rivals = all
+        .iter()
+        .filter(|other| route::same_key(other, entry) && !route::same(other, there));
     let is_first = rivals.next().is_none_or(|first| std::ptr::eq(first, entry));
     match (is_first, rivals.next()) {
         (true, None) => Place::Only,
         (true, Some(_)) => Place::First,
         (false, _) => Place::Last,
     }
-}
-
-fn same_address(a: &AddressMessage, b: &AddressMessage) -> bool {
-    address::ip(a) == address::ip(b) && a.header.prefix_len == b.header.prefix_len
 }

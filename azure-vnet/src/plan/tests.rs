@@ -15,6 +15,7 @@ fn link(index: u32, name: &str, kind: LinkKind) -> Link {
         peer: None,
         peer_netns: None,
         flags: LinkFlags::Up,
+        alias: None,
     }
 }
 

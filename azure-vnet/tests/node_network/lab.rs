@@ -118,6 +118,63 @@ pub fn rich_node(mtu: u32) {
     ip("-6 route add 2001:db8::/32 via fd00::1 dev eth0 src fd00::4 expires 3000");
 }
 
+/// Rules that name the NIC, between others of the same priority.
+pub fn rules() {
+    for rule in [
+        "pref 100 from 192.0.2.1 lookup 100",
+        "pref 100 iif eth0 lookup 200",
+        "pref 100 from 192.0.2.2 lookup 100",
+        "pref 200 oif eth0 to 198.51.100.0/24 lookup 300",
+        "pref 300 not iif eth0 fwmark 0x1/0xff lookup 300 suppress_prefixlength 0",
+        "pref 400 iif eth1 lookup 100",
+    ] {
+        ip(&format!("rule add {rule}"));
+    }
+    ip("-6 rule add pref 150 iif eth0 lookup 100");
+}
+
+/// All that `ip` says of links, addresses, routes and rules, word for word but for the passing of
+/// time, and every kernel setting of the network.
+pub fn everything() -> Vec<String> {
+    let mut lines = Vec::new();
+    for what in [
+        "-d addr",
+        "-d route show table all",
+        "-d -6 route show table all",
+        "rule",
+        "-6 rule",
+        "neigh show nud permanent",
+    ] {
+        for line in ip(what).lines() {
+            lines.push(without_time(&line.split(' ').collect::<Vec<_>>()));
+        }
+    }
+    settings(std::path::Path::new("/proc/sys/net"), &mut lines);
+    lines
+}
+
+fn settings(place: &std::path::Path, lines: &mut Vec<String>) {
+    let mut entries: Vec<_> = std::fs::read_dir(place)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    entries.sort();
+    for entry in entries {
+        if entry.is_dir() {
+            settings(&entry, lines);
+        // Some may only be written, some count; a secret that is not set is an error.
+        } else if let Ok(value) = std::fs::read_to_string(&entry) {
+            let counts = ["nf_conntrack_count", "sock_", "dentry"];
+            if !counts
+                .iter()
+                .any(|part| entry.display().to_string().contains(part))
+            {
+                lines.push(format!("{} = {}", entry.display(), value.trim()));
+            }
+        }
+    }
+}
+
 /// The node of the tests, as its configuration says it.
 pub fn wanted() -> NodeWanted {
     NodeWanted {

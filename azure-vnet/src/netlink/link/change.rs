@@ -9,7 +9,7 @@ use rtnetlink::packet_route::link::{
     InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 
-use super::at;
+use super::{MARK, at};
 use crate::netlink::{MacAddress, Request};
 
 /// A bridge to make.
@@ -96,6 +96,23 @@ pub fn set_up(index: u32, name: &str) -> Request {
     message.header.flags = LinkFlags::Up;
     message.header.change_mask = LinkFlags::Up;
     set("set up the link", name, message)
+}
+
+/// Sets a link down. That flushes its routes and most of its IPv6 addresses.
+pub fn set_down(index: u32, name: &str) -> Request {
+    let mut message = at(index);
+    message.header.change_mask = LinkFlags::Up;
+    set("set down the link", name, message)
+}
+
+/// Writes on a link that it is ours ([`super::Link::is_marked`]). The kernel does not take an alias
+/// with the request that makes a link.
+pub fn mark(index: u32, name: &str) -> Request {
+    let mut message = at(index);
+    message
+        .attributes
+        .push(LinkAttribute::IfAlias(MARK.to_owned()));
+    set("set the alias of the link", name, message)
 }
 
 /// Makes a link a port of the bridge `master`, or of none with 0. The link stays up.

@@ -17,6 +17,7 @@ fn link(index: u32, name: &str, kind: LinkKind, master: Option<u32>) -> Link {
         peer: None,
         peer_netns: None,
         flags: LinkFlags::Up,
+        alias: None,
     }
 }
 
