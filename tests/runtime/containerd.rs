@@ -5,5 +5,6 @@ mod daemon;
 mod failing;
 mod life;
 mod many;
+mod upgrade;
 
 pub use daemon::Containerd;

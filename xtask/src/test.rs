@@ -17,8 +17,8 @@ use crate::{
 };
 
 const UNIT: &str = "unit";
-/// The stage that installs from archives, which have to be packed.
-const INSTALL: &str = "install";
+/// The stages that install from archives, which have to be packed.
+const INSTALLERS: [&str; 2] = ["install", "runtime"];
 /// The environment variable that tells that stage where the archives are.
 const DIST_DIR: &str = "AZURE_VNET_DIST";
 /// Two versions of the same plugins, to upgrade and to go back.
@@ -118,7 +118,10 @@ pub fn stages(options: &Options) -> Result<Tally> {
         }
     }
     let binaries = plugins::directory()?;
-    if stages.iter().any(|stage| stage == INSTALL) {
+    if stages
+        .iter()
+        .any(|stage| INSTALLERS.contains(&stage.as_str()))
+    {
         for version in DIST_VERSIONS {
             dist::pack(&binaries, version, &binaries.join("dist"))?;
         }

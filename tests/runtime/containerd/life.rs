@@ -36,15 +36,19 @@ fn pod_lives_and_goes() {
 
 /// Starts a web server in the pod, which serves everybody, and reaches the internet as the node. Returns its container.
 pub fn assert_connected(azure: &Azure, containerd: &Containerd<'_>, pod: &Running) -> String {
-    let client = containerd.client();
-    let node = &azure.vms[0];
     let server = containerd.serve(pod);
     reach::assert_serves(azure, pod.address);
+    assert_reaches(azure, containerd, pod, &server);
+    server
+}
 
+/// A container of the pod reaches the internet as the node, and a peered network as itself.
+pub fn assert_reaches(azure: &Azure, containerd: &Containerd<'_>, pod: &Running, container: &str) {
+    let (client, node) = (containerd.client(), &azure.vms[0]);
     let port = REPORT_PORT.to_string();
     let ask = |address: Ipv4Addr| {
         let command = ["/bin/nc", "-w", "5", &address.to_string(), &port];
-        let (status, seen, complaint) = client.exec(&server, &command).unwrap();
+        let (status, seen, complaint) = client.exec(container, &command).unwrap();
         assert_eq!(status, 0, "{complaint}");
         seen.split(':').next().unwrap().parse::<Ipv4Addr>().unwrap()
     };
@@ -58,8 +62,7 @@ pub fn assert_connected(azure: &Azure, containerd: &Containerd<'_>, pod: &Runnin
         "5",
         &azure.internet.address().to_string(),
     ];
-    assert_eq!(client.exec(&server, &ping).unwrap().0, 0, "ping");
-    server
+    assert_eq!(client.exec(container, &ping).unwrap().0, 0, "ping");
 }
 
 /// Ends a pod as a kubelet does, more often than necessary, and sees what that comes to for the plugin.
