@@ -107,17 +107,24 @@ fn agent(lines: &[Line]) -> Finding {
 /// Bridged packets pass FORWARD as well, as the bridge hands them to netfilter.
 fn forward(lines: &[Line]) -> Finding {
     let drops = |line: &&Line| line.table == "filter" && line.text.starts_with(":FORWARD DROP");
-    if lines.iter().any(|line| drops(&line)) {
+    let accepted = lines.iter().any(|line| accepts_bridged(&line.text));
+    if lines.iter().any(|line| drops(&line)) && !accepted {
         return Finding::problem(
             "forward_policy",
             "the policy of iptables' FORWARD chain is DROP (docker sets it): packets of pods that no rule accepts are lost",
-            "iptables -P FORWARD ACCEPT, or rules that accept the pods' subnet both ways",
+            "iptables -I FORWARD -i azure0 -o azure0 -j ACCEPT, with the bridge's name",
         );
     }
     Finding::ok(
         "forward_policy",
-        "the policy of iptables' FORWARD chain is not DROP",
+        "iptables' FORWARD chain does not drop what is bridged",
     )
+}
+
+/// Whether a rule accepts all that stays on one bridge: of a pod, also what comes and goes by the NIC does.
+fn accepts_bridged(rule: &str) -> bool {
+    let words: Vec<&str> = rule.split_whitespace().collect();
+    matches!(words[..], ["-A", "FORWARD", "-i", from, "-o", to, "-j", "ACCEPT"] if from == to)
 }
 
 /// What the original plugin leaves: it rewrites MACs and answers ARP by rules for each pod.
@@ -184,6 +191,18 @@ mod tests {
     use super::*;
 
     const PODS: [Ipv4Addr; 1] = [Ipv4Addr::new(10, 0, 0, 5)];
+
+    #[test]
+    fn only_a_rule_for_all_of_a_bridge_makes_up_for_the_policy() {
+        assert!(accepts_bridged("-A FORWARD -i azure0 -o azure0 -j ACCEPT"));
+        for rule in [
+            "-A FORWARD -i azure0 -o docker0 -j ACCEPT",
+            "-A FORWARD -i azure0 -o azure0 -p tcp -j ACCEPT",
+            "-A FORWARD -i azure0 -o azure0 -j DROP",
+        ] {
+            assert!(!accepts_bridged(rule), "{rule}");
+        }
+    }
 
     #[test]
     fn rules_that_masquerade_pods_are_told_from_those_that_do_not() {
