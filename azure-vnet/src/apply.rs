@@ -14,7 +14,6 @@ use crate::netlink::route::NewRoute;
 use crate::netlink::{MacAddress, Netlink, NetlinkError, address, gone_is_fine, neighbour, route};
 use crate::netns::{NetNs, NetNsError};
 use crate::plan::{Plan, Veth};
-use crate::state::{self, Attachment};
 use crate::sysctl::SysctlError;
 
 /// Metric of a route that another interface of the pod has already: the pod keeps the one it had
@@ -42,19 +41,15 @@ pub enum ApplyError {
     },
     /// The pod's MAC is that of another, which keeps it: usually it is made from the address.
     #[error(
-        "the MAC {mac} is in use by container {} ({}, link {}): the configuration asks for one MAC twice, or IPAM gave \
-         one address twice because its record was lost meanwhile; then try again",
-        holder.container_id, holder.address, holder.host_veth
+        "the MAC {mac} is in use by {holder}: the configuration asks for one MAC twice, or IPAM gave one address twice \
+         because its record was lost meanwhile; then try again"
     )]
     MacInUse {
         /// The MAC of both.
         mac: MacAddress,
         /// Who has it.
-        holder: Box<Attachment>,
+        holder: String,
     },
-    /// What the plugin remembers of other pods.
-    #[error("cannot tell whether the MAC is another pod's")]
-    State(#[from] state::Error),
     /// The kernel refused a change.
     #[error("cannot configure the pod's network")]
     Netlink(#[from] NetlinkError),
@@ -82,8 +77,6 @@ pub struct Applied<'a> {
 struct Guard<'a> {
     plan: &'a Plan,
     armed: bool,
-    /// The neighbours are this pod's, and not those of another with its address.
-    claimed: bool,
 }
 
 /// Fails if the pod has an interface called `ifname`. Asked before IPAM, so that a repeated ADD
@@ -106,9 +99,8 @@ pub async fn apply<'a>(
     plan: &'a Plan,
 ) -> Result<Applied<'a>, ApplyError> {
     let guard = create_veth(host, pod, netns, plan).await?;
-    let mut applied = Applied::of(guard, host).await?;
+    let applied = Applied::of(guard, host).await?;
     claim(host, &applied.host, &plan.veth).await?;
-    applied.guard.claimed = true;
     netns.run_in(|| {
         plan.sysctls
             .iter()
@@ -142,25 +134,13 @@ impl<'a> Applied<'a> {
     /// Takes the attachment back and says whether that went well.
     pub async fn undo(mut self, host: &Netlink) -> Vec<NetlinkError> {
         self.guard.armed = false;
-        remove(host, &self.guard.removal()).await
+        remove(host, &Removal::from(self.guard.plan)).await
     }
 }
 
 impl<'a> Guard<'a> {
     fn over(plan: &'a Plan) -> Self {
-        Self {
-            plan,
-            armed: true,
-            claimed: false,
-        }
-    }
-
-    fn removal(&self) -> Removal {
-        let mut removal = Removal::from(self.plan);
-        if !self.claimed {
-            removal.addresses.clear();
-        }
-        removal
+        Self { plan, armed: true }
     }
 }
 
@@ -170,7 +150,7 @@ impl Drop for Guard<'_> {
             return;
         }
         let name = &self.plan.veth.host_name;
-        let removal = self.removal();
+        let removal = Removal::from(self.plan);
         // A runtime cannot be waited for from inside itself; a new thread is in our namespace too.
         let removed = std::thread::scope(|scope| {
             let thread = std::thread::Builder::new();

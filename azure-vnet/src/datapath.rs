@@ -47,7 +47,7 @@ pub use probe::{Inspection, Way, defects, probe};
 pub use record::Record;
 pub use refresh::{Refreshed, prefixes, refresh, refresh_beside};
 pub use rehearsal::{Performed, Rehearsal};
-pub use removal::{Departed, Forgotten, forget_dead, has_another, remove_pod, sweep};
+pub use removal::{Departed, Forgotten, forget_dead, remove_pod, sweep};
 
 /// `masquerade.datapath` of the configuration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

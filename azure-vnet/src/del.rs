@@ -13,7 +13,7 @@ use crate::datapath::{self, Departed, Forgotten};
 use crate::error::Error;
 use crate::lease;
 use crate::names;
-use crate::netlink::{Netlink, gone_is_fine, neighbour};
+use crate::netlink::{MacAddress, Netlink, gone_is_fine, neighbour};
 use crate::node;
 use crate::plan;
 use crate::state;
@@ -45,7 +45,7 @@ pub async fn del(request: &Del) -> Result<(), Error> {
 pub async fn detach(host: &Netlink, host_veth: &str) -> Failures {
     let mut failures = Failures::default();
     let known = Known::gather(host, host_veth, &mut failures).await;
-    for error in apply::remove(host, &known.removal(host_veth, &mut failures)).await {
+    for error in apply::remove(host, &known.removal(host_veth)).await {
         failures.note(error);
     }
     match &known.bridge {
@@ -79,6 +79,7 @@ struct Known {
     bridge: Option<String>,
     ifindex: Option<u32>,
     address: Option<Ipv4Addr>,
+    mac: Option<MacAddress>,
 }
 
 impl Known {
@@ -90,6 +91,7 @@ impl Known {
                 bridge: Some(record.bridge),
                 ifindex,
                 address: Some(record.address),
+                mac: Some(record.mac),
             };
         }
         let master = link.as_ref().and_then(|link| link.master);
@@ -97,27 +99,24 @@ impl Known {
             Some(index) => failures.collect(host.link_at(index).await).flatten(),
             None => None,
         };
+        let address = link.and_then(|link| plan::address_behind(link.mac?));
         Self {
             bridge: bridge.map(|bridge| bridge.name),
             ifindex,
-            address: link.and_then(|link| plan::address_behind(link.mac?)),
+            address,
+            mac: address.map(plan::pod_mac),
         }
     }
 
-    fn removal(&self, host_veth: &str, failures: &mut Failures) -> Removal {
-        // The address of an attachment that lingered may be another pod's by now.
-        let mut its = |address: &Ipv4Addr| match &self.bridge {
-            None => true,
-            Some(bridge) => {
-                let another = datapath::has_another(bridge, host_veth, *address);
-                failures.collect(another) == Some(false)
-            }
-        };
-        let address = self.address.filter(&mut its);
+    fn removal(&self, host_veth: &str) -> Removal {
+        let neighbour = self.address.zip(self.mac);
         Removal {
             host_veth: host_veth.to_owned(),
             bridge: self.bridge.clone(),
-            addresses: address.into_iter().map(Into::into).collect(),
+            neighbours: neighbour
+                .into_iter()
+                .map(|(address, mac)| (address.into(), mac))
+                .collect(),
         }
     }
 

@@ -139,6 +139,11 @@ pub fn address_behind(host_mac: MacAddress) -> Option<Ipv4Addr> {
     }
 }
 
+/// The MAC that a plan gives the pod with this first address, where nobody asks for another.
+pub fn pod_mac(address: Ipv4Addr) -> MacAddress {
+    mac(POD_MAC, address.into())
+}
+
 fn veth(attachment: &Attachment<'_>, bridge: &Link, mtu: u32, first: IpAddr) -> Veth {
     Veth {
         host_name: attachment.host_veth.to_owned(),

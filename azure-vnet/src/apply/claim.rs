@@ -9,7 +9,7 @@ use super::ApplyError;
 use crate::netlink::link::Link;
 use crate::netlink::{Netlink, neighbour};
 use crate::plan::Veth;
-use crate::state::{self, Attachment};
+use crate::state;
 
 /// Directs the pod's MAC to its port, for good. An entry that is there already is that of a frame that a
 /// port sent with this source, or that of another pod with this MAC, which keeps it.
@@ -19,22 +19,24 @@ pub(super) async fn claim(host: &Netlink, port: &Link, veth: &Veth) -> Result<()
         Err(error) if error.is_exists() => {}
         outcome => return Ok(outcome?),
     }
-    if let Some(holder) = holder(host, veth).await? {
-        let holder = Box::new(holder);
-        return Err(ApplyError::MacInUse { mac, holder });
+    match host.port_of(veth.bridge, mac).await? {
+        Some(other) if other != index => Err(ApplyError::MacInUse {
+            mac,
+            holder: holder(host, other).await?,
+        }),
+        _ => Ok(host
+            .run(neighbour::set_forwarding(index, name, mac))
+            .await?),
     }
-    Ok(host
-        .run(neighbour::set_forwarding(index, name, mac))
-        .await?)
 }
 
-/// The other attachment of the bridge with this MAC whose link is there.
-async fn holder(host: &Netlink, veth: &Veth) -> Result<Option<Attachment>, ApplyError> {
-    let others = state::attachments(&veth.bridge_name)?.into_iter();
-    for other in others.filter(|other| other.mac == veth.pod_mac) {
-        if other.host_veth != veth.host_name && host.link(&other.host_veth).await?.is_some() {
-            return Ok(Some(other));
-        }
-    }
-    Ok(None)
+/// What people know it by.
+async fn holder(host: &Netlink, port: u32) -> Result<String, ApplyError> {
+    let Some(link) = host.link_at(port).await? else {
+        return Ok("a link that is gone by now".to_owned());
+    };
+    Ok(match state::find(&link.name) {
+        Some(other) => format!("container {} (link {})", other.container_id, link.name),
+        None => format!("the link {}", link.name),
+    })
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::netlink::link::{self, Link};
-use crate::netlink::{Netlink, NetlinkError, gone_is_fine, neighbour};
+use crate::netlink::{MacAddress, Netlink, NetlinkError, gone_is_fine, neighbour};
 use crate::plan::Plan;
 
 /// What DEL needs to know to remove an attachment from the node.
@@ -13,9 +13,8 @@ pub struct Removal {
     pub host_veth: String,
     /// Name of the bridge; none when it is not known any more.
     pub bridge: Option<String>,
-    /// The pod's addresses, as far as they are known and not given back to IPAM yet: afterwards
-    /// they may be another pod's.
-    pub addresses: Vec<IpAddr>,
+    /// The pod's addresses and MACs, as far as they are known.
+    pub neighbours: Vec<(IpAddr, MacAddress)>,
 }
 
 impl From<&Plan> for Removal {
@@ -23,18 +22,19 @@ impl From<&Plan> for Removal {
         Self {
             host_veth: plan.veth.host_name.clone(),
             bridge: Some(plan.veth.bridge_name.clone()),
-            addresses: plan.neighbours.iter().map(|(ip, _)| *ip).collect(),
+            neighbours: plan.neighbours.clone(),
         }
     }
 }
 
 /// Removes an attachment from the node: the veth, and with it the interface in the pod, its
 /// addresses and routes and the bridge's forwarding entry, whether the pod's namespace still
-/// exists or not; then the neighbours. What is missing already is fine. Returns what failed.
+/// exists or not; then the neighbours, unless another pod has them by now. What is missing already is
+/// fine. Returns what failed.
 pub async fn remove(host: &Netlink, removal: &Removal) -> Vec<NetlinkError> {
     let deleted = host.run(link::delete(&removal.host_veth)).await;
     let mut problems: Vec<_> = gone_is_fine(deleted).err().into_iter().collect();
-    if removal.addresses.is_empty() {
+    if removal.neighbours.is_empty() {
         return problems;
     }
     let bridge = match &removal.bridge {
@@ -42,22 +42,32 @@ pub async fn remove(host: &Netlink, removal: &Removal) -> Vec<NetlinkError> {
         None => Ok(None),
     };
     match bridge {
-        Ok(Some(bridge)) => problems.extend(forget(host, &bridge, &removal.addresses).await),
+        Ok(Some(bridge)) => problems.extend(forget(host, &bridge, &removal.neighbours).await),
         Ok(None) => {}
         Err(error) => problems.push(error),
     }
     problems
 }
 
-async fn forget(host: &Netlink, bridge: &Link, addresses: &[IpAddr]) -> Vec<NetlinkError> {
-    let requests = addresses
-        .iter()
-        .map(|ip| neighbour::delete(bridge.index, &bridge.name, *ip));
-    let outcomes = host.run_each(requests).await;
-    outcomes
-        .into_iter()
-        .filter_map(|outcome| gone_is_fine(outcome).err())
-        .collect()
+/// The pod's forwarding entry went with its link. If there is one, the address of an attachment that lingered is
+/// another pod's by now, and so is the neighbour.
+async fn forget(
+    host: &Netlink,
+    bridge: &Link,
+    neighbours: &[(IpAddr, MacAddress)],
+) -> Vec<NetlinkError> {
+    let mut problems = Vec::new();
+    for (ip, mac) in neighbours {
+        let outcome = match host.port_of(bridge.index, *mac).await {
+            Ok(None) => {
+                let entry = neighbour::delete(bridge.index, &bridge.name, *ip);
+                gone_is_fine(host.run(entry).await)
+            }
+            other => other.map(drop),
+        };
+        problems.extend(outcome.err());
+    }
+    problems
 }
 
 /// [`remove`] from where no runtime can be waited for.

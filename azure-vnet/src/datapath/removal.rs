@@ -75,7 +75,7 @@ pub fn sweep() -> Forgotten {
 }
 
 /// Whether a pod other than the one behind `host_veth` has this address now.
-pub fn has_another(bridge: &str, host_veth: &str, address: Ipv4Addr) -> Result<bool, Error> {
+fn has_another(bridge: &str, host_veth: &str, address: Ipv4Addr) -> Result<bool, Error> {
     let pods = pods(bridge)?;
     let mut others = pods.iter().filter(|pod| pod.host_veth != host_veth);
     Ok(others.any(|pod| pod.address == address))

@@ -28,6 +28,32 @@ impl Netlink {
             })
             .collect())
     }
+
+    /// The port by which frames to `mac` leave the bridge for good; none where that was learnt, or is not known
+    /// (`RTM_GETNEIGH` of `AF_BRIDGE`, Linux 5.0).
+    pub async fn port_of(&self, bridge: u32, mac: MacAddress) -> Result<Option<u32>, NetlinkError> {
+        let label = Label {
+            operation: "read the forwarding entry",
+            subject: mac.to_string(),
+        };
+        let mut wanted = NeighbourMessage::default();
+        wanted.header.family = AddressFamily::Bridge;
+        wanted.attributes = vec![
+            NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()),
+            NeighbourAttribute::Controller(bridge),
+        ];
+        let found = self
+            .get(RouteNetlinkMessage::GetNeighbour(wanted), label)
+            .await?;
+        Ok(found.and_then(|found| match found {
+            RouteNetlinkMessage::NewNeighbour(entry)
+                if entry.header.state == NeighbourState::Noarp =>
+            {
+                Some(entry.header.ifindex)
+            }
+            _ => None,
+        }))
+    }
 }
 
 /// Lets `to` know a neighbour as well as the link it was read from does.

@@ -106,12 +106,21 @@ fn an_address_that_ipam_gives_twice_stays_with_the_first() {
         old.give_address_back();
         let neighbour = format!("{} dev azure0", address(&result));
         node.sh(&format!("ip neighbour delete {neighbour}"));
-        let before = node.traces();
-        let (_, message) = new.call("ADD", &json!({})).error();
-        let expected = format!("in use by container {} ({},", old.id, address(&result));
-        assert!(message.contains(&expected), "{message}");
-        assert_eq!(node.traces(), before, "{tier:?}");
-        new.del().ok();
+        let veth = old.host_veth();
+        let refused = |holder: &str| {
+            let before = node.traces();
+            let (_, message) = new.call("ADD", &json!({})).error();
+            let expected = format!("in use by {holder}: ");
+            assert!(message.contains(&expected), "{message}");
+            assert_eq!(node.traces(), before, "{tier:?}");
+            new.del().ok();
+        };
+        refused(&format!("container {} (link {veth})", old.id));
+        // The kernel's word counts, not that of a file.
+        node.sh(&format!(
+            "truncate --size 5 /run/azure-vnet/attachments/{veth}.json"
+        ));
+        refused(&format!("the link {veth}"));
         let to = SocketAddrV4::new(INTERNET[0], REPORT_PORT);
         let seen = ask(Type::STREAM, old.namespace(), None, to).unwrap();
         assert_eq!(seen, node.vm().nic.primary, "{tier:?}");
