@@ -9,6 +9,7 @@ mod maps;
 mod netfilter;
 mod object;
 mod policy;
+mod present;
 mod probe;
 mod record;
 mod refresh;
@@ -22,19 +23,16 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use rustix::io::Errno;
-use rustix::net::netdevice::{index_to_name, name_to_index};
-use rustix::net::{AddressFamily, SocketType, socket};
 use serde::{Deserialize, Serialize};
 
 use ipnet::Ipv4Net;
 
 use crate::lock::{self, Lock};
 use crate::masquerade::{Policy, Source};
-use crate::names;
 use crate::netlink::MacAddress;
 use crate::state;
 
+use present::{interface_index, is_link, pods};
 use refresh::Settings;
 
 pub use attach::Mechanism;
@@ -349,41 +347,6 @@ impl Drop for Served<'_> {
         if let Err(error) = remove_pod(&self.datapath.uplink.bridge, &self.pod) {
             tracing::warn!("{}", chain(&error));
         }
-    }
-}
-
-/// The pods of a bridge whose links are there.
-fn pods(bridge: &str) -> Result<Vec<Pod>, Error> {
-    let mut pods = Vec::new();
-    for attachment in state::attachments(bridge)? {
-        let ifindex = interface_index(&attachment.host_veth).map_err(Error::Pods)?;
-        pods.extend(ifindex.map(|ifindex| Pod {
-            network: attachment.network,
-            ifindex,
-            container: names::container(&attachment.container_id),
-            host_veth: attachment.host_veth,
-            address: attachment.address,
-            mac: attachment.mac,
-        }));
-    }
-    Ok(pods)
-}
-
-/// Whether there is a link of this index. In doubt there is.
-fn is_link(index: u32) -> bool {
-    let Ok(socket) = socket(AddressFamily::INET, SocketType::DGRAM, None) else {
-        return true;
-    };
-    !matches!(index_to_name(socket, index), Err(Errno::NODEV))
-}
-
-/// The index of a link of this namespace, if there is one of that name.
-fn interface_index(name: &str) -> io::Result<Option<u32>> {
-    let socket = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
-    match name_to_index(socket, name) {
-        Ok(index) => Ok(Some(index)),
-        Err(Errno::NODEV) => Ok(None),
-        Err(error) => Err(error.into()),
     }
 }
 

@@ -47,6 +47,15 @@ pub struct Attachment {
     pub pod: Option<String>,
 }
 
+/// Every file of the node.
+#[derive(Debug, Default)]
+pub struct Records {
+    /// What can be understood.
+    pub whole: Vec<Attachment>,
+    /// The host veths of the others.
+    pub damaged: Vec<String>,
+}
+
 /// A file could not be read, written or removed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {what} {}", path.display())]
@@ -96,7 +105,7 @@ pub fn remember(attachment: Attachment) -> Result<Remembered, Error> {
 /// The attachment behind a host veth. A file that cannot be understood, or read, counts as none:
 /// what DEL does without it is nearly as much.
 pub fn find(host_veth: &str) -> Option<Attachment> {
-    read(&path(host_veth)).ok().flatten()
+    serde_json::from_slice(&std::fs::read(path(host_veth)).ok()?).ok()
 }
 
 /// Whether there is a file for the attachment behind a host veth, readable or not.
@@ -134,7 +143,7 @@ pub fn sweep() {
 
 /// All attachments of the node, by address; those that can be read.
 pub fn everything() -> Vec<Attachment> {
-    let mut attachments = all().unwrap_or_default();
+    let mut attachments = records().unwrap_or_default().whole;
     attachments.sort_by(|a, b| (a.address, &a.host_veth).cmp(&(b.address, &b.host_veth)));
     attachments
 }
@@ -142,14 +151,14 @@ pub fn everything() -> Vec<Attachment> {
 /// All attachments on `bridge`. A file that is damaged is none; one that cannot be read is an error,
 /// as it may be of a pod that lives.
 pub fn attachments(bridge: &str) -> Result<Vec<Attachment>, Error> {
-    let mut all = all()?;
+    let mut all = records()?.whole;
     all.retain(|attachment| attachment.bridge == bridge);
     Ok(all)
 }
 
 /// All attachments of the network called `network`, likewise.
 pub fn of_network(network: &str) -> Result<Vec<Attachment>, Error> {
-    let mut all = all()?;
+    let mut all = records()?.whole;
     all.retain(|attachment| attachment.network == network);
     Ok(all)
 }
@@ -177,12 +186,22 @@ fn temporary(path: &Path) -> PathBuf {
     path.with_extension(DRAFT)
 }
 
-fn all() -> Result<Vec<Attachment>, Error> {
-    let mut all = Vec::new();
-    for path in files()? {
-        all.extend(read(&path).map_err(failed("read", path))?);
+/// All files. One that cannot be read is an error, as it may be of a pod that lives.
+pub fn records() -> Result<Records, Error> {
+    let mut records = Records::default();
+    let files = files()?.into_iter();
+    for path in files.filter(|path| path.extension().is_some_and(|kind| kind == "json")) {
+        let bytes = match std::fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            bytes => bytes.map_err(failed("read", path.clone()))?,
+        };
+        match (serde_json::from_slice(&bytes), path.file_stem()) {
+            (Ok(attachment), _) => records.whole.push(attachment),
+            (Err(_), Some(name)) => records.damaged.push(name.to_string_lossy().into_owned()),
+            (Err(_), None) => {}
+        }
     }
-    Ok(all)
+    Ok(records)
 }
 
 fn files() -> Result<Vec<PathBuf>, Error> {
@@ -195,17 +214,6 @@ fn files() -> Result<Vec<PathBuf>, Error> {
         }),
     };
     entries.map_err(failed("read", directory))
-}
-
-/// The attachment in a file; none if it went away meanwhile or says nothing that can be understood.
-fn read(path: &Path) -> io::Result<Option<Attachment>> {
-    if path.extension().is_none_or(|kind| kind != "json") {
-        return Ok(None);
-    }
-    match std::fs::read(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        text => Ok(serde_json::from_slice(&text?).ok()),
-    }
 }
 
 fn attachments_directory() -> PathBuf {
