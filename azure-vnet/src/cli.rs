@@ -1,7 +1,7 @@
 //! The operator's command line: `azure-vnet <command>` where no runtime has set `CNI_COMMAND`.
 //!
 //! A command gathers facts into a value, which is printed as text of at most 80 columns or as JSON.
-//! Nothing here changes the node but `gc`, `install` and `uninstall`.
+//! Nothing here changes the node but `gc`, `teardown`, `install` and `uninstall`.
 
 mod bridges;
 mod doctor;
@@ -19,6 +19,7 @@ mod pods;
 mod pool;
 mod status;
 mod table;
+mod teardown;
 
 use std::process::ExitCode;
 
@@ -72,6 +73,8 @@ enum Command {
     Doctor(doctor::Options),
     /// Takes away what pods left whose DEL never came.
     Gc(gc::Options),
+    /// Puts the node back as it was before its first pod: NIC, routes, datapath, state.
+    Teardown(teardown::Options),
     /// Writes shell completions and man pages.
     #[command(hide = true)]
     Generate(generate::Options),
@@ -151,7 +154,7 @@ fn run(command: Command, output: Output) -> Result<Outcome, Failure> {
         need_root()?;
     }
     // What changes the node is in its log; what only looks says on standard error what it stumbles over.
-    log::start(matches!(command, Command::Gc(_)).then_some(LOG));
+    log::start(matches!(command, Command::Gc(_) | Command::Teardown(_)).then_some(LOG));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -166,6 +169,7 @@ fn run(command: Command, output: Output) -> Result<Outcome, Failure> {
         Command::Monitor(options) => monitor::run(&options, output),
         Command::Doctor(options) => runtime.block_on(doctor::run(&options, output)),
         Command::Gc(options) => runtime.block_on(gc::run(&options, output)),
+        Command::Teardown(options) => runtime.block_on(teardown::run(options, output)),
         Command::Generate(_) => Ok(Outcome::Fine),
         Command::Install(options) => install::install(&options, output),
         Command::Uninstall(options) => install::uninstall(&options, output),

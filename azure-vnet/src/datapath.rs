@@ -45,7 +45,9 @@ pub use probe::{Inspection, Way, defects, probe};
 pub use record::Record;
 pub use refresh::{Refreshed, prefixes, refresh, refresh_beside};
 pub use rehearsal::{Performed, Rehearsal};
-pub use removal::{Departed, Forgotten, forget_dead, remove_pod, sweep};
+pub use removal::{
+    Departed, Forgotten, bridges, forget, forget_dead, remove_pod, sweep, take_away,
+};
 
 /// `masquerade.datapath` of the configuration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! The network plugin. An ADD is one walk down: `main` → [`add`] → [`config`] → [`lease`] →
-//! [`node`] → [`plan`] → [`apply`] → [`datapath`] → [`state`]; a DEL is [`del`], which goes the other way.
+//! [`node`] → [`plan`] → [`apply`] → [`datapath`] → [`state`]; a DEL is [`del`], which goes the other way,
+//! and [`teardown`] what takes everything back.
 
 pub mod add;
 pub mod apply;
@@ -24,6 +25,7 @@ pub mod ports;
 pub mod state;
 pub mod status;
 pub mod sysctl;
+pub mod teardown;
 
 /// Name of the plugin's log.
 pub const LOG: &str = "azure-vnet.log";

@@ -118,12 +118,7 @@ pub fn is_known(host_veth: &str) -> bool {
 pub fn forget(host_veth: &str) -> Result<(), Error> {
     let path = path(host_veth);
     for path in [temporary(&path), path] {
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(failed("remove", path)(error));
-            }
-            _ => {}
-        }
+        remove_file(&path).map_err(failed("remove", path))?;
     }
     Ok(())
 }
@@ -161,6 +156,14 @@ pub fn of_network(network: &str) -> Result<Vec<Attachment>, Error> {
     let mut all = records()?.whole;
     all.retain(|attachment| attachment.network == network);
     Ok(all)
+}
+
+/// Removes a file; one that is not there is as good.
+pub fn remove_file(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Replaces a file whole: whoever reads it, and whenever the machine stops, it is the old one or

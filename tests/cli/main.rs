@@ -21,4 +21,5 @@ mod plan;
 mod pods;
 mod scene;
 mod status;
+mod teardown;
 mod usage;

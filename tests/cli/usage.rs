@@ -27,7 +27,7 @@ fn version_is_the_originals_line() {
 #[test]
 fn help_of_every_command() {
     let azure = Azure::builder().build().unwrap();
-    let commands: [&[&str]; 12] = [
+    let commands: [&[&str]; 13] = [
         &["--help"],
         &["status", "--help"],
         &["pods", "--help"],
@@ -38,6 +38,7 @@ fn help_of_every_command() {
         &["monitor", "--help"],
         &["doctor", "--help"],
         &["gc", "--help"],
+        &["teardown", "--help"],
         &["install", "--help"],
         &["uninstall", "--help"],
     ];

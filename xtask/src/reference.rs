@@ -33,7 +33,7 @@ const PAGES: [Page; 2] = [
 ];
 
 /// What `--json` prints.
-const FIELDS: [Section; 14] = [
+const FIELDS: [Section; 15] = [
     field_section("azure-vnet/src/cli/status.rs", "Status", "`status`"),
     field_section(
         "azure-vnet/src/cli/bridges.rs",
@@ -88,6 +88,7 @@ const FIELDS: [Section; 14] = [
         "`doctor`: `findings`, each",
     ),
     field_section("azure-vnet/src/cli/gc.rs", "Collected", "`gc`"),
+    field_section("azure-vnet/src/cli/teardown.rs", "TakenDown", "`teardown`"),
 ];
 
 const fn field_section(

@@ -94,6 +94,18 @@ impl Pins {
         }
     }
 
+    /// Removes what any version of the plugin has pinned for `bridge`, and every directory of ours that
+    /// is empty then.
+    pub fn remove_all(bridge: &str) {
+        let root = Path::new(MOUNT_POINT).join("azure-vnet");
+        let versions = std::fs::read_dir(&root).into_iter().flatten().flatten();
+        for version in versions {
+            let _ = std::fs::remove_dir_all(version.path().join(bridge));
+            let _ = std::fs::remove_dir(version.path());
+        }
+        let _ = std::fs::remove_dir(root);
+    }
+
     /// Removes all pins of the bridge, and the bridge's place.
     pub fn remove(&self) {
         let _ = std::fs::remove_dir_all(&self.root);

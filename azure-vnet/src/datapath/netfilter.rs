@@ -172,6 +172,12 @@ pub fn drain(bridge: &str, lock: &Lock) {
     }
 }
 
+/// Takes both tables away, and what [`drain`] left of them.
+pub fn take_away(bridge: &str, lock: &Lock) -> Result<(), NetfilterError> {
+    check_name(bridge)?;
+    nft(&emptied(&table(bridge)), lock)
+}
+
 /// Both tables gone. `add` before `delete` because deleting what is not there is an error.
 fn emptied(table: &str) -> String {
     ["bridge", "ip"]

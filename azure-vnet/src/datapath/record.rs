@@ -17,10 +17,11 @@ pub struct Record {
     pub why: Option<String>,
 }
 
-/// The choice could not be written down.
+/// The choice could not be written down, or forgotten.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot write {}", path.display())]
+#[error("cannot {what} {}", path.display())]
 pub struct Error {
+    what: &'static str,
     path: PathBuf,
     source: io::Error,
 }
@@ -60,7 +61,21 @@ impl Record {
             return Ok(());
         }
         let path = path(bridge);
-        state::write_json(&path, self).map_err(|source| Error { path, source })
+        state::write_json(&path, self).map_err(|source| Error {
+            what: "write",
+            path,
+            source,
+        })
+    }
+
+    /// Forgets the choice for `bridge`.
+    pub(super) fn remove(bridge: &str) -> Result<(), Error> {
+        let path = path(bridge);
+        state::remove_file(&path).map_err(|source| Error {
+            what: "remove",
+            path,
+            source,
+        })
     }
 }
 

@@ -123,6 +123,14 @@ impl Settings {
         }
     }
 
+    /// Forgets what the datapath of `bridge` was told. Nothing depends on it.
+    pub fn forget(bridge: &str) {
+        let path = path(bridge);
+        if let Err(error) = state::remove_file(&path) {
+            tracing::warn!("cannot remove {}: {error}", path.display());
+        }
+    }
+
     fn is_in_force(&self, bridge: &str, tier: Tier) -> Result<bool, Error> {
         let uplink = self.uplink(bridge);
         Ok(match tier {

@@ -7,7 +7,8 @@
 use std::io;
 use std::net::Ipv4Addr;
 
-use super::{Error, NetfilterError, Record, Tier, ebpf, lock, netfilter, pods};
+use super::refresh::Settings;
+use super::{Error, Mechanism, NetfilterError, Record, Tier, ebpf, lock, netfilter, pods};
 
 /// What is known of a pod that goes. Its link is gone already.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +38,33 @@ pub fn remove_pod(bridge: &str, pod: &Departed) -> Result<(), Error> {
         }) if tier.is_none() && error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,
     }
+}
+
+/// Takes everything of the datapath of `bridge` away, in both tiers: no pod is left, and `nic`, if it
+/// is known, is the NIC. Only the record of the tier stays, which [`forget`] removes.
+pub fn take_away(bridge: &str, nic: Option<&str>) -> Result<(), Error> {
+    let lock = lock(bridge)?;
+    let tier = Record::read(bridge).map(|record| record.tier);
+    // A filter of somebody else may be where ours would be.
+    let filters = nic.filter(|_| matches!(tier, None | Some(Tier::Ebpf(Mechanism::ClsBpf))));
+    ebpf::take_away(bridge, filters);
+    Settings::forget(bridge);
+    match (netfilter::take_away(bridge, &lock), tier) {
+        (Err(source), Some(Tier::Netfilter)) => Err(Error::Netfilter { source, ebpf: None }),
+        // Without nft, or without a table that it could delete, there was no such tier.
+        _ => Ok(()),
+    }
+}
+
+/// Forgets which tier `bridge` had, once nothing of it is left.
+pub fn forget(bridge: &str) -> Result<(), Error> {
+    Ok(Record::remove(bridge)?)
+}
+
+/// The bridges that have a datapath, or what is left of one.
+pub fn bridges() -> Vec<String> {
+    let recorded = Record::all().into_iter().map(|(bridge, _)| bridge);
+    recorded.chain(ebpf::bridges()).collect()
 }
 
 /// What was known of pods that are gone.

@@ -1,10 +1,11 @@
-//! Traffic-control filters: reading which programs hang on a link. Attaching them is aya's business.
+//! Traffic-control filters: reading which programs hang on a link, and taking away what they hung on.
+//! Attaching them is aya's business.
 
-use rtnetlink::packet_route::tc::{TcHandle, TcMessage};
+use rtnetlink::packet_route::tc::{TcAttribute, TcHandle, TcMessage};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::link::Link;
-use super::{Label, Netlink, NetlinkError};
+use super::{Label, Netlink, NetlinkError, Request};
 
 /// Which side of a link a filter of the `clsact` queueing discipline looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +40,35 @@ impl Netlink {
             .await?;
         Ok(entries.into_iter().filter_map(filter).collect())
     }
+
+    /// Whether a link has the `clsact` queueing discipline.
+    pub async fn has_clsact(&self, link: &Link) -> Result<bool, NetlinkError> {
+        let label = Label {
+            operation: "list the queueing disciplines of",
+            subject: link.name.clone(),
+        };
+        let wanted = RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default());
+        let entries = self.dump(wanted, label).await?;
+        // The kernel lists those of all links, whichever is asked for.
+        Ok(entries.iter().any(|entry| {
+            matches!(entry, RouteNetlinkMessage::NewQueueDiscipline(found)
+                if found.header.index == link.index.cast_signed()
+                    && found.attributes.contains(&clsact()))
+        }))
+    }
+}
+
+/// Deletes the `clsact` queueing discipline of a link, with whatever hangs on it.
+pub fn delete_clsact(link: &Link) -> Request {
+    let mut message = TcMessage::with_index(link.index.cast_signed());
+    message.header.parent = TcHandle::CLSACT;
+    message.attributes = vec![clsact()];
+    let message = RouteNetlinkMessage::DelQueueDiscipline(message);
+    Request::new("delete the clsact of", &link.name, message)
+}
+
+fn clsact() -> TcAttribute {
+    TcAttribute::Kind("clsact".to_owned())
 }
 
 fn parent(side: Side) -> TcHandle {

@@ -15,3 +15,4 @@ mod lab;
 mod namespaces;
 mod node;
 mod pod;
+mod teardown;

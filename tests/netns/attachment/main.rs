@@ -22,4 +22,5 @@ mod parallel;
 mod refused;
 mod result;
 mod status;
+mod teardown;
 mod traces;
