@@ -97,6 +97,7 @@ pub fn first_add(tier: Tier, case: &Case) -> Verdict {
     };
     if case.then != "ADD" {
         node_works(&node, &mut connection, "before the next ADD")?;
+        no_move_left(&node)?;
     }
     if !ended.success {
         add_again(&container, ended.killed)?;
@@ -142,6 +143,19 @@ fn no_pods(node: &Node, when: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("{when}: left {left:?}"))
+}
+
+/// Fails if the node's network is on its way to the bridge or back, and nobody goes on.
+fn no_move_left(node: &Node) -> Result<(), String> {
+    let journal = "/run/azure-vnet/node-azure0.json";
+    let text = node
+        .vm()
+        .namespace()
+        .run(|| std::fs::read_to_string(journal));
+    match text.unwrap() {
+        Ok(text) if !text.contains("\"done\"") => Err(format!("a move was not ended: {text}")),
+        _ => Ok(()),
+    }
 }
 
 /// The node itself: its connection from before, and a new one.

@@ -146,7 +146,8 @@ fn cases(scenario: Scenario, steps: &[Traced]) -> Vec<Case> {
 }
 
 /// All of them, or a fixed choice: each step is failed; each is killed with one call after it, another in each tier; and of a first
-/// ADD, for which a VM is booted, as many as [`FIRST_ADDS`] of those that change something, evenly, others in each tier.
+/// ADD, for which a VM is booted, as many as [`FIRST_ADDS`] of those that change something: each request of the move of the node's
+/// network is killed, and the rest are taken evenly, others in each tier.
 fn chosen(scenario: Scenario, tier: Tier, mut cases: Vec<Case>) -> Vec<Case> {
     if std::env::var_os(ALL_VARIABLE).is_some_and(|value| value == "all") {
         return cases;
@@ -158,14 +159,25 @@ fn chosen(scenario: Scenario, tier: Tier, mut cases: Vec<Case>) -> Vec<Case> {
     });
     if scenario == Scenario::FirstAdd {
         cases.retain(|case| case.traced.seen.changes);
-        let stride = cases.len().div_ceil(FIRST_ADDS[tier as usize]);
-        let mut at = tier as usize;
-        cases.retain(|_| {
-            at += 1;
-            usize::is_multiple_of(at, stride)
-        });
+        let of_move = |case: &Case| case.how == How::Killed && is_of_move(case, &cases);
+        let (mut kept, others): (Vec<_>, Vec<_>) =
+            (0..cases.len()).partition(|at| of_move(&cases[*at]));
+        let stride = others
+            .len()
+            .div_ceil(FIRST_ADDS[tier as usize] - kept.len());
+        let others = others.into_iter().zip(tier as usize + 1..);
+        kept.extend(others.filter_map(|(case, at)| at.is_multiple_of(stride).then_some(case)));
+        let mut at = 0..;
+        cases.retain(|_| at.next().is_some_and(|at| kept.contains(&at)));
     }
     cases
+}
+
+/// A netlink request of the move of the node's network, which ends when the NIC has no address any more.
+fn is_of_move(case: &Case, all: &[Case]) -> bool {
+    let is_end = |case: &&Case| case.traced.step.what == "RTM_DELADDR";
+    let end = all.iter().rev().find(is_end).map_or(0, |case| case.number);
+    case.traced.seen.message.is_some() && case.number <= end
 }
 
 /// Takes cases and runs them on a VM of its own, which serves until something went wrong on it.
