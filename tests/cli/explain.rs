@@ -9,7 +9,7 @@ use serde_json::json;
 use socket2::Type;
 
 use crate::golden::{assert_fits, assert_golden};
-use crate::scene::{Connection, json_of, pods, pretty, printed, run};
+use crate::scene::{connect, json_of, pods, pretty, printed, run};
 
 const MULTICAST: &str = "239.1.2.3:5000";
 
@@ -19,7 +19,7 @@ fn every_verdict_in_both_tiers() {
         let azure = Azure::builder().build().unwrap();
         let vm = &azure.vms[0];
         let [web, db] = pods(&azure, tier);
-        let _open = Connection::open(&azure, &web, 20000, (INTERNET[0], 8443));
+        let _open = connect(&azure, &web, 20000, (INTERNET[0], 8443));
         let to_db = format!("{}:80", db.address);
         let to_node = vm.nic.primary.to_string();
         let mut all = Vec::new();

@@ -9,7 +9,7 @@ use azure_vnet_testbed::Azure;
 use azure_vnet_testbed::address_plan::INTERNET;
 
 use crate::golden::assert_golden;
-use crate::scene::{Connection, json_of, pods, printed, run, transcript};
+use crate::scene::{connect, json_of, pods, printed, run, transcript};
 
 #[test]
 fn in_every_form() {
@@ -18,12 +18,12 @@ fn in_every_form() {
         let vm = &azure.vms[0];
         let [web, db] = pods(&azure, tier);
         let _open = [
-            Connection::open(&azure, &web, 20000, (INTERNET[0], 8443)),
-            Connection::open(&azure, &web, 20001, (INTERNET[0], 8443)),
-            Connection::open(&azure, &db, 20002, (INTERNET[0], 8443)),
-            Connection::open(&azure, &db, 20003, (INTERNET[1], 8443)),
+            connect(&azure, &web, 20000, (INTERNET[0], 8443)),
+            connect(&azure, &web, 20001, (INTERNET[0], 8443)),
+            connect(&azure, &db, 20002, (INTERNET[0], 8443)),
+            connect(&azure, &db, 20003, (INTERNET[1], 8443)),
         ];
-        drop(Connection::open(&azure, &db, 20004, (INTERNET[2], 9000)));
+        drop(connect(&azure, &db, 20004, (INTERNET[2], 9000)));
         let web_address = web.address.to_string();
         let commands: [&[&str]; 10] = [
             &["flows"],

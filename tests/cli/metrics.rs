@@ -9,7 +9,7 @@ use azure_vnet_testbed::process::Running;
 use azure_vnet_testbed::{Azure, PLUGIN_DIR, Vm};
 
 use crate::golden::assert_golden;
-use crate::scene::{Connection, json_of, pods, pretty, printed, without};
+use crate::scene::{connect, json_of, pods, pretty, printed, without};
 
 const LIMIT: Duration = Duration::from_secs(20);
 const ADDRESS: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9437);
@@ -26,8 +26,8 @@ fn as_text_and_json() {
         let vm = &azure.vms[0];
         let [web, db] = pods(&azure, tier);
         let _open = [
-            Connection::open(&azure, &web, 20000, (INTERNET[0], 8443)),
-            Connection::open(&azure, &db, 20001, (INTERNET[0], 8443)),
+            connect(&azure, &web, 20000, (INTERNET[0], 8443)),
+            connect(&azure, &db, 20001, (INTERNET[0], 8443)),
         ];
         let text = printed(vm, 0, &["metrics"]);
         assert_golden(&format!("metrics-{tier}.txt"), &without_packets(&text));

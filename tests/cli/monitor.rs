@@ -6,7 +6,7 @@ use azure_vnet_testbed::address_plan::INTERNET;
 use azure_vnet_testbed::{Azure, PLUGIN_DIR};
 use serde_json::{Value, json};
 
-use crate::scene::{Connection, pods, run};
+use crate::scene::{connect, pods, run};
 
 /// The watcher ends itself after the events that are waited for, so the packets that cause them are repeated until
 /// then.
@@ -32,7 +32,7 @@ fn a_new_flow_and_a_drop_are_told() {
     let ports = std::sync::atomic::AtomicU16::new(20000);
     let told = watch(&["--json"], &|| {
         let port = ports.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        drop(Connection::open(&azure, &web, port, (INTERNET[0], 8443)));
+        drop(connect(&azure, &web, port, (INTERNET[0], 8443)));
     });
     let told: Value = serde_json::from_str(&told).unwrap();
     let expected = json!({

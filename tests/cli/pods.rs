@@ -4,14 +4,14 @@ use azure_vnet_testbed::Azure;
 use azure_vnet_testbed::address_plan::INTERNET;
 
 use crate::golden::{assert_fits, assert_golden};
-use crate::scene::{Connection, json_of, pods, pretty, printed};
+use crate::scene::{connect, json_of, pods, pretty, printed};
 
 #[test]
 fn each_with_its_link_and_flows() {
     let azure = Azure::builder().build().unwrap();
     let vm = &azure.vms[0];
     let [web, _db] = pods(&azure, "ebpf");
-    let _connection = Connection::open(&azure, &web, 20000, (INTERNET[0], 8443));
+    let _connection = connect(&azure, &web, 20000, (INTERNET[0], 8443));
     let text = printed(vm, 0, &["pods"]);
     assert_fits(&text);
     assert_golden("pods.txt", &text);

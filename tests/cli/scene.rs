@@ -1,19 +1,15 @@
 //! A node with two pods and a few connections, and the command line on it.
 
-use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
-use std::time::Duration;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use crate::golden::assert_fits;
 use azure_vnet_testbed::address_plan::INTERNET;
 use azure_vnet_testbed::conflist::Conflist;
+use azure_vnet_testbed::connection::{Connection, Ends};
 use azure_vnet_testbed::pod::{Pod, PodSpec};
 use azure_vnet_testbed::process::Output;
 use azure_vnet_testbed::{Azure, PLUGIN_DIR, Vm};
 use serde_json::{Value, json};
-use socket2::{Domain, Socket, Type};
-
-const LIMIT: Duration = Duration::from_secs(5);
 
 /// The shipped list with a tier asked for.
 pub fn list(datapath: &str) -> Conflist {
@@ -80,37 +76,14 @@ pub fn without(text: &str, unwanted: impl Fn(&str) -> bool) -> String {
 }
 
 /// A TCP connection from a port of a pod to a port of the internet, which has carried a byte each way.
-pub struct Connection {
-    _pod: TcpStream,
-    _internet: TcpStream,
-}
-
-impl Connection {
-    pub fn open(azure: &Azure, pod: &Pod<'_>, from: u16, to: (Ipv4Addr, u16)) -> Self {
-        let (address, port) = to;
-        assert!(INTERNET.contains(&address));
-        let server = SocketAddrV4::new(address, port);
-        let listener = azure.internet.namespace().run(|| TcpListener::bind(server));
-        let listener = listener.unwrap().unwrap();
-        let client = pod.namespace().run(|| {
-            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-            socket.bind(&SocketAddrV4::new(pod.address, from).into())?;
-            socket.connect_timeout(&server.into(), LIMIT)?;
-            Ok::<TcpStream, std::io::Error>(socket.into())
-        });
-        let mut pod = client.unwrap().unwrap();
-        let (mut internet, _) = listener.accept().unwrap();
-        for stream in [&pod, &internet] {
-            stream.set_read_timeout(Some(LIMIT)).unwrap();
-        }
-        let mut byte = [0];
-        pod.write_all(b"?").unwrap();
-        internet.read_exact(&mut byte).unwrap();
-        internet.write_all(b"!").unwrap();
-        pod.read_exact(&mut byte).unwrap();
-        Self {
-            _pod: pod,
-            _internet: internet,
-        }
-    }
+pub fn connect(azure: &Azure, pod: &Pod<'_>, from: u16, to: (Ipv4Addr, u16)) -> Connection {
+    let ends = Ends {
+        from: Some(SocketAddrV4::new(pod.address, from)),
+        to: Some(SocketAddrV4::new(to.0, to.1)),
+        service: None,
+    };
+    let connection = Connection::open_between(pod.namespace(), &azure.internet, ends);
+    let mut connection = connection.unwrap();
+    connection.is_alive().unwrap();
+    connection
 }

@@ -2,7 +2,9 @@
 
 use serde_json::json;
 
-use crate::bench::{Bench, Connection, everything, reaches, works};
+use azure_vnet_testbed::connection::Connection;
+
+use crate::bench::{Bench, everything, reaches, works};
 use crate::call::{disturb, error_object};
 use crate::cases::Case;
 use crate::fixture::{Container, Node, Tier};
@@ -81,7 +83,7 @@ pub fn del(bench: &mut Bench<'_>, case: &Case) -> Verdict {
 
 pub fn first_add(tier: Tier, case: &Case) -> Verdict {
     let node = Node::new(tier);
-    let mut connection = Connection::open(&node, node.vm().namespace());
+    let mut connection = Connection::open(node.vm().namespace(), &node.azure().internet).unwrap();
     let container = node.container();
     let ended = reached(disturb(&container, "ADD", &case.traced, case.how))?;
     let result = if ended.killed {

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddrV4, TcpListener, TcpStream};
+use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use azure_vnet_testbed::address_plan::INTERNET;
+use azure_vnet_testbed::connection::Connection;
 use azure_vnet_testbed::exchange::ask;
 use azure_vnet_testbed::host::REPORT_PORT;
 use azure_vnet_testbed::namespace::Namespace;
@@ -38,7 +38,7 @@ impl<'a> Bench<'a> {
         first.add();
         first.del().ok();
         drop(first);
-        let connection = Connection::open(node, standing.namespace());
+        let connection = Connection::open(standing.namespace(), &node.azure().internet).unwrap();
         let before = everything(node);
         Self {
             node,
@@ -155,42 +155,5 @@ fn age_drafts() {
             let file = File::options().write(true).open(entry.path()).unwrap();
             file.set_modified(past).unwrap();
         }
-    }
-}
-
-/// A TCP connection to the internet that stays open.
-pub struct Connection {
-    inside: TcpStream,
-    outside: TcpStream,
-}
-
-impl Connection {
-    pub fn open(node: &Node, from: &Namespace) -> Self {
-        let address = SocketAddrV4::new(INTERNET[0], 0);
-        let internet = node.azure().internet.namespace();
-        let listener = internet
-            .run(|| TcpListener::bind(address))
-            .unwrap()
-            .unwrap();
-        let server = listener.local_addr().unwrap();
-        let inside = from
-            .run(|| TcpStream::connect_timeout(&server, LIMIT))
-            .unwrap()
-            .unwrap();
-        let (outside, _) = listener.accept().unwrap();
-        for stream in [&inside, &outside] {
-            stream.set_read_timeout(Some(LIMIT)).unwrap();
-            stream.set_nodelay(true).unwrap();
-        }
-        Self { inside, outside }
-    }
-
-    /// Both directions still work.
-    pub fn is_alive(&mut self) -> std::io::Result<()> {
-        let mut byte = [0];
-        self.inside.write_all(b"?")?;
-        self.outside.read_exact(&mut byte)?;
-        self.outside.write_all(b"!")?;
-        self.inside.read_exact(&mut byte)
     }
 }

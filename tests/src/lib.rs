@@ -19,6 +19,7 @@ pub mod address_plan;
 mod anti_spoofing;
 mod azure;
 pub mod conflist;
+pub mod connection;
 pub mod debian;
 pub mod exchange;
 mod fabric;

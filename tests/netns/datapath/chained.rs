@@ -5,7 +5,7 @@ use azure_vnet_testbed::pod::{Pod, PodSpec};
 use azure_vnet_testbed::{Azure, CONFIG_DIR, Vm};
 use serde_json::{Value, json};
 
-use super::{Connection, list, on, pins, run, seen_from_internet};
+use super::{connect, list, on, pins, run, seen_from_internet};
 
 #[test]
 fn a_filter_where_the_list_leaves_its_place_free() {
@@ -53,7 +53,7 @@ fn a_changed_list_moves_running_pods_and_loses_no_connection() {
     install(vm, &on("ebpf"));
     let old = vm.add_pod(&on("ebpf"), &PodSpec::named("old")).unwrap();
     assert_eq!(attached(vm, &old), (false, true));
-    let mut connection = Connection::open(&azure, &old);
+    let mut connection = connect(&azure, &old);
 
     install(vm, &with_bandwidth());
     let pins = pins();
@@ -68,7 +68,7 @@ fn a_changed_list_moves_running_pods_and_loses_no_connection() {
         .unwrap();
 
     assert_eq!(attached(vm, &old), (true, false));
-    connection.assert_alive();
+    connection.is_alive().unwrap();
     assert_eq!(seen_from_internet(&old), vm.nic.primary);
     assert_eq!(seen_from_internet(&new), vm.nic.primary);
     assert_eq!(azure.fabric.leaked().unwrap(), 0);

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use azure_vnet_testbed::address_plan::INTERNET;
 use azure_vnet_testbed::conflist::Conflist;
+use azure_vnet_testbed::connection::{Connection, Ends};
 use azure_vnet_testbed::pod::{Pod, PodSpec};
 use azure_vnet_testbed::{Azure, Vm};
 use serde_json::{Value, json};
 
-use super::{Connection, LIMIT, list, on, run, seen_from_internet, status};
+use super::{LIMIT, connect, list, on, run, seen_from_internet, status};
 
 /// Values of `AZURE_VNET_FORCE_CLS_BPF`.
 const MECHANISMS: [(&str, &str); 2] = [("0", "tcx"), ("1", "cls_bpf")];
@@ -94,11 +95,21 @@ fn assert_clean(azure: &Azure) {
     assert_eq!(azure.fabric.leaked().unwrap(), 0);
 }
 
+/// A connection that the pod opens to the address of a Service, with the internet behind it.
+fn to_service(azure: &Azure, pod: &Pod<'_>) -> Connection {
+    let ends = Ends {
+        to: Some(SocketAddrV4::new(INTERNET[0], SERVICE.port())),
+        service: Some(SERVICE),
+        from: None,
+    };
+    Connection::open_between(pod.namespace(), &azure.internet, ends).unwrap()
+}
+
 /// Much data each way, then an orderly end.
 fn transfer_and_close(connection: Connection) {
     let Connection {
-        mut pod,
-        mut internet,
+        mut inside,
+        mut outside,
         ..
     } = connection;
     let receive = |stream: &mut std::net::TcpStream| {
@@ -106,13 +117,13 @@ fn transfer_and_close(connection: Connection) {
         stream.read_to_end(&mut data).map(|_| data.len()).unwrap()
     };
     let answer = thread::spawn(move || {
-        let asked = receive(&mut internet);
-        internet.write_all(&vec![2; MUCH]).unwrap();
+        let asked = receive(&mut outside);
+        outside.write_all(&vec![2; MUCH]).unwrap();
         asked
     });
-    pod.write_all(&vec![1; MUCH]).unwrap();
-    pod.shutdown(Shutdown::Write).unwrap();
-    assert_eq!(receive(&mut pod), MUCH);
+    inside.write_all(&vec![1; MUCH]).unwrap();
+    inside.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(receive(&mut inside), MUCH);
     assert_eq!(answer.join().unwrap(), MUCH);
 }
 
@@ -125,13 +136,13 @@ fn a_connection_outlives_what_netfilter_knows_of_it() {
         let vm = &azure.vms[0];
         let pod = pod(vm, mechanism);
         forgetful_kube_proxy(vm);
-        let mut connection = Connection::open(&azure, &pod);
+        let mut connection = connect(&azure, &pod);
         assert_eq!(connection.from, vm.nic.primary);
         let handshake = seen_by_netfilter(vm);
         assert!(handshake >= 2, "SYN and SYN-ACK pass netfilter");
         let_netfilter_forget();
 
-        connection.assert_alive();
+        connection.is_alive().unwrap();
         transfer_and_close(connection);
         assert_eq!(seen_by_netfilter(vm), handshake);
         assert_eq!(invalid(vm), 0);
@@ -150,18 +161,18 @@ fn a_reset_arrives_and_the_same_ends_begin_anew() {
         let vm = &azure.vms[0];
         let pod = pod(vm, mechanism);
         run(vm, INVALID_IS_DROPPED);
-        let mut connection = Connection::open(&azure, &pod);
-        connection.assert_alive();
+        let mut connection = connect(&azure, &pod);
+        connection.is_alive().unwrap();
         let ends = (
-            connection.pod.local_addr().unwrap(),
-            connection.pod.peer_addr().unwrap(),
+            connection.inside.local_addr().unwrap(),
+            connection.inside.peer_addr().unwrap(),
         );
-        let server = connection.internet.local_addr().unwrap();
-        socket2::SockRef::from(&connection.pod)
+        let server = connection.outside.local_addr().unwrap();
+        socket2::SockRef::from(&connection.inside)
             .set_linger(Some(Duration::ZERO))
             .unwrap();
-        drop(connection.pod);
-        let reset = connection.internet.read(&mut [0]).unwrap_err();
+        drop(connection.inside);
+        let reset = connection.outside.read(&mut [0]).unwrap_err();
         assert_eq!(reset.kind(), std::io::ErrorKind::ConnectionReset);
 
         let listener = azure
@@ -213,13 +224,13 @@ fn what_netfilter_translates_takes_the_slow_path() {
         );
         // Of the first the bridge has to ask for the neighbour, which is another way to the NIC.
         for _ in 0..2 {
-            let connection = Connection::open_to(&azure, &pod, Some(SERVICE));
+            let connection = to_service(&azure, &pod);
             assert_eq!(connection.from, vm.nic.primary);
             transfer_and_close(connection);
             assert_eq!(fast(vm), [0, 0]);
         }
 
-        let direct = Connection::open(&azure, &pod);
+        let direct = connect(&azure, &pod);
         transfer_and_close(direct);
         assert!(fast(vm).iter().all(|packets| *packets > 40));
         assert_clean(&azure);
@@ -340,7 +351,7 @@ fn a_limit_of_what_a_pod_gets_holds_on_the_fast_path() {
         let pod = vm
             .add_pod(&limited(&limits), &PodSpec::named("web"))
             .unwrap();
-        transfer_and_close(Connection::open(&azure, &pod));
+        transfer_and_close(connect(&azure, &pod));
         assert!(fast(vm)[1] > 40);
         assert!(shaped(vm) >= MUCH, "{}", run(vm, "tc -s qdisc show"));
         assert_clean(&azure);
@@ -357,13 +368,13 @@ fn a_limit_of_what_a_pod_sends_keeps_its_flows_off_the_fast_path() {
     let pod = vm
         .add_pod(&limited(&limits), &PodSpec::named("web"))
         .unwrap();
-    transfer_and_close(Connection::open(&azure, &pod));
+    transfer_and_close(connect(&azure, &pod));
     assert_eq!(fast(vm), [0, 0]);
     assert!(shaped(vm) >= MUCH, "{}", run(vm, "tc -s qdisc show"));
 
     // Its neighbour has no limit.
     let other = vm.add_pod(&on("ebpf"), &PodSpec::named("other")).unwrap();
-    transfer_and_close(Connection::open(&azure, &other));
+    transfer_and_close(connect(&azure, &other));
     assert!(fast(vm).iter().all(|packets| *packets > 40));
     assert_clean(&azure);
 }
@@ -388,16 +399,16 @@ fn switched_off_it_takes_no_new_flows_and_loses_none() {
         let vm = &azure.vms[0];
         let pod = pod(vm, mechanism);
         forgetful_kube_proxy(vm);
-        let mut old = Connection::open(&azure, &pod);
-        old.assert_alive();
+        let mut old = connect(&azure, &pod);
+        old.is_alive().unwrap();
         let_netfilter_forget();
         let off = list(&json!({ "datapath": "ebpf", "fastPath": false }));
         vm.add_pod(&off, &PodSpec::named("other")).unwrap();
 
         let before = fast(vm);
         assert_eq!(seen_from_internet(&pod), vm.nic.primary);
-        let mut new = Connection::open(&azure, &pod);
-        new.assert_alive();
+        let mut new = connect(&azure, &pod);
+        new.is_alive().unwrap();
         assert_eq!(fast(vm), before);
         transfer_and_close(old);
         assert!(fast(vm)[0] > before[0]);

@@ -4,7 +4,7 @@ use aya::programs::{SchedClassifier, TcAttachType};
 use azure_vnet_testbed::pod::PodSpec;
 use azure_vnet_testbed::{Azure, Vm};
 
-use super::{Connection, on, pins, run, seen_from_internet, status};
+use super::{connect, on, pins, run, seen_from_internet, status};
 
 /// The programs of another build are replaced in place: the connection does not notice.
 #[test]
@@ -12,7 +12,7 @@ fn another_build_takes_over_the_flows() {
     let azure = Azure::builder().build().unwrap();
     let vm = &azure.vms[0];
     let pod = vm.add_pod(&on("ebpf"), &PodSpec::named("old")).unwrap();
-    let mut connection = Connection::open(&azure, &pod);
+    let mut connection = connect(&azure, &pod);
     assert_eq!(connection.from, vm.nic.primary);
 
     // A build is known by the name of its directory.
@@ -26,7 +26,7 @@ fn another_build_takes_over_the_flows() {
     let before = program_ids(vm);
     let new = vm.add_pod(&on("ebpf"), &PodSpec::named("new")).unwrap();
 
-    connection.assert_alive();
+    connection.is_alive().unwrap();
     assert_eq!(seen_from_internet(&pod), vm.nic.primary);
     assert_eq!(seen_from_internet(&new), vm.nic.primary);
     assert_eq!(run(vm, &format!("ls {pins}/programs")).trim(), build);
@@ -61,10 +61,10 @@ fn a_lost_record_of_the_choice_loses_no_connection() {
     let azure = Azure::builder().build().unwrap();
     let vm = &azure.vms[0];
     let pod = vm.add_pod(&on("ebpf"), &PodSpec::named("old")).unwrap();
-    let mut connection = Connection::open(&azure, &pod);
+    let mut connection = connect(&azure, &pod);
     run(vm, "rm /run/azure-vnet/datapath-azure0.json");
     vm.add_pod(&on("auto"), &PodSpec::named("new")).unwrap();
-    connection.assert_alive();
+    connection.is_alive().unwrap();
     assert!(status(vm)["tier"]["ebpf"].is_string());
 }
 
@@ -92,9 +92,9 @@ fn netfilter_to_ebpf_keeps_connections() {
     let pod = vm
         .add_pod(&on("netfilter"), &PodSpec::named("old"))
         .unwrap();
-    let mut connection = Connection::open(&azure, &pod);
+    let mut connection = connect(&azure, &pod);
     vm.add_pod(&on("ebpf"), &PodSpec::named("new")).unwrap();
-    connection.assert_alive();
+    connection.is_alive().unwrap();
     assert_eq!(seen_from_internet(&pod), vm.nic.primary);
     assert!(status(vm)["tier"]["ebpf"].is_string());
     assert!(!run(vm, "nft list ruleset").contains("snat"));

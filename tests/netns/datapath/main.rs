@@ -16,13 +16,13 @@ mod fast_path;
 mod lifecycle;
 mod translation;
 
-use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use azure_vnet_abi::ABI_VERSION;
 use azure_vnet_testbed::address_plan::INTERNET;
 use azure_vnet_testbed::conflist::Conflist;
+use azure_vnet_testbed::connection::Connection;
 use azure_vnet_testbed::exchange;
 use azure_vnet_testbed::host::REPORT_PORT;
 use azure_vnet_testbed::pod::Pod;
@@ -64,55 +64,7 @@ fn seen_from_internet(pod: &Pod<'_>) -> Ipv4Addr {
     exchange::ask(Type::STREAM, pod.namespace(), None, REPORT_OF_INTERNET).unwrap()
 }
 
-/// A TCP connection from a pod to the internet that stays open.
-struct Connection {
-    pod: TcpStream,
-    internet: TcpStream,
-    from: Ipv4Addr,
-}
-
-impl Connection {
-    fn open(azure: &Azure, pod: &Pod<'_>) -> Self {
-        Self::open_to(azure, pod, None)
-    }
-
-    /// One that the pod opens to another address than the server has.
-    fn open_to(azure: &Azure, pod: &Pod<'_>, service: Option<SocketAddrV4>) -> Self {
-        let address = SocketAddrV4::new(INTERNET[0], service.map_or(0, |service| service.port()));
-        let listener = azure
-            .internet
-            .namespace()
-            .run(|| TcpListener::bind(address))
-            .unwrap()
-            .unwrap();
-        let server = service.map_or_else(|| listener.local_addr().unwrap(), Into::into);
-        let client = pod
-            .namespace()
-            .run(|| TcpStream::connect_timeout(&server, LIMIT))
-            .unwrap()
-            .unwrap();
-        let (accepted, peer) = listener.accept().unwrap();
-        for stream in [&client, &accepted] {
-            stream.set_read_timeout(Some(LIMIT)).unwrap();
-        }
-        let std::net::IpAddr::V4(from) = peer.ip() else {
-            panic!("an IPv6 peer {peer}");
-        };
-        Self {
-            pod: client,
-            internet: accepted,
-            from,
-        }
-    }
-
-    /// Both directions still work.
-    fn assert_alive(&mut self) {
-        let mut byte = [0];
-        self.pod.write_all(b"?").unwrap();
-        self.internet.read_exact(&mut byte).unwrap();
-        assert_eq!(&byte, b"?");
-        self.internet.write_all(b"!").unwrap();
-        self.pod.read_exact(&mut byte).unwrap();
-        assert_eq!(&byte, b"!");
-    }
+/// A TCP connection from a pod to the internet.
+fn connect(azure: &Azure, pod: &Pod<'_>) -> Connection {
+    Connection::open(pod.namespace(), &azure.internet).unwrap()
 }

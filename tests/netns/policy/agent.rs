@@ -4,7 +4,7 @@ use azure_vnet_testbed::pod::{Pod, PodSpec};
 use azure_vnet_testbed::{Azure, Vm};
 use serde_json::json;
 
-use super::{Connection, TIERS, list, status};
+use super::{TIERS, connect, list, status};
 
 const FILE: &str = "/etc/config/ip-masq-agent";
 
@@ -24,7 +24,7 @@ fn files_reach_the_node_with_the_next_call() {
         let list = list(tier, &json!({}));
         let pod = vm.add_pod(&list, &PodSpec::named("web")).unwrap();
         let other = vm.add_pod(&list, &PodSpec::named("other")).unwrap();
-        let from = |pod: &Pod<'_>| Connection::open(&azure.internet, pod).from;
+        let from = |pod: &Pod<'_>| connect(&azure.internet, pod).from;
         assert_eq!(from(&pod), vm.nic.primary, "{tier}");
 
         vm.write_file(FILE, "nonMasqueradeCIDRs:\n  - 203.0.113.0/24\n")
@@ -33,7 +33,7 @@ fn files_reach_the_node_with_the_next_call() {
         other.delete().unwrap();
         assert_eq!(from(&pod), pod.address, "{tier}");
         // The default went with the file.
-        let on_prem = Connection::open(&azure.on_prem, &pod);
+        let on_prem = connect(&azure.on_prem, &pod);
         assert_eq!(on_prem.from, vm.nic.primary, "{tier}");
 
         vm.write_file(FILE, "nonMasqueradeCIDRs: [203.0.113.0/24")

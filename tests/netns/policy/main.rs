@@ -16,10 +16,11 @@ mod property;
 mod sink;
 
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddrV4, UdpSocket};
 use std::time::Duration;
 
 use azure_vnet_testbed::conflist::Conflist;
+use azure_vnet_testbed::connection::Connection;
 use azure_vnet_testbed::host::Host;
 use azure_vnet_testbed::pod::Pod;
 use azure_vnet_testbed::{PLUGIN_DIR, Vm};
@@ -52,59 +53,23 @@ fn status(vm: &Vm) -> Value {
     serde_json::from_str(&output.stdout).unwrap()
 }
 
-/// A TCP connection from a pod to a host outside that stays open.
-struct Connection {
-    pod: TcpStream,
-    host: TcpStream,
-    /// What the host saw it come from.
-    from: Ipv4Addr,
+/// A TCP connection from a pod to a host outside.
+fn connect(host: &Host, pod: &Pod<'_>) -> Connection {
+    Connection::open(pod.namespace(), host).unwrap()
 }
 
-impl Connection {
-    fn open(host: &Host, pod: &Pod<'_>) -> Self {
-        let address = SocketAddrV4::new(host.address(), 0);
-        let listener = host.namespace().run(|| TcpListener::bind(address));
-        let listener = listener.unwrap().unwrap();
-        let server = listener.local_addr().unwrap();
-        let client = pod
-            .namespace()
-            .run(|| TcpStream::connect_timeout(&server, LIMIT));
-        let client = client.unwrap().unwrap();
-        let (accepted, peer) = listener.accept().unwrap();
-        for stream in [&client, &accepted] {
-            stream.set_read_timeout(Some(LIMIT)).unwrap();
-        }
-        let std::net::IpAddr::V4(from) = peer.ip() else {
-            panic!("an IPv6 peer {peer}");
-        };
-        Self {
-            pod: client,
-            host: accepted,
-            from,
-        }
-    }
-
-    /// Both directions still work.
-    #[track_caller]
-    fn assert_alive(&mut self) {
-        let mut byte = [0];
-        self.pod.write_all(b"?").unwrap();
-        self.host
-            .read_exact(&mut byte)
-            .expect("the pod's byte arrives");
-        self.host.write_all(b"!").unwrap();
-        self.pod.read_exact(&mut byte).expect("the answer arrives");
-    }
-
-    /// The pod's packets do not arrive any more.
-    #[track_caller]
-    fn assert_cut(&mut self) {
-        self.pod.write_all(b"?").unwrap();
-        self.host
-            .set_read_timeout(Some(Duration::from_millis(500)))
-            .unwrap();
-        self.host.read_exact(&mut [0]).expect_err("nothing arrives");
-    }
+/// The pod's packets do not arrive any more.
+#[track_caller]
+fn assert_cut(connection: &mut Connection) {
+    connection.inside.write_all(b"?").unwrap();
+    connection
+        .outside
+        .set_read_timeout(Some(Duration::from_millis(500)))
+        .unwrap();
+    connection
+        .outside
+        .read_exact(&mut [0])
+        .expect_err("nothing arrives");
 }
 
 /// A UDP socket on a host outside that tells who sends to it.

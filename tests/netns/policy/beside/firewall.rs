@@ -6,7 +6,7 @@ use azure_vnet_testbed::pod::{Pod, PodSpec};
 use azure_vnet_testbed::{Azure, exchange};
 use socket2::Type;
 
-use super::super::Connection;
+use super::super::connect;
 use super::{Cluster, WAYS, assert_clean, cluster, list, restore, run, seen};
 
 fn reaches_internet(azure: &Azure, pod: &Pod<'_>) -> bool {
@@ -42,7 +42,7 @@ fn rules_for_a_pods_link_drop_what_they_name() {
         let vm = &azure.vms[0];
         let cluster = Cluster::new(&azure, way);
         let denied = super::super::host_veth(&cluster.client);
-        let mut open = Connection::open(&azure.internet, &cluster.server);
+        let mut open = connect(&azure.internet, &cluster.server);
         restore(
             vm,
             &format!(
@@ -58,7 +58,7 @@ COMMIT
         assert!(!reaches_internet(&azure, &cluster.client), "{way:?}");
         let inside = seen(cluster.client.namespace(), cluster.elsewhere.address, 80);
         assert_eq!(inside, cluster.client.address, "{way:?}");
-        open.assert_alive();
+        open.is_alive().unwrap();
         assert!(reaches_internet(&azure, &cluster.server), "{way:?}");
         assert_clean(&azure);
     }
@@ -123,7 +123,9 @@ fn policy_routing_of_the_node_does_not_move_pods() {
             node,
             "{way:?}"
         );
-        Connection::open(&azure.internet, &cluster.server).assert_alive();
+        connect(&azure.internet, &cluster.server)
+            .is_alive()
+            .unwrap();
         assert_clean(&azure);
     }
 }
