@@ -69,6 +69,7 @@ fn wanted(config: &Config, lease: &Lease<'_>) -> NodeWanted {
     NodeWanted {
         bridge: config.bridge.clone(),
         master: config.master.clone(),
+        mac: lease.result.nic.as_deref().and_then(|mac| mac.parse().ok()),
         subnet: lease.address.trunc(),
     }
 }

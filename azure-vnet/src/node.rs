@@ -8,6 +8,7 @@ mod error;
 mod journal;
 mod master;
 pub mod migrate;
+mod policy_route;
 mod relocate;
 mod settings;
 
@@ -36,6 +37,8 @@ pub struct NodeWanted {
     pub bridge: Option<String>,
     /// Name of the NIC; the one that owns an address in `subnet` when not given.
     pub master: Option<String>,
+    /// MAC of the NIC, where IPAM knows it: a VM may have several NICs in one subnet.
+    pub mac: Option<MacAddress>,
     /// The subnet that the pods' addresses come from.
     pub subnet: Ipv4Net,
 }
@@ -202,7 +205,7 @@ async fn settled(
             .iter()
             .any(|a| a.header.index == master.index && address::is_movable(a));
         let joined = bridge.is_bridge() && bridge.is_up() && master.master == Some(bridge.index);
-        if joined && master.is_up() && !left_on_nic {
+        if joined && is_meant(netlink, wanted, &master).await? && master.is_up() && !left_on_nic {
             let addresses = on(&bridge);
             if let Some(node) = describe(bridge, master, addresses, wanted.subnet, journal) {
                 return Ok(Some(node));
@@ -210,6 +213,15 @@ async fn settled(
         }
     }
     Ok(None)
+}
+
+/// Whether `nic` is the one with the wanted MAC, or none is.
+async fn is_meant(netlink: &Netlink, wanted: &NodeWanted, nic: &Link) -> Result<bool, NodeError> {
+    if wanted.mac.is_none() || wanted.mac == nic.mac {
+        return Ok(true);
+    }
+    let links = netlink.links().await?;
+    Ok(links.iter().all(|link| link.mac != wanted.mac))
 }
 
 fn describe(

@@ -16,7 +16,8 @@ use crate::plan::{self, NoAddress, Plan, PodAddress, PodRoute};
 #[derive(Debug)]
 pub struct Expected<'a> {
     network: &'a str,
-    host_veth: String,
+    /// The node's end of the pod's veth.
+    pub host_veth: String,
     container: u32,
     ifname: &'a str,
     /// As the last plugin that changed it says; none if nobody says anything.

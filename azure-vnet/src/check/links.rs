@@ -3,9 +3,10 @@
 use crate::config::Config;
 use crate::error::Error;
 use crate::netlink::link::{Link, LinkKind};
-use crate::netlink::{Netlink, NetlinkError};
+use crate::netlink::{MacAddress, Netlink, NetlinkError};
 use crate::node::{self, Node, NodeWanted};
 use crate::plan::Plan;
+use crate::state;
 
 use super::expected::Expected;
 use super::{Defects, Difference};
@@ -19,12 +20,25 @@ pub async fn of_node(
     let wanted = NodeWanted {
         bridge: config.bridge.clone(),
         master: config.master.clone(),
+        mac: mac_of_nic(host, &expected.host_veth).await?,
         subnet: expected.address.trunc(),
     };
     match node::find(host, &wanted).await? {
         Some(node) => Ok(node),
         None => Err(broken_node(host, &wanted).await?.into()),
     }
+}
+
+/// MAC of the NIC that the pod behind `host_veth` was connected to, where that could be one of several.
+async fn mac_of_nic(host: &Netlink, host_veth: &str) -> Result<Option<MacAddress>, NetlinkError> {
+    if node::remembered().len() < 2 {
+        return Ok(None);
+    }
+    let Some(attachment) = state::find(host_veth) else {
+        return Ok(None);
+    };
+    let bridge = host.link(&attachment.bridge).await?;
+    Ok(bridge.and_then(|bridge| bridge.mac))
 }
 
 /// What is wrong with a node whose network is not whole.

@@ -40,6 +40,9 @@ pub enum Place {
     Last,
 }
 
+/// The number of the main table.
+pub const MAIN: u32 = RouteHeader::RT_TABLE_MAIN as u32;
+
 impl Netlink {
     /// All routes of all tables and both families, without cached ones.
     pub async fn routes(&self) -> Result<Vec<RouteMessage>, NetlinkError> {
@@ -65,6 +68,21 @@ impl Netlink {
 
 /// Adds a route in the main table through `link` (`EEXIST` if one with its metric is there).
 pub fn add(link: u32, name: &str, route: &NewRoute) -> Request {
+    let message = message_of(link, route);
+    let subject = format!("to {} through {name}", route.to);
+    let message = RouteNetlinkMessage::NewRoute(message);
+    Request::new("add the route", subject, message).flags(NLM_F_CREATE | NLM_F_EXCL)
+}
+
+/// A route through `link` in another table than the main one, ready to be added.
+pub fn in_table(link: u32, route: &NewRoute, table: u32) -> RouteMessage {
+    let mut message = message_of(link, route);
+    message.header.table = RouteHeader::RT_TABLE_UNSPEC;
+    message.attributes.push(RouteAttribute::Table(table));
+    message
+}
+
+fn message_of(link: u32, route: &NewRoute) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = match route.to {
         IpNet::V4(_) => AddressFamily::Inet,
@@ -94,9 +112,7 @@ pub fn add(link: u32, name: &str, route: &NewRoute) -> Request {
             .attributes
             .push(RouteAttribute::Priority(route.metric));
     }
-    let subject = format!("to {} through {name}", route.to);
-    let message = RouteNetlinkMessage::NewRoute(message);
-    Request::new("add the route", subject, message).flags(NLM_F_CREATE | NLM_F_EXCL)
+    message
 }
 
 /// Adds a route that [`moved`] made, at `place`.
@@ -168,6 +184,18 @@ pub fn default_gateway(route: &RouteMessage) -> Option<std::net::Ipv4Addr> {
 /// True when both say the same of destination, table and metric: one hides the other.
 pub fn same_key(a: &RouteMessage, b: &RouteMessage) -> bool {
     key(a) == key(b)
+}
+
+/// The table that a route is in.
+pub fn table(route: &RouteMessage) -> u32 {
+    let table = route
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::Table(table) => Some(*table),
+            _ => None,
+        });
+    table.unwrap_or(route.header.table.into())
 }
 
 /// True for a route that spreads over several next hops.
@@ -269,18 +297,16 @@ fn destination(route: &RouteMessage) -> Option<&RouteAddress> {
 type Key<'a> = (AddressFamily, u32, u8, Option<&'a RouteAddress>, u8, u32);
 
 fn key(route: &RouteMessage) -> Key<'_> {
-    let number = |pick: fn(&RouteAttribute) -> Option<u32>| route.attributes.iter().find_map(pick);
-    let table = number(|attribute| match attribute {
-        RouteAttribute::Table(table) => Some(*table),
-        _ => None,
-    });
-    let metric = number(|attribute| match attribute {
-        RouteAttribute::Priority(metric) => Some(*metric),
-        _ => None,
-    });
+    let metric = route
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::Priority(metric) => Some(*metric),
+            _ => None,
+        });
     (
         route.header.address_family,
-        table.unwrap_or(route.header.table.into()),
+        table(route),
         route.header.destination_prefix_length,
         destination(route),
         route.header.tos,

@@ -5,7 +5,7 @@ use rtnetlink::packet_route::address::AddressMessage;
 
 use super::NodeError;
 use super::journal::{self, Journal, State};
-use super::{relocate, settings};
+use super::{policy_route, relocate, settings};
 use crate::names;
 use crate::netlink::link::{self, Link};
 use crate::netlink::{Netlink, gone_is_fine};
@@ -13,6 +13,8 @@ use crate::netlink::{Netlink, gone_is_fine};
 /// One step of the way back, in the order that loses the fewest packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
+    /// What the plugin added beside what the NIC had is gone.
+    Policy,
     /// The NIC has all addresses of the bridge and knows its neighbours; so does the bridge still.
     Addresses,
     /// The NIC is a port of no bridge, and at once all routes lead over it.
@@ -27,7 +29,8 @@ pub enum Step {
 
 impl Step {
     /// The steps in their order.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
+        Self::Policy,
         Self::Addresses,
         Self::Switch,
         Self::Rules,
@@ -128,6 +131,12 @@ impl<'a> Departure<'a> {
     /// Does what is missing of one step.
     pub async fn step(&mut self, step: Step) -> Result<(), NodeError> {
         tracing::debug!("node network, back: {step:?}");
+        // The plugin's own, also on a bridge that is not.
+        if step == Step::Policy {
+            let index = self.bridge.as_ref().map(|bridge| bridge.index);
+            let index = index.unwrap_or(self.journal.bridge_index);
+            return Ok(policy_route::remove(self.netlink, index).await?);
+        }
         if self.stays() {
             return Ok(());
         }
@@ -145,7 +154,7 @@ impl<'a> Departure<'a> {
                 Ok(())
             }
             (Step::Bridge, Some(bridge)) => self.remove_bridge(&bridge).await,
-            (Step::Switch | Step::Rules | Step::Bridge, None) => Ok(()),
+            (Step::Policy, _) | (Step::Switch | Step::Rules | Step::Bridge, None) => Ok(()),
             (Step::Flags, _) => self.restore_flags().await,
         }
     }

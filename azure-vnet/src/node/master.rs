@@ -78,7 +78,7 @@ pub fn choose(
         return place(snapshot, wanted, nic);
     }
     let mut refusal = None;
-    for owner in owners(snapshot, wanted.subnet) {
+    for owner in meant(snapshot, wanted) {
         let chosen = if owner.is_bridge() {
             adopt(snapshot, owner, journals)
         } else {
@@ -97,6 +97,17 @@ pub fn choose(
     remembered(snapshot, wanted, journals).ok_or(NodeError::NoMaster {
         subnet: wanted.subnet,
     })
+}
+
+/// Links with an address in the subnet. Of several, those with the MAC that IPAM says, if any has it:
+/// the bridge of another plugin may have a MAC of its own.
+fn meant<'a>(snapshot: &'a Snapshot, wanted: &NodeWanted) -> Vec<&'a Link> {
+    let mut owners: Vec<&Link> = owners(snapshot, wanted.subnet).collect();
+    let is_meant = |link: &&Link| wanted.mac.is_some() && link.mac == wanted.mac;
+    if owners.iter().any(is_meant) {
+        owners.retain(is_meant);
+    }
+    owners
 }
 
 /// Links with an address in the subnet; first those whose own network it is exactly.

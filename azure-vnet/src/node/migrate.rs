@@ -9,7 +9,7 @@ use super::departure::Departure;
 use super::journal::{Before, Journal, State};
 use super::master::{self, Place};
 use super::{NodeWanted, journal};
-use super::{relocate, settings};
+use super::{policy_route, relocate, settings};
 use crate::netlink::link::{self, Link, NewBridge};
 use crate::netlink::{MacAddress, Netlink, address, route};
 
@@ -27,16 +27,19 @@ pub enum Step {
     Rules,
     /// The NIC has no address any more.
     Withdraw,
+    /// What has an address of a NIC without the node's default route leaves by that NIC.
+    Policy,
 }
 
 impl Step {
     /// The steps in their order.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Bridge,
         Self::Addresses,
         Self::Switch,
         Self::Rules,
         Self::Withdraw,
+        Self::Policy,
     ];
 }
 
@@ -179,6 +182,10 @@ impl<'a> Migration<'a> {
                 let bridge = self.bridge().await?;
                 relocate::withdraw_addresses(self.netlink, &self.nic, &bridge).await?;
                 Ok(())
+            }
+            Step::Policy => {
+                let bridge = self.bridge().await?;
+                Ok(policy_route::ensure(self.netlink, &bridge, self.journal.gateway).await?)
             }
         }
     }

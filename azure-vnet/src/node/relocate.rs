@@ -8,6 +8,7 @@ use rtnetlink::packet_route::address::AddressMessage;
 use rtnetlink::packet_route::route::RouteMessage;
 use rtnetlink::packet_route::rule::RuleMessage;
 
+use super::policy_route;
 use crate::netlink::link::Link;
 use crate::netlink::route::{self, Place};
 use crate::netlink::{Netlink, NetlinkError, Request, address, gone_is_fine, neighbour, rule};
@@ -22,12 +23,14 @@ pub async fn addresses_of(
     Ok(addresses)
 }
 
-/// The routes through a link, in all tables, without those that come with an address.
+/// The routes through a link, in all tables, without those that come with an address or are the
+/// plugin's own.
 pub fn routes_of<'a>(routes: &'a [RouteMessage], link: &Link) -> Vec<&'a RouteMessage> {
     let index = link.index;
     routes
         .iter()
         .filter(|entry| route::uses(entry, index) && !route::is_kernels_own(entry))
+        .filter(|entry| !policy_route::is_ours(route::table(entry)))
         .collect()
 }
 

@@ -69,6 +69,13 @@ pub fn command(program: &str, arguments: &str) -> String {
 /// Gives the node `eth0` (10.0.0.4/24), connected to the namespace `fabric` (10.0.0.1/24).
 pub fn plain_node(mtu: u32) {
     ip("netns add fabric");
+    nic(mtu);
+    ip("addr add 10.0.0.4/24 brd + dev eth0");
+    ip("route add default via 10.0.0.1 dev eth0 proto dhcp src 10.0.0.4 metric 100");
+}
+
+/// The NIC without an address, and what it is connected to.
+pub fn nic(mtu: u32) {
     ip(&format!(
         "link add eth0 address {NIC_MAC} mtu {mtu} type veth \
          peer name port netns fabric mtu {mtu}"
@@ -76,8 +83,6 @@ pub fn plain_node(mtu: u32) {
     ip("-n fabric link set port address 12:34:56:78:9a:bc up");
     ip("-n fabric addr add 10.0.0.1/24 dev port");
     ip("link set eth0 up");
-    ip("addr add 10.0.0.4/24 brd + dev eth0");
-    ip("route add default via 10.0.0.1 dev eth0 proto dhcp src 10.0.0.4 metric 100");
 }
 
 /// A node with everything that its network may have: secondary, labelled, expiring, noprefixroute
@@ -180,6 +185,7 @@ pub fn wanted() -> NodeWanted {
     NodeWanted {
         bridge: Some("azure0".to_owned()),
         master: None,
+        mac: None,
         subnet: "10.0.0.0/24".parse().unwrap(),
     }
 }

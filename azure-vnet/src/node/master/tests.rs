@@ -45,6 +45,7 @@ fn wanted(bridge: Option<&str>, master: Option<&str>) -> NodeWanted {
     NodeWanted {
         bridge: bridge.map(str::to_owned),
         master: master.map(str::to_owned),
+        mac: None,
         subnet: "10.0.0.0/24".parse().unwrap(),
     }
 }
@@ -211,4 +212,24 @@ fn a_nic_taken_out_of_its_bridge_goes_back_by_the_journal() {
     let journal = Journal::new("azure0", "eth0", 2);
     let place = choose(&snapshot, &wanted(None, None), &[journal]).unwrap();
     assert_eq!(names(&place), ("eth0", "azure0", true));
+}
+
+#[test]
+fn of_two_nics_in_one_subnet_the_one_with_the_mac_is_chosen() {
+    let other = MacAddress([0x00, 0x0d, 0x3a, 0, 0, 5]);
+    let mut second = hardware(3, "eth1", None);
+    second.mac = Some(other);
+    let links = vec![hardware(2, "eth0", None), second];
+    let snapshot = node(links, &[(2, "10.0.0.4/24"), (3, "10.0.0.5/24")]);
+    let with_mac = |mac| NodeWanted {
+        mac,
+        ..wanted(None, None)
+    };
+    for (mac, name) in [(NIC_MAC, "eth0"), (other, "eth1")] {
+        let place = choose(&snapshot, &with_mac(Some(mac)), &[]).unwrap();
+        assert_eq!(place.nic.name, name);
+    }
+    // A MAC that no owner has says nothing.
+    let place = choose(&snapshot, &with_mac(Some(MacAddress([2; 6]))), &[]).unwrap();
+    assert_eq!(place.nic.name, "eth0");
 }
