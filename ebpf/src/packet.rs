@@ -16,6 +16,8 @@ const TCP_MINIMUM: usize = 20;
 
 pub const ETHERTYPE_IPV4: Be16 = Be16::from_host(0x0800);
 pub const ETHERTYPE_ARP: Be16 = Be16::from_host(0x0806);
+pub const ETHERTYPE_VLAN: Be16 = Be16::from_host(0x8100);
+pub const ETHERTYPE_QINQ: Be16 = Be16::from_host(0x88a8);
 pub const ETHERTYPE_IPV6: Be16 = Be16::from_host(0x86dd);
 
 pub const ICMP: u8 = 1;

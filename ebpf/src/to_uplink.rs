@@ -11,8 +11,8 @@ use crate::{
     arp, config, fast, flow, fragment,
     icmp::IcmpError,
     packet::{
-        self, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, ICMP, Ipv4, Part, Plain,
-        Transport,
+        self, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_QINQ, ETHERTYPE_VLAN, Frame,
+        ICMP, Ipv4, Part, Plain, Transport,
     },
     pods,
     policy::{self, Portless},
@@ -71,6 +71,8 @@ fn uncommon(ctx: &TcContext, uplink: &Uplink) -> i32 {
             ETHERTYPE_ARP => arp::to_uplink(ctx, uplink),
             // Azure gave the pods no IPv6 address, so nothing of theirs may leave with one.
             ETHERTYPE_IPV6 if frame.source != uplink.mac => Err(Reason::Ipv6),
+            // The first tag is not in the frame's data: this one has two.
+            ETHERTYPE_VLAN | ETHERTYPE_QINQ if frame.source != uplink.mac => Err(Reason::Tagged),
             _ => as_nic(ctx, uplink, &frame, Reason::NotOurs),
         },
     )

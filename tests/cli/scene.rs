@@ -3,7 +3,6 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use crate::golden::assert_fits;
-use azure_vnet_testbed::address_plan::INTERNET;
 use azure_vnet_testbed::conflist::Conflist;
 use azure_vnet_testbed::connection::{Connection, Ends};
 use azure_vnet_testbed::pod::{Pod, PodSpec};

@@ -18,8 +18,6 @@ use crate::fixture::{Container, Node, sh};
 use crate::table::Verdict;
 use crate::traces::Traces;
 
-const LIMIT: Duration = Duration::from_secs(5);
-
 /// A settled VM with a pod that stays.
 pub struct Bench<'a> {
     pub node: &'a Node,

@@ -26,6 +26,7 @@ pub const UDP: u8 = 17;
 pub const ETHERTYPE_IPV4: u16 = 0x0800;
 pub const ETHERTYPE_ARP: u16 = 0x0806;
 pub const ETHERTYPE_VLAN: u16 = 0x8100;
+pub const ETHERTYPE_QINQ: u16 = 0x88a8;
 pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 
 /// The shortest IPv4 frame that the kernel test-runs: since 6.18 the header has to be whole. Shorter

@@ -7,7 +7,7 @@ use azure_vnet_abi::{Mac, Reason};
 
 use crate::flows::Tuple;
 use crate::harness::{Node, Run, Verdict};
-use crate::packet::{Arp, LATER, Packet, icmp_error, ipv6, other, udp};
+use crate::packet::{Arp, LATER, Packet, icmp_error, ipv6, other, tagged, udp};
 use crate::plan::{BROADCAST, CLOSED, FABRIC, KEPT, NIC, NODE, PEER, REMOTE, WEB, WIRESERVER};
 
 #[test]
@@ -99,6 +99,7 @@ fn packet_for(reason: Reason) -> (Verdict, Run) {
             let reply = udp(remote, (NODE, KEPT));
             (Redirected, fast(&sent).from_uplink(&reply))
         }
+        Reason::Tagged => (Dropped, node.to_uplink(tagged(&sent.bytes(), 5))),
         Reason::Unconfigured => (Dropped, Node::unconfigured().to_uplink(&sent)),
     }
 }

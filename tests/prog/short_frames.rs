@@ -1,16 +1,14 @@
 //! Frames too short for `BPF_PROG_TEST_RUN`, sent through real devices: less than an IPv4 header is
 //! malformed too.
 
-use std::io;
 use std::thread::sleep;
 use std::time::Duration;
 
 use aya::programs::TcAttachType;
 use azure_vnet_abi::{Reason, programs};
 use azure_vnet_testbed::namespace::Namespace;
+use azure_vnet_testbed::packet_socket::packet_socket;
 use bytes::Bytes;
-use rustix::net::netdevice::name_to_index;
-use socket2::{Domain, SockAddr, SockAddrStorage, Socket, Type};
 
 use crate::harness::Node;
 use crate::packet::{SHORTEST, SYN, tcp};
@@ -80,20 +78,4 @@ fn veth_of_a_pod() -> Namespace {
     ip(&["link", "set", "web", "up"]);
     ip(&["link", "set", "pod", "up"]);
     namespace
-}
-
-/// A socket that sends whole frames through the device and receives none.
-fn packet_socket(device: &str) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::from(libc::AF_PACKET), Type::RAW, None)?;
-    let mut address = SockAddrStorage::zeroed();
-    // SAFETY: `sockaddr_ll` is the address type of packet sockets on this platform, and all its
-    // fields are integers.
-    let link = unsafe { address.view_as::<libc::sockaddr_ll>() };
-    link.sll_family = libc::sa_family_t::try_from(libc::AF_PACKET).unwrap();
-    link.sll_ifindex = name_to_index(&socket, device)?.cast_signed();
-    let length = libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>()).unwrap();
-    // SAFETY: the storage is zeroed but for the fields set above, and has this length at least.
-    let address = unsafe { SockAddr::new(address, length) };
-    socket.bind(&address)?;
-    Ok(socket)
 }

@@ -3,15 +3,15 @@
 
 use std::net::Ipv4Addr;
 
-use azure_vnet_abi::{FlowKind, Reason};
+use azure_vnet_abi::{FlowKind, Mac, Reason};
 use bytes::{Bytes, BytesMut};
 
 use crate::flows::{Change, Tuple, outgoing, replies};
 use crate::from_pod::impossible_headers;
 use crate::harness::Node;
 use crate::packet::{
-    ACK, End, FIN, FIRST, LATER, Packet, RST, SHORTEST, SYN, echo, echo_reply, ethernet, ipv6,
-    other, tagged, tcp, timestamp, udp,
+    ACK, ETHERTYPE_QINQ, ETHERTYPE_VLAN, End, FIN, FIRST, LATER, Packet, RST, SHORTEST, SYN, echo,
+    echo_reply, ethernet, ipv6, other, tagged, tcp, timestamp, udp,
 };
 use crate::plan::{
     CLOSED, DATABASE, FABRIC, HZ, KEPT, NIC, NODE, PEER, PORTS, REMOTE, WEB, WIRESERVER,
@@ -214,15 +214,25 @@ fn frames_of_other_types_leave_with_the_nics_mac() {
     let lldp = |from| ethernet(from, FABRIC, 0x88cc, b"LLDP");
     node.to_uplink(lldp(WEB.mac))
         .passes(Reason::NotOurs, lldp(NIC), &[]);
-    // The kernel takes the outermost tag off a frame before the hook sees it, so this is the
-    // second one of two, which Azure's fabric does not carry.
-    let datagram = udp((WEB.address, 53), (REMOTE, 53));
-    let tagged = |packet: Packet| tagged(&packet.bytes(), 5);
-    node.to_uplink(tagged(datagram.clone().of(&WEB))).passes(
-        Reason::NotOurs,
-        tagged(datagram.leaving()),
-        &[],
-    );
+}
+
+/// The kernel takes the outermost tag off a frame before the hook sees it, so this is the second one of
+/// two.
+#[test]
+fn frames_with_two_tags_leave_only_from_the_node() {
+    let node = Node::new();
+    let datagram = udp((WEB.address, 53), (REMOTE, 53)).of(&WEB).bytes();
+    for ether_type in [ETHERTYPE_VLAN, ETHERTYPE_QINQ] {
+        let tagged = |from: Mac| {
+            let mut frame = BytesMut::from(&tagged(&datagram, 5)[..]);
+            frame[6..12].copy_from_slice(&from.0);
+            frame[12..14].copy_from_slice(&ether_type.to_be_bytes());
+            frame.freeze()
+        };
+        node.to_uplink(tagged(WEB.mac)).drops(Reason::Tagged, &[]);
+        node.to_uplink(tagged(NIC))
+            .passes(Reason::NotOurs, tagged(NIC), &[]);
+    }
 }
 
 #[test]

@@ -4,13 +4,11 @@
 //! Here it is dropped and counted, so that a test can ask for zero. `leaked` is not an offence in Azure, only the end of the
 //! packet: a pod's address on a packet that starts a conversation out of range means that it was not masqueraded.
 
-use std::net::Ipv4Addr;
-
 use ipnet::Ipv4Net;
 use serde_json::Value;
 
 use crate::Error;
-use crate::address_plan::{FABRIC_MAC, Nic, WIRESERVER};
+use crate::address_plan::{FABRIC_MAC, INSIDE, Nic, WIRESERVER};
 
 /// What the fabric counted against one VM, in frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -25,6 +23,11 @@ pub struct Verdicts {
     pub ip6: u64,
     /// ARP requests for the NIC's own ipconfigs. Answered, and no offence, but a sign that the node does not answer for its pods.
     pub own_arp: u64,
+    /// IPv4 packets with a secondary address as source that go out of the VMs' range, in a frame with a VLAN tag or without: replies of
+    /// connections that came in, or leaks. No offence, and counted whatever becomes of the frame.
+    pub outside: u64,
+    /// Frames with more than one VLAN tag. No offence, and counted likewise: what is inside is not looked at.
+    pub stacked: u64,
     /// Unicast frames to another MAC than the fabric's. Dropped, and no offence, but they had no business on the wire.
     pub misdirected: u64,
 }
@@ -43,9 +46,19 @@ const LEAKED: &str = "leaked";
 pub fn filter(link: &str, nic: &Nic) -> String {
     let mac = nic.mac;
     let ipconfigs = elements(nic.ipconfigs());
-    let counters = ["mac", "arp", "ip", "ip6", "own_arp", "misdirected"]
-        .map(|offence| format!("  counter {link}.{offence} {{\n  }}\n"))
-        .concat();
+    let never_from_pods = never_from_pods(link, nic);
+    let counters = [
+        "mac",
+        "arp",
+        "ip",
+        "ip6",
+        "own_arp",
+        "outside",
+        "stacked",
+        "misdirected",
+    ]
+    .map(|offence| format!("  counter {link}.{offence} {{\n  }}\n"))
+    .concat();
     format!(
         "table netdev fabric {{
 {counters}
@@ -55,7 +68,7 @@ pub fn filter(link: &str, nic: &Nic) -> String {
   }}
   chain {link} {{
     type filter hook ingress device {link} priority 0; policy drop;
-    ether saddr != {mac} counter name {link}.mac drop
+{never_from_pods}    ether saddr != {mac} counter name {link}.mac drop
     ether daddr != {FABRIC_MAC} ether daddr & 01:00:00:00:00:00 == 00:00:00:00:00:00 counter name {link}.misdirected drop
     ether type arp arp saddr ether != {mac} counter name {link}.arp drop
     ether type arp arp saddr ip != 0.0.0.0 arp saddr ip != @{link}.ipconfigs counter name {link}.arp drop
@@ -64,10 +77,26 @@ pub fn filter(link: &str, nic: &Nic) -> String {
     ether type ip ip saddr 0.0.0.0 drop
     ether type ip ip saddr != @{link}.ipconfigs counter name {link}.ip drop
     ether type ip accept
-    ether type ip6 ip6 saddr != {{ ::, fe80::/10 }} counter name {link}.ip6 drop
+    meta protocol ip6 ip6 saddr != {{ ::, fe80::/10 }} counter name {link}.ip6 drop
   }}
 }}
 "
+    )
+}
+
+/// The rules that count what no pod may send, in frames of any source. The kernel has taken the first tag out of the frame when they are asked.
+fn never_from_pods(link: &str, nic: &Nic) -> String {
+    let stacked = format!("    meta protocol {{ 8021q, 8021ad }} counter name {link}.stacked\n");
+    if nic.pool.is_empty() {
+        return stacked;
+    }
+    let secondary = elements(nic.pool.iter().map(|&address| u32::from(address)));
+    let length = INSIDE.prefix_len();
+    let inside = u32::from(INSIDE.network()) >> (32 - length);
+    let wireserver = u32::from(WIRESERVER);
+    // Bytes and not names of fields, for which nft would ask that the frame has no tag.
+    format!(
+        "{stacked}    meta protocol ip @nh,96,32 {{ {secondary} }} @nh,128,{length} != {inside} @nh,128,32 != {wireserver} counter name {link}.outside\n"
     )
 }
 
@@ -120,6 +149,8 @@ pub fn verdicts(listing: &str, link: &str) -> Result<Verdicts, Error> {
         ip: count("ip")?,
         ip6: count("ip6")?,
         own_arp: count("own_arp")?,
+        outside: count("outside")?,
+        stacked: count("stacked")?,
         misdirected: count("misdirected")?,
     })
 }
@@ -143,7 +174,7 @@ fn packets(listing: &str, counter: &str) -> Result<u64, Error> {
         .ok_or_else(|| unreadable(std::io::ErrorKind::NotFound.into()))
 }
 
-fn elements(addresses: impl Iterator<Item = Ipv4Addr>) -> String {
+fn elements(addresses: impl Iterator<Item = impl ToString>) -> String {
     addresses
         .map(|address| address.to_string())
         .collect::<Vec<_>>()

@@ -29,4 +29,4 @@ pub use reason::Reason;
 pub use uplink::{Timeouts, Uplink};
 
 /// Version of every layout in this crate; the `v<n>` of the pin path.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;

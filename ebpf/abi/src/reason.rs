@@ -56,11 +56,13 @@ pub enum Reason {
     MasqueradedFast = 23,
     /// As `Unmasqueraded`, from the NIC straight to the pod's veth; errors about the flow as well.
     UnmasqueradedFast = 24,
+    /// From a pod to the fabric with more than one VLAN tag: what is inside cannot be judged.
+    Tagged = 25,
 }
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::NotOurs,
         Self::InRange,
         Self::Exempt,
@@ -86,6 +88,7 @@ impl Reason {
         Self::IcmpErrorIn,
         Self::MasqueradedFast,
         Self::UnmasqueradedFast,
+        Self::Tagged,
     ];
 
     /// How many there are: the size of the `counters` map.
@@ -123,6 +126,7 @@ impl Reason {
             Self::IcmpErrorIn => "icmp_error_in",
             Self::MasqueradedFast => "masqueraded_fast",
             Self::UnmasqueradedFast => "unmasqueraded_fast",
+            Self::Tagged => "tagged",
         }
     }
 
@@ -155,7 +159,8 @@ impl Reason {
             | Self::NoPortFound
             | Self::FlowTableFull
             | Self::Ipv6
-            | Self::Unconfigured => false,
+            | Self::Unconfigured
+            | Self::Tagged => false,
         }
     }
 }

@@ -14,13 +14,14 @@ mod choice;
 mod external_programs;
 mod fast_path;
 mod lifecycle;
+mod never_leak;
 mod translation;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use azure_vnet_abi::ABI_VERSION;
-use azure_vnet_testbed::address_plan::INTERNET;
+use azure_vnet_testbed::address_plan::{INTERNET, Mac};
 use azure_vnet_testbed::conflist::Conflist;
 use azure_vnet_testbed::connection::Connection;
 use azure_vnet_testbed::exchange;
@@ -62,6 +63,20 @@ fn run(vm: &Vm, line: &str) -> String {
 /// What the internet sees a pod's TCP connection come from.
 fn seen_from_internet(pod: &Pod<'_>) -> Ipv4Addr {
     exchange::ask(Type::STREAM, pod.namespace(), None, REPORT_OF_INTERNET).unwrap()
+}
+
+/// The MAC of a pod's `eth0`.
+fn mac_of(pod: &Pod<'_>) -> Mac {
+    let interfaces = pod.result["interfaces"].as_array().unwrap();
+    let inside = interfaces
+        .iter()
+        .find(|interface| interface["name"] == "eth0" && interface["sandbox"].is_string())
+        .unwrap();
+    let octets = inside["mac"].as_str().unwrap().split(':');
+    let octets: Vec<u8> = octets
+        .map(|octet| u8::from_str_radix(octet, 16).unwrap())
+        .collect();
+    Mac(octets.try_into().unwrap())
 }
 
 /// A TCP connection from a pod to the internet.

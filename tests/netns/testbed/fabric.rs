@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use azure_vnet_testbed::address_plan::{FABRIC_MAC, INTERNET, PEERED, WIRESERVER};
 use azure_vnet_testbed::exchange::ask;
 use azure_vnet_testbed::host::REPORT_PORT;
+use azure_vnet_testbed::packet_socket::packet_socket;
 use azure_vnet_testbed::reporter::Reporter;
 use azure_vnet_testbed::{Azure, Verdicts, Vm};
 use serde_json::Value;
@@ -187,6 +188,45 @@ fn a_pool_address_that_leaves_the_range_is_a_leak() {
     send(vm.namespace(), pod, INTERNET[0]);
     eventually(|| (azure.fabric.leaked().unwrap() >= 1).then_some(()));
     assert_eq!(azure.fabric.leaked().unwrap(), 1);
+    assert_eq!(azure.fabric.verdicts(0).unwrap().outside, 1);
+}
+
+/// Azure has no tags and drops them, so only a counter at the link can tell.
+#[test]
+fn a_pool_address_that_leaves_the_range_under_a_tag_is_counted() {
+    let azure = Azure::builder().build().unwrap();
+    let vm = &azure.vms[0];
+    let send = |tags: &[u8], destination: Ipv4Addr| {
+        let mut frame = [FABRIC_MAC.0, vm.nic.mac.0].concat();
+        frame.extend(tags);
+        frame.extend([0x08, 0, 0x45, 0, 0, 40, 0, 0, 0, 0, 64, 17, 0, 0]);
+        frame.extend(vm.nic.pool[0].octets());
+        frame.extend(destination.octets());
+        frame.extend([0; 20]);
+        let socket = vm.namespace().run(|| packet_socket("eth0"));
+        socket.unwrap().unwrap().send(&frame).unwrap();
+    };
+    let counted = |outside: u64, stacked: u64| {
+        eventually(|| {
+            let verdicts = azure.fabric.verdicts(0).unwrap();
+            (verdicts
+                == Verdicts {
+                    outside,
+                    stacked,
+                    ..Verdicts::default()
+                })
+            .then_some(())
+        });
+    };
+    for inside in [PEERED, WIRESERVER] {
+        send(&[0x81, 0, 0, 5], inside);
+    }
+    send(&[0x81, 0, 0, 5], INTERNET[0]);
+    counted(1, 0);
+    send(&[0x88, 0xa8, 0, 5], INTERNET[0]);
+    counted(2, 0);
+    send(&[0x88, 0xa8, 0, 5, 0x81, 0, 0, 6], INTERNET[0]);
+    counted(2, 1);
 }
 
 /// What the VM's kernel learnt by ARP.

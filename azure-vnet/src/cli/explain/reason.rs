@@ -43,6 +43,7 @@ pub fn meaning(reason: Reason) -> &'static str {
             "a packet of a flow that is masqueraded already, on the fast path"
         }
         Reason::UnmasqueradedFast => "the reply of a masqueraded flow, on the fast path",
+        Reason::Tagged => "more than one VLAN tag: what is inside cannot be judged",
         Reason::IcmpErrorIn => "an ICMP error about a packet of a flow, to the pod",
     }
 }

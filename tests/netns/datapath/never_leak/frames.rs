@@ -1,0 +1,227 @@
+//! Frames that a hostile pod might send, most of them such that the fabric would carry them.
+
+use std::net::Ipv4Addr;
+
+use azure_vnet_testbed::address_plan::{FABRIC_MAC, INTERNET, Mac, PEERED};
+use fastrand::Rng;
+
+const ICMP: u8 = 1;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+/// IGMP, IP in IP, GRE, ESP, SCTP, UDP-Lite.
+const OTHERS: [u8; 6] = [2, 4, 47, 50, 132, 136];
+
+/// Few, so that packets meet the flows of others, and some of them in the range that is masqueraded with.
+const PORTS: [u16; 7] = [1, 53, 80, 4500, 15_000, 20_000, 40_000];
+
+const VLAN: [u8; 4] = [0x81, 0, 0, 5];
+const QINQ: [u8; 4] = [0x88, 0xa8, 0, 6];
+
+/// A pod that keeps to no rule.
+pub struct Hostile {
+    pub rng: Rng,
+    /// Its own address, and that of another pod.
+    pub address: Ipv4Addr,
+    pub neighbour: Ipv4Addr,
+    /// Its own MAC, and that of the NIC.
+    pub mac: Mac,
+    pub nic: Mac,
+}
+
+impl Hostile {
+    pub fn frame(&mut self) -> Vec<u8> {
+        let mut frame = self.destination().to_vec();
+        frame.extend(self.source());
+        frame.extend(self.tags());
+        match self.rng.u8(..24) {
+            0 => {
+                frame.extend([0x86, 0xdd]);
+                frame.extend(self.ipv6());
+            }
+            1 => {
+                frame.extend([0x08, 0x06]);
+                frame.extend(self.arp());
+            }
+            2 => frame.extend((0..self.rng.usize(2..80)).map(|_| self.rng.u8(..))),
+            _ => {
+                frame.extend([0x08, 0x00]);
+                frame.extend(self.ipv4());
+            }
+        }
+        frame
+    }
+
+    /// The router's, mostly; else the node's own, which routes it, or everybody's.
+    fn destination(&mut self) -> [u8; 6] {
+        match self.rng.u8(..16) {
+            0 => self.nic.0,
+            1 => [0xff; 6],
+            2 => [0x01, 0, 0x5e, 0, 0, 1],
+            _ => FABRIC_MAC.0,
+        }
+    }
+
+    fn source(&mut self) -> [u8; 6] {
+        match self.rng.u8(..32) {
+            0 => self.nic.0,
+            1 => FABRIC_MAC.0,
+            2 => [2, 0, 0, 0, 0, self.rng.u8(..)],
+            3 => [self.rng.u8(..) | 1, 0, 0, 0, 0, 1],
+            _ => self.mac.0,
+        }
+    }
+
+    fn tags(&mut self) -> Vec<u8> {
+        match self.rng.u8(..24) {
+            0 => VLAN.to_vec(),
+            1 => QINQ.to_vec(),
+            2 => [VLAN, VLAN].concat(),
+            3 => [QINQ, VLAN].concat(),
+            4 => [QINQ, VLAN, VLAN].concat(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn arp(&mut self) -> Vec<u8> {
+        let mut packet = vec![0, 1, 8, 0, 6, 4, 0, self.rng.u8(..4)];
+        packet.extend(self.source());
+        packet.extend(self.own_address().octets());
+        packet.extend([0; 6]);
+        packet.extend(self.target().octets());
+        packet
+    }
+
+    fn ipv6(&mut self) -> Vec<u8> {
+        let mut packet = vec![0x60, 0, 0, 0, 0, 16, self.rng.u8(..), 64];
+        packet.extend([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7]);
+        packet.extend([0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+        packet.extend((0..16).map(|_| self.rng.u8(..)));
+        packet
+    }
+
+    fn ipv4(&mut self) -> Vec<u8> {
+        let options = [0, 0, 0, 0, 4, 8, 40][self.rng.usize(..7)];
+        let protocol = match self.rng.u8(..12) {
+            0..3 => TCP,
+            3..6 => UDP,
+            6..8 => ICMP,
+            8..11 => OTHERS[self.rng.usize(..OTHERS.len())],
+            _ => self.rng.u8(..),
+        };
+        let segment = self.segment(protocol);
+        let header = 20 + options;
+        let mut packet = vec![0x40 | u8::try_from(header / 4).unwrap(), 0];
+        packet.extend(u16::try_from(header + segment.len()).unwrap().to_be_bytes());
+        // Few identifications, so that fragments meet those of others.
+        packet.extend([0, self.rng.u8(..8)]);
+        packet.extend(self.fragment().to_be_bytes());
+        packet.extend([self.rng.u8(1..), protocol, 0, 0]);
+        packet.extend(self.own_address().octets());
+        packet.extend(self.target().octets());
+        packet.extend(self.options(options));
+        if self.rng.u8(..16) == 0 {
+            let at = self.rng.usize(..12);
+            packet[at] = self.rng.u8(..);
+        }
+        if self.rng.u8(..32) != 0 {
+            let sum = checksum(&packet);
+            packet[10..12].copy_from_slice(&sum.to_be_bytes());
+        }
+        packet.extend(segment);
+        packet
+    }
+
+    fn own_address(&mut self) -> Ipv4Addr {
+        match self.rng.u8(..32) {
+            0 => self.neighbour,
+            1 => Ipv4Addr::UNSPECIFIED,
+            _ => self.address,
+        }
+    }
+
+    fn target(&mut self) -> Ipv4Addr {
+        match self.rng.u8(..16) {
+            0 => PEERED,
+            1 => Ipv4Addr::new(224, 0, 0, 1),
+            2 => Ipv4Addr::BROADCAST,
+            3 => Ipv4Addr::new(240, 0, 0, 1),
+            _ => INTERNET[self.rng.usize(..INTERNET.len())],
+        }
+    }
+
+    /// Mostly whole; else the first, one in the middle or the last of several.
+    fn fragment(&mut self) -> u16 {
+        match self.rng.u8(..10) {
+            0 => 0x2000,
+            1 => 0x2000 | self.rng.u16(1..200),
+            2 => self.rng.u16(1..200),
+            3 => self.rng.u16(..),
+            _ => 0x4000,
+        }
+    }
+
+    /// No-operations, a router alert, a source route, or nonsense.
+    fn options(&mut self, length: usize) -> Vec<u8> {
+        let mut options = match self.rng.u8(..4) {
+            0 => vec![0x94, 4, 0, 0],
+            1 => vec![0x83, 7, 4, 203, 0, 113, 99, 0],
+            2 => (0..length).map(|_| self.rng.u8(..)).collect(),
+            _ => Vec::new(),
+        };
+        options.resize(length, 1);
+        options
+    }
+
+    /// A sound segment, or a broken one.
+    fn segment(&mut self, protocol: u8) -> Vec<u8> {
+        let mut port = || PORTS[self.rng.usize(..PORTS.len())].to_be_bytes();
+        let mut segment = match protocol {
+            TCP | UDP | 132 | 136 => [port(), port()].concat(),
+            _ => Vec::new(),
+        };
+        match protocol {
+            TCP => {
+                segment.extend([0, 0, 0, 1, 0, 0, 0, 2, 0x50, self.rng.u8(..64)]);
+                segment.extend([0xff, 0xff, 0, 0, 0, 0]);
+            }
+            UDP => segment.extend([0, 24, 0, 0]),
+            ICMP => segment = self.icmp(),
+            _ => {}
+        }
+        let rest = [0, 16, 16, 16, 100, 1200][self.rng.usize(..6)];
+        segment.extend((0..rest).map(|_| self.rng.u8(..)));
+        if protocol == ICMP {
+            let sum = checksum(&segment);
+            segment[2..4].copy_from_slice(&sum.to_be_bytes());
+        }
+        if self.rng.u8(..12) == 0 {
+            segment.truncate(self.rng.usize(..=segment.len()));
+        }
+        segment
+    }
+
+    /// A query or an answer, or an error about a packet that the internet might have sent.
+    fn icmp(&mut self) -> Vec<u8> {
+        let kind = [8, 8, 0, 3, 11, 12, 4, 5, 13, 14, 17][self.rng.usize(..11)];
+        let mut message = vec![kind, self.rng.u8(..16), 0, 0, 0x30, self.rng.u8(..), 0, 1];
+        if matches!(kind, 3 | 4 | 5 | 11 | 12) {
+            message.extend([0x45, 0, 0, 60, 0, 0, 0x40, 0, 64, UDP, 0, 0]);
+            message.extend(INTERNET[0].octets());
+            message.extend(self.address.octets());
+            message.extend([0, 53, 0x3a, 0x98, 0, 40, 0, 0]);
+        }
+        message
+    }
+}
+
+/// RFC 1071.
+fn checksum(bytes: &[u8]) -> u16 {
+    let words = bytes
+        .chunks(2)
+        .map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)));
+    let mut sum: u32 = words.sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !u16::try_from(sum).unwrap()
+}
