@@ -105,10 +105,11 @@ fn forwarding(port: u32, name: &str, mac: MacAddress) -> Request {
     let mut message = NeighbourMessage::default();
     message.header.family = AddressFamily::Bridge;
     message.header.ifindex = port;
-    // Static: neither aged out nor learnt anew by a frame with this source on another port.
+    // Static: not aged out. Sticky (Linux 4.20): not moved to another port by a frame with this source, so
+    // that a pod that takes its neighbour's MAC does not get its neighbour's frames.
     message.header.state = NeighbourState::Noarp;
     // The bridge's own table, not that of the port's driver.
-    message.header.flags = NeighbourFlags::Controller;
+    message.header.flags = NeighbourFlags::Controller | NeighbourFlags::Sticky;
     message
         .attributes
         .push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));

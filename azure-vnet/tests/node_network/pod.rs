@@ -50,7 +50,7 @@ fn traces() -> Vec<String> {
         .lines()
         .map(|line| line.split(": <").next().unwrap_or(line));
     let forwarding = command("bridge", "fdb show");
-    let made = |line: &&str| line.ends_with("static") || line.contains("permanent");
+    let made = |line: &&str| line.contains("static") || line.contains("permanent");
     let forwarding = forwarding.lines().filter(made);
     let rest = [ip("route show table all"), ip("neigh show nud permanent")].concat();
     // Multicast memberships, and what the kernel makes for link-local addresses, come a second late.
@@ -121,7 +121,7 @@ fn the_node_knows_the_pod(plan: &Plan, mtu: u32) {
     );
     let forwarding = command("bridge", &format!("fdb show brport {name}"));
     assert!(
-        forwarding.contains("0a:58:0a:00:00:07 master azure0 static"),
+        forwarding.contains("0a:58:0a:00:00:07 sticky master azure0 static"),
         "{forwarding}"
     );
 }
