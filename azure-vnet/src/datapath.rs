@@ -38,6 +38,7 @@ use refresh::Settings;
 pub use attach::Mechanism;
 pub use ebpf::EbpfError;
 pub use maps::Counters;
+pub(crate) use netfilter::execute;
 pub use netfilter::judged::{Judged, judge};
 pub use netfilter::{NetfilterError, bridges_reach_netfilter, foreign};
 pub use object::OBJECT;

@@ -12,6 +12,7 @@ use crate::config;
 use crate::datapath::{self, Departed, Forgotten};
 use crate::error::Error;
 use crate::lease;
+use crate::legacy::{self, Endpoint};
 use crate::names;
 use crate::netlink::{MacAddress, Netlink, gone_is_fine, neighbour};
 use crate::node;
@@ -27,6 +28,11 @@ pub async fn del(request: &Del) -> Result<(), Error> {
         Ok(host) => {
             node::recover(&host).await;
             failures.append(detach(&host, &host_veth).await);
+            let theirs = legacy::endpoints(request.conf.name()).into_iter();
+            let is_meant = |it: &Endpoint| it.is(&request.container_id, &request.ifname);
+            for endpoint in theirs.filter(is_meant) {
+                failures.append(detach_legacy(&host, &endpoint).await);
+            }
         }
         Err(error) => failures.note(error),
     }
@@ -56,6 +62,15 @@ pub async fn detach(host: &Netlink, host_veth: &str) -> Failures {
     }
     if failures.is_empty() {
         failures.collect(state::forget(host_veth));
+    }
+    failures
+}
+
+/// Takes a pod of the original plugin off the node.
+pub async fn detach_legacy(host: &Netlink, endpoint: &Endpoint) -> Failures {
+    let mut failures = Failures::default();
+    for error in legacy::remove(host, endpoint).await {
+        failures.note(error);
     }
     failures
 }

@@ -3,7 +3,7 @@
 use azure_vnet_cni::{CniError, code};
 
 use crate::{
-    apply, check, config, datapath, lock, netlink, netns, node, plan, ports, state, status,
+    apply, check, config, datapath, legacy, lock, netlink, netns, node, plan, ports, state, status,
 };
 
 /// The node's network cannot be brought into shape.
@@ -46,6 +46,9 @@ pub enum Error {
     /// The datapath.
     #[error(transparent)]
     Datapath(#[from] datapath::Error),
+    /// What the original plugin made.
+    #[error(transparent)]
+    Legacy(#[from] legacy::LegacyError),
     /// What the plugin remembers.
     #[error(transparent)]
     State(#[from] state::Error),
@@ -86,7 +89,7 @@ impl Error {
             Self::NetNs(_) => code::INVALID_ENVIRONMENT,
             Self::State(_) => code::IO,
             Self::Node(error) => node_code(error),
-            Self::Apply(_) | Self::Netlink(_) | Self::NoAddress(_) => POD,
+            Self::Apply(_) | Self::Netlink(_) | Self::NoAddress(_) | Self::Legacy(_) => POD,
             Self::Datapath(datapath::Error::Lock { source, .. }) => lock_code(source, DATAPATH),
             Self::Datapath(_) => DATAPATH,
             Self::Runtime(_) => code::INTERNAL,

@@ -15,6 +15,7 @@ use crate::datapath;
 use crate::del::{self, Failures};
 use crate::error::Error;
 use crate::lease;
+use crate::legacy;
 use crate::names;
 use crate::netlink::Netlink;
 use crate::node;
@@ -57,6 +58,13 @@ async fn collect(host: &Netlink, request: &Gc) -> Failures {
         let (container, ifname) = (&attachment.container_id, &attachment.ifname);
         tracing::info!("GC: {container} {ifname} ({}) goes", attachment.address);
         failures.append(del::detach(host, &attachment.host_veth).await);
+    }
+    for endpoint in legacy::endpoints(network) {
+        let mut valid = request.valid.iter();
+        if !valid.any(|kept| endpoint.is(&kept.container_id, &kept.ifname)) {
+            tracing::info!("GC: {} of the original azure-vnet goes", endpoint.host_veth);
+            failures.append(del::detach_legacy(host, &endpoint).await);
+        }
     }
     match host.links().await {
         Ok(links) => {

@@ -14,6 +14,7 @@ pub mod error;
 pub mod gc;
 pub mod install;
 pub mod lease;
+pub mod legacy;
 pub mod lock;
 pub mod masquerade;
 pub mod names;

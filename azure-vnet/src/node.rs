@@ -18,6 +18,7 @@ use std::path::Path;
 use ipnet::Ipv4Net;
 use rtnetlink::packet_route::AddressFamily;
 
+use crate::legacy;
 use crate::lock::Lock;
 use crate::netlink::link::Link;
 use crate::netlink::{MacAddress, Netlink, address};
@@ -165,7 +166,8 @@ async fn settle(netlink: &Netlink, wanted: &NodeWanted) -> Result<Node, NodeErro
     if let Some(node) = settled(netlink, wanted, &journals).await? {
         return Ok(node);
     }
-    let place = master::choose(&master::Snapshot::take(netlink).await?, wanted, &journals)?;
+    let snapshot = master::Snapshot::take(netlink).await?;
+    let place = master::choose(&snapshot, wanted, &with_legacy(&journals))?;
     let done = migrate::run(netlink, place, journals).await?;
     let (bridge, master) = (done.bridge.clone(), done.master.clone());
     settled(netlink, wanted, &[done])
@@ -175,6 +177,14 @@ async fn settle(netlink: &Netlink, wanted: &NodeWanted) -> Result<Node, NodeErro
             master,
             subnet: wanted.subnet,
         })
+}
+
+/// The journals, and what stands in for them where the original plugin made the bridge.
+fn with_legacy(journals: &[Journal]) -> Vec<Journal> {
+    let mut all = journals.to_vec();
+    let theirs = legacy::networks().into_iter();
+    all.extend(theirs.map(|it| Journal::new(&it.bridge, &it.nic, 0)));
+    all
 }
 
 /// The node, if a journal says that it was settled and the kernel still agrees.

@@ -6,6 +6,7 @@
 use crate::datapath::{self, Mechanism, Record, Tier};
 use crate::del;
 use crate::error::Error as CallError;
+use crate::legacy::{self, LegacyError};
 use crate::names;
 use crate::netlink::filter::{self, Side};
 use crate::netlink::link::Link;
@@ -69,6 +70,9 @@ pub enum Error {
     /// Which pods there are is not known.
     #[error(transparent)]
     Attachments(#[from] state::Error),
+    /// What the original plugin made for the NIC.
+    #[error(transparent)]
+    Legacy(#[from] LegacyError),
     /// The node's network.
     #[error(transparent)]
     Node(#[from] NodeError),
@@ -90,6 +94,7 @@ pub async fn teardown(wanted: &Teardown) -> Result<Vec<String>, Error> {
     for bridge in &bridges {
         detach_pods(&host, bridge).await?;
         take_datapath_away(&host, bridge).await?;
+        legacy::remove_network(bridge)?;
         node::leave(&host, bridge, wanted.force).await?;
     }
     Ok(bridges)
@@ -127,10 +132,12 @@ async fn pods_of(host: &Netlink, bridge: &str) -> Result<Vec<String>, Error> {
     let index = links.iter().find(|link| link.name == bridge);
     let index = index.map(|link| link.index);
     let recorded = state::attachments(bridge)?;
+    let theirs = legacy::endpoints_on(bridge);
     let is_pod = |link: &&Link| {
         let is_port = index.is_some() && link.master == index;
         let is_recorded = recorded.iter().any(|it| it.host_veth == link.name);
-        names::is_ours(&link.name) && (is_port || is_recorded)
+        let is_theirs = theirs.iter().any(|it| it.host_veth == link.name);
+        is_theirs || names::is_ours(&link.name) && (is_port || is_recorded)
     };
     let pods = links.iter().filter(is_pod).map(|link| link.name.clone());
     Ok(pods.collect())
@@ -139,6 +146,14 @@ async fn pods_of(host: &Netlink, bridge: &str) -> Result<Vec<String>, Error> {
 /// Live ones, if that was asked for, and what is still known of dead ones. Their addresses are IPAM's
 /// to take back, when the runtime says DEL.
 async fn detach_pods(host: &Netlink, bridge: &str) -> Result<(), Error> {
+    for endpoint in legacy::endpoints_on(bridge) {
+        let host_veth = endpoint.host_veth.clone();
+        let detached = del::detach_legacy(host, &endpoint).await.into_result();
+        detached.map_err(|source| Error::Pod {
+            host_veth,
+            source: Box::new(source),
+        })?;
+    }
     let mut pods = pods_of(host, bridge).await?;
     let recorded = state::attachments(bridge)?.into_iter();
     pods.extend(recorded.map(|it| it.host_veth));

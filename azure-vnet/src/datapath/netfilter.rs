@@ -363,8 +363,8 @@ fn run(arguments: &[&str], script: &str, stdout: File) -> Result<(), NetfilterEr
     execute(PROGRAM, arguments, script, stdout)
 }
 
-/// Runs nft, or a program that lists the rules of others, to its end.
-fn execute(
+/// Runs nft, or a program that lists or deletes the rules of others, to its end, without a shell.
+pub fn execute(
     program: &str,
     arguments: &[&str],
     script: &str,

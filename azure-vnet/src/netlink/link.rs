@@ -9,7 +9,7 @@ use rtnetlink::packet_route::link::{
 
 pub use change::{
     NewBridge, NewVeth, create_bridge, create_veth, delete, mark, set_down, set_hairpin, set_mac,
-    set_master, set_mtu, set_up,
+    set_master, set_mtu, set_netfilter, set_up,
 };
 
 use super::{Label, MacAddress, Netlink, NetlinkError};

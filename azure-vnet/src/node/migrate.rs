@@ -10,6 +10,7 @@ use super::journal::{Before, Journal, State};
 use super::master::{self, Place};
 use super::{NodeWanted, journal};
 use super::{policy_route, relocate, settings};
+use crate::legacy;
 use crate::netlink::link::{self, Link, NewBridge};
 use crate::netlink::{MacAddress, Netlink, address, route};
 
@@ -227,6 +228,10 @@ impl<'a> Migration<'a> {
             settings::inherit(&self.nic.name, &name)?;
         }
         let bridge = self.bridge().await?;
+        if !self.made {
+            let hand_over = link::set_netfilter(bridge.index, &name);
+            self.netlink.run(hand_over).await?;
+        }
         if self.is_ours() && !bridge.is_marked() {
             self.netlink.run(link::mark(bridge.index, &name)).await?;
         }
@@ -244,9 +249,11 @@ impl<'a> Migration<'a> {
         Ok(())
     }
 
-    /// There was no such bridge before the first change.
+    /// There was no such bridge before the first change, or the original plugin made it.
     fn is_ours(&self) -> bool {
-        self.journal.before.as_ref().is_some_and(|it| !it.bridge)
+        let made = self.journal.before.as_ref().is_some_and(|it| !it.bridge);
+        let (bridge, nic) = (&self.journal.bridge, &self.nic.name);
+        made || legacy::networks().iter().any(|it| it.is(bridge, nic))
     }
 
     async fn switch(&mut self) -> Result<(), NodeError> {

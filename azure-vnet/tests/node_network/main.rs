@@ -12,7 +12,9 @@
 
 mod interrupted;
 mod lab;
+mod legacy;
 mod namespaces;
 mod node;
 mod pod;
+mod reboot;
 mod teardown;

@@ -137,6 +137,11 @@ impl Node {
         self.run(self.program(verb, [""; 4]), extra)
     }
 
+    /// Calls the plugin about a container that is none of the fixture's; `of` is as in [`Self::environment`].
+    pub fn call_of(&self, verb: &str, of: [&str; 4]) -> Answer {
+        self.run(self.program(verb, of), &json!({}))
+    }
+
     fn program(&self, verb: &str, of: [&str; 4]) -> Program {
         let path = format!("{PLUGIN_DIR}/azure-vnet");
         let program = self.vm().program(&path).unwrap();

@@ -18,6 +18,7 @@ mod fixture;
 mod gc;
 mod killed;
 mod leaving;
+mod original;
 mod parallel;
 mod refused;
 mod result;

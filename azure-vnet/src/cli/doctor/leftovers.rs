@@ -201,7 +201,7 @@ async fn on_node(netlink: &Netlink, report: &Report) -> Finding {
     )
 }
 
-/// The original plugin's state: its pods are not ours to know.
+/// The original plugin's state, which DEL and teardown work off but do not delete.
 fn original() -> Finding {
     const FILES: [&str; 2] = ["/var/run/azure-vnet.json", "/var/run/azure-vnet-ipam.json"];
     let found: Vec<&str> = FILES
@@ -214,9 +214,9 @@ fn original() -> Finding {
     Finding::warning(
         "original",
         format!(
-            "state of the original azure-vnet: {}; pods that it attached are not known here",
+            "state of the original azure-vnet: {}; DEL removes what it made for a pod, teardown what it made for the NIC",
             found.join(", ")
         ),
-        "drain the node before the change (docs/operations.md), then remove these files",
+        "drain the node, run azure-vnet teardown (docs/operations.md), then remove these files",
     )
 }

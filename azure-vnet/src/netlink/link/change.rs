@@ -138,6 +138,18 @@ pub fn set_mtu(index: u32, name: &str, mtu: u32) -> Request {
     set("set the MTU of the link", name, message)
 }
 
+/// Hands bridged IPv4 to iptables on a bridge that somebody else made, as [`create_bridge`] does.
+pub fn set_netfilter(index: u32, name: &str) -> Request {
+    let mut message = at(index);
+    let settings = vec![InfoBridge::NfCallIpTables(true)];
+    message.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::Kind(InfoKind::Bridge),
+        LinkInfo::Data(InfoData::Bridge(settings)),
+    ]));
+    let message = RouteNetlinkMessage::NewLink(message);
+    Request::new("set the netfilter of the bridge", name, message)
+}
+
 /// Switches hairpin of a bridge port: whether a frame may leave by the port it came in by.
 pub fn set_hairpin(index: u32, name: &str, on: bool) -> Request {
     let mut message = at(index);
