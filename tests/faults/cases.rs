@@ -162,9 +162,8 @@ fn chosen(scenario: Scenario, tier: Tier, mut cases: Vec<Case>) -> Vec<Case> {
         let of_move = |case: &Case| case.how == How::Killed && is_of_move(case, &cases);
         let (mut kept, others): (Vec<_>, Vec<_>) =
             (0..cases.len()).partition(|at| of_move(&cases[*at]));
-        let stride = others
-            .len()
-            .div_ceil(FIRST_ADDS[tier as usize] - kept.len());
+        let room = FIRST_ADDS[tier as usize].saturating_sub(kept.len());
+        let stride = others.len().div_ceil(room.max(1));
         let others = others.into_iter().zip(tier as usize + 1..);
         kept.extend(others.filter_map(|(case, at)| at.is_multiple_of(stride).then_some(case)));
         let mut at = 0..;

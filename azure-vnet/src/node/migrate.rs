@@ -86,7 +86,10 @@ pub(super) async fn run(
                 undo: Box::new(undo),
             }),
         },
-        Err(cause) => Err(cause),
+        Err(cause) => {
+            migration.forget_if_not_begun().await;
+            Err(cause)
+        }
     }
 }
 
@@ -155,6 +158,20 @@ impl<'a> Migration<'a> {
             self.journal.record(&lost.addresses(), &lost.routes());
         }
         self.journal.write()
+    }
+
+    /// Removes the journal of a move that failed before its first change: nobody has to end it. One that alone
+    /// knows the node's addresses stays.
+    async fn forget_if_not_begun(&self) {
+        if self.lost.is_some() {
+            return;
+        }
+        // Asked anew: a bridge may be there of which only the kernel's answer was lost.
+        if let Ok(None) = self.netlink.link(&self.journal.bridge).await
+            && let Err(error) = self.journal.remove()
+        {
+            tracing::warn!("{error}");
+        }
     }
 
     /// Does what is missing of one step.
