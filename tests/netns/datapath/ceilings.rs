@@ -27,8 +27,8 @@ const CEILINGS: [Ceiling; 2] = [
     },
     Ceiling {
         verb: "DEL",
-        netlink_messages: 4,
-        netlink_reason: "what is known of the veth; veth; bridge, neighbour",
+        netlink_messages: 5,
+        netlink_reason: "what is known of the veth; veth; bridge, whether another has the pod's MAC, neighbour",
         files_synced: 4,
         sync_reason: "IPAM's record and its backup, each with its directory",
     },
