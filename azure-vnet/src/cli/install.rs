@@ -82,7 +82,8 @@ pub fn uninstall(options: &Uninstall, output: Output) -> Result<Outcome, Failure
     let attached = state::everything().len();
     if attached > 0 && !options.force {
         return Err(Failure::new(format!(
-            "{attached} pods are attached, and nobody could detach them: drain the node first, or --force"
+            "{attached} {} attached, and nobody could detach them: drain the node first, or use azure-vnet uninstall --force",
+            if attached == 1 { "pod is" } else { "pods are" }
         )));
     }
     let steps = install::uninstall(&options.place.target()).map_err(|error| Failure::of(&error))?;
