@@ -1,5 +1,6 @@
 //! `azure-vnet doctor`: what somebody breaks on purpose is named, with its fix.
 
+use azure_vnet_testbed::pod::PodSpec;
 use azure_vnet_testbed::{Azure, CONFIG_DIR, Vm};
 use serde_json::Value;
 
@@ -161,6 +162,63 @@ fn each_thing_that_is_broken_is_named() {
         shell(vm, mended);
         assert_eq!(wrong(vm), [], "{mended}");
     }
+}
+
+/// Done to the letter; a sentence may follow the command.
+#[test]
+fn the_command_that_is_named_mends_it() {
+    let azure = Azure::builder().build().unwrap();
+    let vm = &azure.vms[0];
+    configure(vm);
+    let _pods = pods(&azure, "ebpf");
+    let listed = json_of(vm, 0, &["pods"]);
+    let veth = listed["pods"][0]["host_veth"].as_str().unwrap();
+    for broken in [
+        format!("ip link set {veth} nomaster"),
+        format!("ip link set {veth} down"),
+        "ip link set eth0 down".into(),
+        "ip link set azure0 down".into(),
+        "iptables -P FORWARD DROP".into(),
+    ] {
+        shell(vm, &broken);
+        let fix = only_fix(vm, &broken);
+        shell(vm, fix.split(',').next().unwrap());
+        assert_eq!(wrong(vm), [], "{broken}: {fix}");
+    }
+}
+
+#[test]
+fn the_next_add_mends_what_is_said_of_it() {
+    let azure = Azure::builder().build().unwrap();
+    let vm = &azure.vms[0];
+    configure(vm);
+    let _pods = pods(&azure, "ebpf");
+    for broken in [
+        "ip link set eth0 nomaster",
+        "ip link set azure0 address 02:00:00:00:00:01",
+        "find /sys/fs/bpf/azure-vnet -name to_uplink -path */links/* -delete",
+        "rm -r /sys/fs/bpf/azure-vnet",
+    ] {
+        shell(vm, broken);
+        let fix = only_fix(vm, broken);
+        assert!(fix.contains("the next ADD mends it"), "{broken}: {fix}");
+        let pod = vm.add_pod(&list("ebpf"), &PodSpec::named("next")).unwrap();
+        assert_eq!(wrong(vm), [], "{broken}");
+        pod.delete().unwrap();
+    }
+}
+
+/// The fix of all problems that there are, which must be the same.
+fn only_fix(vm: &Vm, broken: &str) -> String {
+    let report = json_of(vm, 1, &["doctor"]);
+    let findings = report["findings"].as_array().unwrap().iter();
+    let problems = findings.filter(|finding| finding["verdict"] == "problem");
+    let mut fixes: Vec<_> = problems
+        .map(|problem| problem["fix"].as_str().unwrap())
+        .collect();
+    fixes.dedup();
+    assert_eq!(fixes.len(), 1, "{broken}: {report}");
+    fixes[0].to_owned()
 }
 
 #[test]

@@ -42,7 +42,18 @@ pub struct Bridge {
     /// Packets by reason (eBPF tier).
     pub counters: Vec<Counter>,
     /// What is wrong, one sentence each.
-    pub problems: Vec<String>,
+    pub problems: Vec<Problem>,
+}
+
+/// Something that is wrong with a bridge.
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+pub struct Problem {
+    /// One sentence.
+    pub what: String,
+    /// What mends it, where the next ADD does not.
+    #[serde(skip)]
+    pub fix: Option<String>,
 }
 
 /// The eBPF programs of a bridge.
@@ -147,7 +158,14 @@ async fn first_address(netlink: &Netlink, bridge: &Link) -> Option<Ipv4Addr> {
 
 impl Bridge {
     fn problem(&mut self, what: impl Into<String>) {
-        self.problems.push(what.into());
+        let what = what.into();
+        self.problems.push(Problem { what, fix: None });
+    }
+
+    /// No ADD of another pod mends this.
+    fn problem_with_fix(&mut self, what: String, fix: String) {
+        let fix = Some(fix);
+        self.problems.push(Problem { what, fix });
     }
 
     fn read_ebpf(&mut self) {
@@ -172,8 +190,17 @@ impl Bridge {
     }
 
     fn look_at_links(&mut self, bridge: &Link, nic: &Link) {
-        for link in [bridge, nic].into_iter().filter(|link| !link.is_up()) {
-            self.problem(format!("{} is down", link.name));
+        if !bridge.is_up() {
+            let Link { name, .. } = bridge;
+            let fix = format!(
+                "ip link set {name} up, then the node's routes, which went with it (ip route shows what is left): by the \
+                 DHCP client, or a reboot"
+            );
+            self.problem_with_fix(format!("{name} is down"), fix);
+        }
+        if !nic.is_up() {
+            let Link { name, .. } = nic;
+            self.problem_with_fix(format!("{name} is down"), format!("ip link set {name} up"));
         }
         if nic.master != Some(bridge.index) {
             self.problem(format!("{} is not a port of {}", nic.name, bridge.name));
@@ -202,15 +229,20 @@ impl Bridge {
             let who = who(attachment);
             let port = links.iter().find(|link| link.name == attachment.host_veth);
             let Some(port) = port else {
-                self.problem(format!("{who}: its link {} is gone", attachment.host_veth));
+                let what = format!("{who}: its link {} is gone", attachment.host_veth);
+                let fix = "delete the pod; azure-vnet gc, if the runtime does not have it any more";
+                self.problem_with_fix(what, fix.into());
                 continue;
             };
+            let Link { name, .. } = port;
+            if !port.is_up() {
+                let what = format!("{who}: its link {name} is down");
+                self.problem_with_fix(what, format!("ip link set {name} up"));
+            }
             if port.master != Some(bridge.index) {
-                let Link { name, .. } = port;
-                self.problem(format!(
-                    "{who}: its link {name} is not a port of {}",
-                    bridge.name
-                ));
+                let what = format!("{who}: its link {name} is not a port of {}", bridge.name);
+                let fix = format!("ip link set {name} master {}", bridge.name);
+                self.problem_with_fix(what, fix);
             }
             let pod = Pod {
                 host_veth: attachment.host_veth.clone(),
@@ -226,8 +258,8 @@ impl Bridge {
             {
                 Ok(defects) => {
                     for defect in defects {
-                        if !self.problems.contains(&defect) {
-                            self.problems.push(defect);
+                        if self.problems.iter().all(|known| known.what != defect) {
+                            self.problem(defect);
                         }
                     }
                 }

@@ -114,14 +114,18 @@ impl fmt::Display for Status {
                 )?;
             }
         }
-        write_problems(out, &self.problems)
+        write_problems(out, self.problems.iter())
     }
 }
 
 impl fmt::Display for Bridge {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let tier = self.tier.map_or("none".to_owned(), |tier| tier.to_string());
-        writeln!(out, "{}: {tier}, {} pods", self.name, self.pods)?;
+        let pods = match self.pods {
+            1 => "1 pod".to_owned(),
+            pods => format!("{pods} pods"),
+        };
+        writeln!(out, "{}: {tier}, {pods}", self.name)?;
         if let Some(why) = &self.why {
             write_wrapped(out, "eBPF cannot be used: ", why)?;
         }
@@ -155,7 +159,7 @@ impl fmt::Display for Bridge {
             writeln!(out, "  pins        {}", programs.pins)?;
         }
         self.write_counters(out)?;
-        write_problems(out, &self.problems)
+        write_problems(out, self.problems.iter().map(|problem| &problem.what))
     }
 }
 
@@ -184,10 +188,11 @@ impl Bridge {
     }
 }
 
-fn write_problems(out: &mut fmt::Formatter<'_>, problems: &[String]) -> fmt::Result {
-    problems
-        .iter()
-        .try_for_each(|problem| write_wrapped(out, "PROBLEM: ", problem))
+fn write_problems<'a>(
+    out: &mut fmt::Formatter<'_>,
+    mut problems: impl Iterator<Item = &'a String>,
+) -> fmt::Result {
+    problems.try_for_each(|problem| write_wrapped(out, "PROBLEM: ", problem))
 }
 
 fn write_wrapped(out: &mut fmt::Formatter<'_>, lead: &str, text: &str) -> fmt::Result {

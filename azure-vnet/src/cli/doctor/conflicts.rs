@@ -22,7 +22,7 @@ pub fn check(bridges: &[Bridge]) -> Vec<Finding> {
             let pods: Vec<Ipv4Addr> = state::everything().iter().map(|pod| pod.address).collect();
             findings.extend(masquerade(&lines, &pods));
             findings.push(agent(&lines));
-            findings.push(forward(&lines));
+            findings.push(forward(&lines, bridges));
         }
         Err(error) => findings.push(unreadable("iptables", &error)),
     }
@@ -105,14 +105,19 @@ fn agent(lines: &[Line]) -> Finding {
 }
 
 /// Bridged packets pass FORWARD as well, as the bridge hands them to netfilter.
-fn forward(lines: &[Line]) -> Finding {
+fn forward(lines: &[Line], bridges: &[Bridge]) -> Finding {
     let drops = |line: &&Line| line.table == "filter" && line.text.starts_with(":FORWARD DROP");
     let accepted = lines.iter().any(|line| accepts_bridged(&line.text));
     if lines.iter().any(|line| drops(&line)) && !accepted {
+        // Before the first pod, the bridge of the shipped configuration.
+        let names = bridges.iter().map(|bridge| bridge.name.as_str());
+        let names = names.chain(bridges.is_empty().then_some("azure0"));
+        let accept = |name| format!("iptables -I FORWARD -i {name} -o {name} -j ACCEPT");
+        let fix: Vec<String> = names.map(accept).collect();
         return Finding::problem(
             "forward_policy",
             "the policy of iptables' FORWARD chain is DROP (docker sets it): packets of pods that no rule accepts are lost",
-            "iptables -I FORWARD -i azure0 -o azure0 -j ACCEPT, with the bridge's name",
+            fix.join("; "),
         );
     }
     Finding::ok(

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::super::bridges::Bridge;
+use super::super::bridges::{Bridge, Problem};
 use super::Finding;
 use crate::config::Config;
 
@@ -51,16 +51,20 @@ pub fn check() -> Vec<Finding> {
 
 /// What `azure-vnet status` says is wrong.
 pub fn check_bridges(bridges: &[Bridge]) -> Vec<Finding> {
-    let problem = |bridge: &Bridge, problem: &String| {
-        let fix = "the next ADD mends what it can; for a pod whose link is gone: azure-vnet gc";
-        Finding::problem("datapath", format!("{}: {problem}", bridge.name), fix)
+    let problem = |bridge: &Bridge, problem: &Problem| {
+        let next_add = "the next ADD mends it: attach any pod";
+        Finding::problem(
+            "datapath",
+            format!("{}: {}", bridge.name, problem.what),
+            problem.fix.as_deref().unwrap_or(next_add),
+        )
     };
     let of = |bridge: &Bridge| match bridge.problems.as_slice() {
         [] => vec![Finding::ok(
             "datapath",
             format!("{}: in place, for {} pods", bridge.name, bridge.pods),
         )],
-        problems => problems.iter().map(|text| problem(bridge, text)).collect(),
+        problems => problems.iter().map(|what| problem(bridge, what)).collect(),
     };
     bridges.iter().flat_map(of).collect()
 }

@@ -144,6 +144,7 @@ async fn problems() -> Result<Vec<String>, Failure> {
     Ok(bridges
         .into_iter()
         .flat_map(|bridge| bridge.problems)
+        .map(|problem| problem.what)
         .collect())
 }
 
