@@ -9,6 +9,7 @@
 )]
 
 mod archives;
+mod by_hand;
 mod node;
 mod pods;
 mod refused;

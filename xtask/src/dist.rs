@@ -2,6 +2,7 @@
 
 use std::{
     env::consts::ARCH,
+    ffi::OsString,
     fs,
     path::{Path, PathBuf},
     time::Duration,
@@ -92,12 +93,22 @@ pub fn pack(built: &Path, version: &str, folder: &Path) -> Result<PathBuf> {
         .arg(&archive)
         .arg("--directory")
         .arg(&staging)
-        .arg(".");
+        .args(entries(&staging)?);
     run(&mut tar, LIMIT)?;
     fs::remove_dir_all(&staging)?;
     let sum = output(command("sha256sum").arg(&name).current_dir(folder), LIMIT)?;
     fs::write(folder.join(format!("{name}.sha256")), sum)?;
     Ok(archive)
+}
+
+/// What is in a folder, by name. Not the folder itself: whoever unpacks that as root gives the folder that he is in, `/tmp` for example,
+/// its owner and mode.
+fn entries(folder: &Path) -> Result<Vec<OsString>> {
+    let mut names = fs::read_dir(folder)?
+        .map(|entry| Ok(entry?.file_name()))
+        .collect::<Result<Vec<_>>>()?;
+    names.sort();
+    Ok(names)
 }
 
 /// Go's name for this machine, which CNI archives are named with.
