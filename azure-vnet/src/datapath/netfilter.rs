@@ -28,6 +28,7 @@ use installed::Table;
 
 use super::{Pod, Uplink};
 use crate::lock::Lock;
+use crate::names;
 use crate::netlink::MacAddress;
 
 /// Of the package nftables.
@@ -241,6 +242,8 @@ impl fmt::Display for Frames<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { uplink, pods } = self;
         let (table, nic) = (table(&uplink.bridge), &uplink.name);
+        // Of whatever bridge: another NIC's frames have the fabric's MAC too.
+        let pod_links = names::PREFIX;
         let (mac, fabric) = (uplink.mac, MacAddress(Mac::FABRIC.0));
         let macs = elements(
             pods.iter()
@@ -270,7 +273,7 @@ impl fmt::Display for Frames<'_> {
     }}
     chain prerouting {{
         type filter hook prerouting priority -300; policy accept;
-        iifname != "{nic}" ether saddr {{ {mac}, {fabric} }} counter drop
+        iifname "{pod_links}*" ether saddr {{ {mac}, {fabric} }} counter drop
         iifname "{nic}" ether type ip ether daddr set ip daddr map @macs
         iifname "{nic}" arp operation reply ether daddr set arp daddr ip map @macs
     }}
