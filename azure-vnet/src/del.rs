@@ -124,14 +124,11 @@ impl Known {
     }
 
     fn removal(&self, host_veth: &str) -> Removal {
-        let neighbour = self.address.zip(self.mac);
         Removal {
             host_veth: host_veth.to_owned(),
             bridge: self.bridge.clone(),
-            neighbours: neighbour
-                .into_iter()
-                .map(|(address, mac)| (address.into(), mac))
-                .collect(),
+            addresses: self.address.into_iter().map(Into::into).collect(),
+            mac: self.mac,
         }
     }
 

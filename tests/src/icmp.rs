@@ -107,7 +107,7 @@ fn echo_request(identifier: u16, payload: &[u8]) -> Vec<u8> {
 }
 
 /// The one's complement of the one's complement sum of 16-bit words: RFC 1071.
-fn internet_checksum(bytes: &[u8]) -> u16 {
+pub fn internet_checksum(bytes: &[u8]) -> u16 {
     let words = bytes.chunks(2).map(|pair| {
         u32::from(u16::from_be_bytes([
             pair[0],

@@ -13,8 +13,10 @@ pub struct Removal {
     pub host_veth: String,
     /// Name of the bridge; none when it is not known any more.
     pub bridge: Option<String>,
-    /// The pod's addresses and MACs, as far as they are known.
-    pub neighbours: Vec<(IpAddr, MacAddress)>,
+    /// The pod's addresses, as far as they are known.
+    pub addresses: Vec<IpAddr>,
+    /// The pod's MAC, likewise.
+    pub mac: Option<MacAddress>,
 }
 
 impl From<&Plan> for Removal {
@@ -22,7 +24,8 @@ impl From<&Plan> for Removal {
         Self {
             host_veth: plan.veth.host_name.clone(),
             bridge: Some(plan.veth.bridge_name.clone()),
-            neighbours: plan.neighbours.clone(),
+            addresses: plan.neighbours.iter().map(|(ip, _)| *ip).collect(),
+            mac: Some(plan.veth.pod_mac),
         }
     }
 }
@@ -34,7 +37,7 @@ impl From<&Plan> for Removal {
 pub async fn remove(host: &Netlink, removal: &Removal) -> Vec<NetlinkError> {
     let deleted = host.run(link::delete(&removal.host_veth)).await;
     let mut problems: Vec<_> = gone_is_fine(deleted).err().into_iter().collect();
-    if removal.neighbours.is_empty() {
+    if removal.addresses.is_empty() {
         return problems;
     }
     let bridge = match &removal.bridge {
@@ -42,7 +45,7 @@ pub async fn remove(host: &Netlink, removal: &Removal) -> Vec<NetlinkError> {
         None => Ok(None),
     };
     match bridge {
-        Ok(Some(bridge)) => problems.extend(forget(host, &bridge, &removal.neighbours).await),
+        Ok(Some(bridge)) => problems.extend(forget(host, &bridge, removal).await),
         Ok(None) => {}
         Err(error) => problems.push(error),
     }
@@ -51,23 +54,22 @@ pub async fn remove(host: &Netlink, removal: &Removal) -> Vec<NetlinkError> {
 
 /// The pod's forwarding entry went with its link. If there is one, the address of an attachment that lingered is
 /// another pod's by now, and so is the neighbour.
-async fn forget(
-    host: &Netlink,
-    bridge: &Link,
-    neighbours: &[(IpAddr, MacAddress)],
-) -> Vec<NetlinkError> {
-    let mut problems = Vec::new();
-    for (ip, mac) in neighbours {
-        let outcome = match host.port_of(bridge.index, *mac).await {
-            Ok(None) => {
-                let entry = neighbour::delete(bridge.index, &bridge.name, *ip);
-                gone_is_fine(host.run(entry).await)
-            }
-            other => other.map(drop),
-        };
-        problems.extend(outcome.err());
+async fn forget(host: &Netlink, bridge: &Link, removal: &Removal) -> Vec<NetlinkError> {
+    if let Some(mac) = removal.mac {
+        match host.port_of(bridge.index, mac).await {
+            Ok(None) => {}
+            other => return other.err().into_iter().collect(),
+        }
     }
-    problems
+    let requests = removal
+        .addresses
+        .iter()
+        .map(|ip| neighbour::delete(bridge.index, &bridge.name, *ip));
+    let outcomes = host.run_each(requests).await;
+    outcomes
+        .into_iter()
+        .filter_map(|outcome| gone_is_fine(outcome).err())
+        .collect()
 }
 
 /// [`remove`] from where no runtime can be waited for.

@@ -21,9 +21,9 @@ const LINKS: &str = "/sys/class/net";
 pub fn pods(bridge: &str) -> Result<Vec<Pod>, Error> {
     let records = state::records()?;
     let mut pods = Vec::new();
-    for record in records.whole {
+    let here = records.whole.into_iter();
+    for record in here.filter(|record| record.bridge == bridge) {
         let ifindex = interface_index(&record.host_veth).map_err(Error::Pods)?;
-        let ifindex = ifindex.filter(|_| record.bridge == bridge);
         pods.extend(ifindex.map(|ifindex| Pod {
             network: record.network,
             ifindex,

@@ -113,14 +113,8 @@ impl<'a> Departure<'a> {
 
     /// Writes down that the way back has begun, and what the node has, before the first change.
     pub async fn begin(&mut self) -> Result<(), NodeError> {
-        let mut addresses = relocate::addresses_of(self.netlink, &self.nic).await?;
-        let all_routes = self.netlink.routes().await?;
-        let mut routes = relocate::routes_of(&all_routes, &self.nic);
-        if let Some(bridge) = &self.bridge {
-            addresses.extend(relocate::addresses_of(self.netlink, bridge).await?);
-            routes.extend(relocate::routes_of(&all_routes, bridge));
-        }
-        let routes: Vec<_> = routes.into_iter().cloned().collect();
+        let (addresses, routes) =
+            relocate::all_of(self.netlink, &self.nic, self.bridge.as_ref()).await?;
         if !addresses.is_empty() {
             self.journal.record(&addresses, &routes);
         }

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::NodeError;
 use crate::netlink::address;
 use crate::netlink::link::Link;
+use crate::state;
 
 const DIRECTORY: &str = "/run/azure-vnet";
 const PREFIX: &str = "node-";
@@ -172,12 +173,7 @@ impl Journal {
     /// Removes the journal: the node's network is as if we had never been there.
     pub fn remove(&self) -> Result<(), NodeError> {
         let path = path_of(&self.bridge);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(failed("remove", &path, error))
-            }
-            _ => Ok(()),
-        }
+        state::remove_file(&path).map_err(|error| failed("remove", &path, error))
     }
 }
 

@@ -219,14 +219,8 @@ impl<'a> Migration<'a> {
 
     /// Records addresses and routes of NIC and bridge; says how many addresses there are.
     async fn record(&mut self) -> Result<usize, NodeError> {
-        let mut addresses = relocate::addresses_of(self.netlink, &self.nic).await?;
-        let all_routes = self.netlink.routes().await?;
-        let mut routes = relocate::routes_of(&all_routes, &self.nic);
-        if let Some(bridge) = &self.bridge {
-            addresses.extend(relocate::addresses_of(self.netlink, bridge).await?);
-            routes.extend(relocate::routes_of(&all_routes, bridge));
-        }
-        let routes: Vec<_> = routes.into_iter().cloned().collect();
+        let (addresses, routes) =
+            relocate::all_of(self.netlink, &self.nic, self.bridge.as_ref()).await?;
         self.journal.gateway = preferred_gateway(&routes);
         self.journal.record(&addresses, &routes);
         Ok(addresses.iter().filter_map(address::ipv4_net).count())

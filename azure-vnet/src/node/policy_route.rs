@@ -36,6 +36,7 @@ pub async fn ensure(
         return remove(netlink, bridge.index).await;
     }
     let ours = table(bridge.index);
+    let rules = netlink.rules(AddressFamily::Inet).await?;
     for source in sources(netlink, bridge).await? {
         let gateway = gateway.or_else(|| first_host(source.subnet));
         let Some(gateway) = gateway else { continue };
@@ -43,7 +44,6 @@ pub async fn ensure(
             let route = route::in_table(bridge.index, &new, ours);
             netlink.run(route::put(&route, Place::Only)).await?;
         }
-        let rules = netlink.rules(AddressFamily::Inet).await?;
         let (kept, stale): (Vec<&RuleMessage>, _) = rules
             .iter()
             .filter(|it| is_ours(rule::table(it)) && rule::is_from(it, source.net))

@@ -34,6 +34,21 @@ pub fn routes_of<'a>(routes: &'a [RouteMessage], link: &Link) -> Vec<&'a RouteMe
         .collect()
 }
 
+/// What [`addresses_of`] and [`routes_of`] say of the NIC and, if there is one, of its bridge.
+pub async fn all_of(
+    netlink: &Netlink,
+    nic: &Link,
+    bridge: Option<&Link>,
+) -> Result<(Vec<AddressMessage>, Vec<RouteMessage>), NetlinkError> {
+    let all_routes = netlink.routes().await?;
+    let (mut addresses, mut routes) = (Vec::new(), Vec::new());
+    for link in [Some(nic), bridge].into_iter().flatten() {
+        addresses.extend(addresses_of(netlink, link).await?);
+        routes.extend(routes_of(&all_routes, link).into_iter().cloned());
+    }
+    Ok((addresses, routes))
+}
+
 /// Puts copies of `addresses`, which are or were on the link called `from`, on `to`, so that the kernel lists them
 /// there in the same order: IPv4 as they come, IPv6 the newest first.
 pub async fn put_addresses(

@@ -91,12 +91,8 @@ pub fn restore() -> Result<(), NodeError> {
     for Former { path, value } in former {
         Sysctl { path, value }.set()?;
     }
-    match fs::remove_file(FORMER) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(failed("remove", Path::new(FORMER), error))
-        }
-        _ => Ok(()),
-    }
+    let path = Path::new(FORMER);
+    state::remove_file(path).map_err(|error| failed("remove", path, error))
 }
 
 /// Writes down what changes with `ip_forward`: the kernel sets the `forwarding` of every link with it,

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
-use std::mem::size_of;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use azure_vnet_testbed::address_plan::{FABRIC_MAC, PEERED};
+use azure_vnet_testbed::icmp::internet_checksum;
 use azure_vnet_testbed::namespace::Namespace;
+use azure_vnet_testbed::packet_socket::packet_socket;
 use azure_vnet_testbed::pod::Pod;
-use rustix::net::netdevice::name_to_index;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use super::LIMIT;
 
@@ -30,7 +30,6 @@ pub struct Sent {
 /// Sends through a pod's interface, past its routing.
 pub struct Source {
     socket: Socket,
-    interface: SockAddr,
     mac: [u8; 6],
     address: Ipv4Addr,
 }
@@ -43,12 +42,8 @@ pub struct Sink {
 
 impl Source {
     pub fn new(pod: &Pod<'_>) -> Self {
-        let open = || {
-            let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
-            let index = name_to_index(&socket, "eth0")?;
-            Ok::<_, io::Error>((socket, index))
-        };
-        let (socket, index) = pod.namespace().run(open).unwrap().unwrap();
+        let socket = pod.namespace().run(|| packet_socket("eth0"));
+        let socket = socket.unwrap().unwrap();
         let links = pod.namespace().program("ip").unwrap();
         let links = links
             .args(["-j", "link", "show", "eth0"])
@@ -61,7 +56,6 @@ impl Source {
             .map(|byte| u8::from_str_radix(byte, 16).unwrap());
         Self {
             socket,
-            interface: link_layer(index),
             mac: bytes.collect::<Vec<_>>().try_into().unwrap(),
             address: pod.address,
         }
@@ -69,7 +63,7 @@ impl Source {
 
     pub fn send(&self, number: u32, packet: &Sent) {
         let frame = frame(self.mac, self.address, number, packet);
-        self.socket.send_to(&frame, &self.interface).unwrap();
+        self.socket.send(&frame).unwrap();
     }
 }
 
@@ -132,20 +126,6 @@ impl Sink {
     }
 }
 
-fn link_layer(index: u32) -> SockAddr {
-    // SAFETY: the storage is zeroed, aligned and large enough for every kind of address, and `sockaddr_ll` is one of integers.
-    let address = unsafe {
-        SockAddr::try_init(|storage, length| {
-            let link = storage.cast::<libc::sockaddr_ll>();
-            (*link).sll_family = libc::sa_family_t::try_from(libc::AF_PACKET).unwrap();
-            (*link).sll_ifindex = i32::try_from(index).unwrap();
-            *length = libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>()).unwrap();
-            Ok(())
-        })
-    };
-    address.unwrap().1
-}
-
 /// A whole frame for the gateway. Its transport header is 20 bytes long whatever the protocol, UDP's and ICMP's with
 /// twelve bytes of payload.
 fn frame(mac: [u8; 6], source: Ipv4Addr, number: u32, packet: &Sent) -> Vec<u8> {
@@ -180,9 +160,15 @@ fn frame(mac: [u8; 6], source: Ipv4Addr, number: u32, packet: &Sent) -> Vec<u8> 
         header
     };
     let (at, sum) = match packet.protocol {
-        6 => (16, checksum(&[pseudo(6), transport.clone()].concat())),
-        17 => (6, checksum(&[pseudo(17), transport.clone()].concat())),
-        1 => (2, checksum(&transport)),
+        6 => (
+            16,
+            internet_checksum(&[pseudo(6), transport.clone()].concat()),
+        ),
+        17 => (
+            6,
+            internet_checksum(&[pseudo(17), transport.clone()].concat()),
+        ),
+        1 => (2, internet_checksum(&transport)),
         _ => (0, 0),
     };
     if at > 0 {
@@ -193,23 +179,11 @@ fn frame(mac: [u8; 6], source: Ipv4Addr, number: u32, packet: &Sent) -> Vec<u8> 
     ip.extend([0, 0, 0x40, 0, 64, packet.protocol, 0, 0]);
     ip.extend(source.octets());
     ip.extend(packet.destination.octets());
-    let sum = checksum(&ip);
+    let sum = internet_checksum(&ip);
     ip[10..12].copy_from_slice(&sum.to_be_bytes());
     let mut frame = [FABRIC_MAC.0, mac].concat();
     frame.extend(ETH_P_IP.to_be_bytes());
     frame.extend(ip);
     frame.extend(transport);
     frame
-}
-
-/// RFC 1071.
-fn checksum(bytes: &[u8]) -> u16 {
-    let words = bytes
-        .chunks(2)
-        .map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)));
-    let mut sum: u32 = words.sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !u16::try_from(sum).unwrap()
 }

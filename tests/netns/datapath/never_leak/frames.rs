@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use azure_vnet_testbed::address_plan::{FABRIC_MAC, INTERNET, Mac, PEERED};
+use azure_vnet_testbed::icmp::internet_checksum;
 use fastrand::Rng;
 
 const ICMP: u8 = 1;
@@ -124,7 +125,7 @@ impl Hostile {
             packet[at] = self.rng.u8(..);
         }
         if self.rng.u8(..32) != 0 {
-            let sum = checksum(&packet);
+            let sum = internet_checksum(&packet);
             packet[10..12].copy_from_slice(&sum.to_be_bytes());
         }
         packet.extend(segment);
@@ -191,7 +192,7 @@ impl Hostile {
         let rest = [0, 16, 16, 16, 100, 1200][self.rng.usize(..6)];
         segment.extend((0..rest).map(|_| self.rng.u8(..)));
         if protocol == ICMP {
-            let sum = checksum(&segment);
+            let sum = internet_checksum(&segment);
             segment[2..4].copy_from_slice(&sum.to_be_bytes());
         }
         if self.rng.u8(..12) == 0 {
@@ -212,16 +213,4 @@ impl Hostile {
         }
         message
     }
-}
-
-/// RFC 1071.
-fn checksum(bytes: &[u8]) -> u16 {
-    let words = bytes
-        .chunks(2)
-        .map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)));
-    let mut sum: u32 = words.sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !u16::try_from(sum).unwrap()
 }
