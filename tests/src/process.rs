@@ -1,14 +1,15 @@
 //! Programs as the testbed runs them: in a namespace, with a time limit, and never outliving the thread that waits for them.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{self, Read, Write as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::thread;
-use std::time::Duration;
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::ioctl_fionbio;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, set_parent_process_death_signal};
 
 /// How long a program may take unless it was given another limit.
@@ -133,36 +134,13 @@ impl Program {
 
     /// Runs the program to its end, whatever its exit status.
     pub fn output(self) -> Result<Output, Error> {
-        let (line, limit, stdin) = (self.line.clone(), self.limit, self.stdin.clone());
-        let failed = |source| Error::Start {
-            program: line.clone(),
-            source,
-        };
-
+        let (program, limit, stdin) = (self.line.clone(), self.limit, self.stdin.clone());
         let mut running = self.start_piped()?;
-        let (Some(mut input), Some(stdout), Some(stderr)) = (
-            running.child.stdin.take(),
-            running.child.stdout.take(),
-            running.child.stderr.take(),
-        ) else {
-            return Err(failed(io::Error::other("a pipe is missing")));
-        };
-        let (stdout, stderr) = (read_aside(stdout), read_aside(stderr));
-        // A program that does not read its input, or ends early, is not an error here.
-        let _ = input.write_all(&stdin);
-        drop(input);
-
-        let Some(status) = running.wait(limit).map_err(failed)? else {
-            return Err(Error::TimeLimit {
-                program: line,
-                limit,
-            });
-        };
-        Ok(Output {
-            status,
-            stdout: collected(&stdout),
-            stderr: collected(&stderr),
-        })
+        match running.converse(&stdin, limit) {
+            Ok(Some(output)) => Ok(output),
+            Ok(None) => Err(Error::TimeLimit { program, limit }),
+            Err(source) => Err(Error::Start { program, source }),
+        }
     }
 
     /// Runs the program to its end and returns its standard output; any exit status but 0 is an error.
@@ -243,6 +221,96 @@ impl Running {
     }
 }
 
+impl Running {
+    /// Writes its input and reads what it says until it ends; `None` when it still runs at the limit. What it wrote is in the
+    /// pipes by then, and no end of file is waited for: a grandchild may keep them open.
+    fn converse(&mut self, input: &[u8], limit: Duration) -> io::Result<Option<Output>> {
+        let child = &mut self.child;
+        let missing = || io::Error::other("a pipe is missing");
+        let mut stdin = Some(child.stdin.take().ok_or_else(missing)?);
+        let mut stdout = Pipe::of(child.stdout.take().ok_or_else(missing)?)?;
+        let mut stderr = Pipe::of(child.stderr.take().ok_or_else(missing)?)?;
+        let mut unwritten = input;
+        if let Some(pipe) = &stdin {
+            ioctl_fionbio(pipe, true)?;
+        }
+        let pid = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
+        let deadline = Instant::now() + limit;
+        loop {
+            // A program that does not read its input, or ends early, is not an error here.
+            stdin = stdin.filter(|pipe| write_some(pipe, &mut unwritten));
+            let has_ended = {
+                let mut awaited = vec![PollFd::new(&pid, PollFlags::IN)];
+                awaited.extend(stdin.iter().map(|pipe| PollFd::new(pipe, PollFlags::OUT)));
+                awaited.extend([&stdout, &stderr].into_iter().filter_map(Pipe::awaited));
+                let left = deadline.saturating_duration_since(Instant::now());
+                if poll(&mut awaited, Timespec::try_from(left).ok().as_ref())? == 0 {
+                    return Ok(None);
+                }
+                !awaited[0].revents().is_empty()
+            };
+            stdout.read_what_is_there()?;
+            stderr.read_what_is_there()?;
+            if has_ended {
+                return Ok(Some(Output {
+                    status: child.wait()?,
+                    stdout: stdout.text(),
+                    stderr: stderr.text(),
+                }));
+            }
+        }
+    }
+}
+
+/// Writes what the pipe takes; whether there is more to write.
+fn write_some(mut pipe: &ChildStdin, bytes: &mut &[u8]) -> bool {
+    match pipe.write(bytes) {
+        Ok(written) => *bytes = &bytes[written..],
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+        Err(_) => return false,
+    }
+    !bytes.is_empty()
+}
+
+/// What a program writes, as far as it was read.
+struct Pipe {
+    /// None after the end of file.
+    end: Option<File>,
+    bytes: Vec<u8>,
+}
+
+impl Pipe {
+    fn of(end: impl Into<OwnedFd>) -> io::Result<Self> {
+        let end = end.into();
+        ioctl_fionbio(&end, true)?;
+        Ok(Self {
+            end: Some(end.into()),
+            bytes: Vec::new(),
+        })
+    }
+
+    fn awaited(&self) -> Option<PollFd<'_>> {
+        let end = self.end.as_ref()?;
+        Some(PollFd::new(end, PollFlags::IN))
+    }
+
+    fn read_what_is_there(&mut self) -> io::Result<()> {
+        let Some(end) = &mut self.end else {
+            return Ok(());
+        };
+        match end.read_to_end(&mut self.bytes) {
+            Ok(_) => self.end = None,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes).into_owned()
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         // Both fail only for a process that has been waited for already.
@@ -251,21 +319,39 @@ impl Drop for Running {
     }
 }
 
-/// Reads a pipe to its end on a thread of its own, so that a full pipe never blocks the program.
-fn read_aside(mut pipe: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
-    let (sender, receiver) = channel();
-    thread::spawn(move || {
-        let mut bytes = Vec::new();
-        let _ = pipe.read_to_end(&mut bytes);
-        let _ = sender.send(bytes);
-    });
-    receiver
-}
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-/// What was read. A grandchild that keeps the pipe open must not keep the testbed waiting, hence the limit.
-fn collected(pipe: &Receiver<Vec<u8>>) -> String {
-    let bytes = pipe
-        .recv_timeout(Duration::from_secs(2))
-        .unwrap_or_default();
-    String::from_utf8_lossy(&bytes).into_owned()
+    use super::*;
+
+    #[test]
+    fn more_than_a_pipe_holds_goes_in_and_comes_out() {
+        let much = "0123456789abcdef".repeat(1 << 16);
+        let output = Program::new("cat").stdin(much.as_str()).output().unwrap();
+        assert!(output.stdout == much, "{} bytes", output.stdout.len());
+    }
+
+    #[test]
+    fn a_program_may_leave_its_input_unread() {
+        let much = vec![b'x'; 1 << 20];
+        let output = Program::new("true").stdin(much).output().unwrap();
+        assert!(output.status.success());
+    }
+
+    #[test]
+    fn what_a_program_leaves_behind_is_not_waited_for() {
+        let output = Program::new("setsid")
+            .args(["--fork", "sleep", "20.0625"])
+            .limit(Duration::from_secs(10))
+            .output();
+        assert_eq!(output.unwrap().stdout, "");
+    }
+
+    #[test]
+    fn the_limit_holds() {
+        let sleep = Program::new("sleep").arg("100");
+        let error = sleep.limit(Duration::from_millis(50)).output().unwrap_err();
+        assert!(matches!(error, Error::TimeLimit { .. }), "{error}");
+    }
 }
