@@ -63,7 +63,10 @@ fn main() -> ExitCode {
 
 /// The whole demonstration; returns how much deviated.
 fn demo(options: &Options) -> Result<usize, Error> {
-    let mut builder = Azure::builder().vms(2).pool(options.pods.max(40));
+    // Some are left free: a full pool is a problem, and `status` says so.
+    let mut builder = Azure::builder()
+        .vms(2)
+        .pool(options.pods.saturating_add(10).clamp(40, 250));
     if let Some(bin_dir) = &options.bin_dir {
         builder = builder.bin_dir(bin_dir);
     }
