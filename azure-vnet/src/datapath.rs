@@ -2,6 +2,7 @@
 //! ranges. Two tiers give the same verdicts, TC eBPF and netfilter; this file chooses.
 
 mod attach;
+mod batch;
 mod bpffs;
 mod chained;
 mod ebpf;

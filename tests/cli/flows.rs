@@ -1,12 +1,14 @@
 //! `azure-vnet flows`.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
 use aya::maps::{HashMap, Map, MapData};
 use azure_vnet_abi::{Be16, Be32, Flow, FlowKey, FlowKind, Mac};
 use azure_vnet_testbed::Azure;
 use azure_vnet_testbed::address_plan::INTERNET;
+use azure_vnet_testbed::pod::Pod;
+use rustix::net::netdevice::name_to_index;
 
 use crate::golden::assert_golden;
 use crate::scene::{connect, json_of, pods, printed, run, transcript};
@@ -59,15 +61,16 @@ fn a_pod_that_nobody_knows_is_an_error() {
     );
 }
 
-/// A table as full as it gets is read whole, and counted right.
+/// A table as full as it gets is read whole, and counted right; a pod that goes takes its own flows with it and nobody else's.
 #[test]
 fn a_full_table() {
     let azure = Azure::builder().build().unwrap();
     let vm = &azure.vms[0];
-    let [web, _db] = pods(&azure, "ebpf");
+    let [web, db] = pods(&azure, "ebpf");
     let flows = azure_vnet_abi::MAX_FLOWS / 2;
+    let links = [&web, &db].map(link);
     vm.namespace()
-        .run(|| fill(web.address, vm.nic.primary, flows))
+        .run(|| fill(web.address, vm.nic.primary, flows, links))
         .unwrap();
     assert_eq!(
         printed(vm, 0, &["flows", "--count", "--state", "active"]),
@@ -75,10 +78,22 @@ fn a_full_table() {
     );
     let top = json_of(vm, 0, &["flows", "--top", "1"]);
     assert_eq!(top["destinations"][0]["flows"], flows / 16);
+    for (pod, left) in [(web, flows / 16), (db, 0)] {
+        pod.delete().unwrap();
+        let count = printed(vm, 0, &["flows", "--count"]);
+        assert_eq!(count, format!("{left}\n"));
+    }
 }
 
-/// UDP flows of a pod to 16 destinations, both entries of each.
-fn fill(pod: Ipv4Addr, node: Ipv4Addr, flows: u32) {
+/// The index of a pod's link on the node.
+fn link(pod: &Pod<'_>) -> u32 {
+    let name = pod.result["interfaces"][1]["name"].as_str().unwrap();
+    let index = || name_to_index(UdpSocket::bind("127.0.0.1:0").unwrap(), name);
+    pod.vm.namespace().run(index).unwrap().unwrap()
+}
+
+/// UDP flows of an address to 16 destinations, both entries of each; those to the first one are of another pod's link.
+fn fill(pod: Ipv4Addr, node: Ipv4Addr, flows: u32, [link, other]: [u32; 2]) {
     let path = format!(
         "/sys/fs/bpf/azure-vnet/v{}/azure0/maps/flows",
         azure_vnet_abi::ABI_VERSION
@@ -86,10 +101,20 @@ fn fill(pod: Ipv4Addr, node: Ipv4Addr, flows: u32) {
     let map = Map::from_map_data(MapData::from_pin(path).unwrap()).unwrap();
     let mut map: HashMap<MapData, FlowKey, Flow> = map.try_into().unwrap();
     let now = azure_vnet::datapath::view::jiffies();
-    let entry = |kind, address, port| {
-        Flow::new(kind, address, port, 1, 0, Mac::default(), now, u32::MAX / 4)
-    };
     for number in 0..flows {
+        let link = if number % 16 == 0 { other } else { link };
+        let entry = |kind, address, port| {
+            Flow::new(
+                kind,
+                address,
+                port,
+                1,
+                link,
+                Mac::default(),
+                now,
+                u32::MAX / 4,
+            )
+        };
         let remote = Be32::from(Ipv4Addr::new(
             203,
             0,

@@ -18,9 +18,6 @@ use super::{Counters, Departed, Pod, Uplink, Way, policy};
 use crate::names;
 use crate::netlink::Netlink;
 
-/// How much of the flow table a DEL reads, some 20 ms. Flows that it does not come across time out.
-const FLOWS_READ_BY_DEL: usize = 20_000;
-
 /// The tier in place.
 pub struct Ebpf {
     mechanism: Mechanism,
@@ -114,7 +111,7 @@ pub fn set_policy(uplink: &Uplink) -> Result<(), EbpfError> {
 pub fn remove_pod(bridge: &str, pod: &Departed) -> Result<(), EbpfError> {
     let pins = Pins::of(bridge);
     maps::remove_pod(&pins, pod)?;
-    maps::forget_dead_flows(&pins, FLOWS_READ_BY_DEL)?;
+    maps::forget_flows(&pins, pod)?;
     pins.remove_link(&pod.host_veth)
 }
 
@@ -133,7 +130,7 @@ pub fn sweep(bridge: &str) -> Result<Vec<Ipv4Addr>, EbpfError> {
         pins.remove_link(&name)?;
     }
     let addresses = maps::forget_dead(&pins)?;
-    maps::forget_dead_flows(&pins, usize::MAX)?;
+    maps::forget_dead_flows(&pins)?;
     Ok(addresses)
 }
 

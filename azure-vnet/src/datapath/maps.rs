@@ -13,7 +13,7 @@ use azure_vnet_abi::{
 
 use super::bpffs::Pins;
 use super::ebpf::EbpfError;
-use super::{Departed, Pod, Uplink, is_link};
+use super::{Departed, Pod, Uplink, batch, is_link};
 
 /// Packets by [`Reason`], summed over the CPUs.
 pub type Counters = Vec<(Reason, u64)>;
@@ -96,25 +96,40 @@ pub fn forget_dead(pins: &Pins) -> Result<Vec<Ipv4Addr>, EbpfError> {
     Ok(dead)
 }
 
-/// Forgets the flows of pods whose links are gone, instead of waiting for them to time out, among the
-/// first `limit` entries of the table: others come and go while it is read.
-pub fn forget_dead_flows(pins: &Pins, limit: usize) -> Result<(), EbpfError> {
-    let failed = |source| EbpfError::map(maps::FLOWS, source);
-    let flows = open_pinned::<HashMap<MapData, FlowKey, Flow>>(pins, maps::FLOWS)?;
-    let Some(mut flows) = flows else {
-        return Ok(());
-    };
+/// Forgets the flows of `pod`, or, where its link's index is not known, of all pods whose links are gone, instead of waiting for
+/// them to time out.
+pub fn forget_flows(pins: &Pins, pod: &Departed) -> Result<(), EbpfError> {
+    match pod.ifindex {
+        Some(ifindex) => forget_flows_where(pins, |flow| flow.ifindex == ifindex),
+        None => forget_dead_flows(pins),
+    }
+}
+
+/// Forgets the flows of pods whose links are gone.
+pub fn forget_dead_flows(pins: &Pins) -> Result<(), EbpfError> {
     let mut alive: BTreeMap<u32, bool> = BTreeMap::new();
-    let mut dead = Vec::new();
-    for entry in flows.iter().take(limit) {
-        let (key, flow) = entry.map_err(failed)?;
+    forget_flows_where(pins, |flow| {
         let ifindex = flow.ifindex;
-        if !*alive.entry(ifindex).or_insert_with(|| is_link(ifindex)) {
+        !*alive.entry(ifindex).or_insert_with(|| is_link(ifindex))
+    })
+}
+
+fn forget_flows_where(
+    pins: &Pins,
+    mut is_dead: impl FnMut(&Flow) -> bool,
+) -> Result<(), EbpfError> {
+    let mut dead = Vec::new();
+    batch::for_each(pins, maps::FLOWS, |key: FlowKey, flow: Flow| {
+        if is_dead(&flow) {
             dead.push(key);
         }
-    }
+    })?;
+    let flows = open_pinned::<HashMap<MapData, FlowKey, Flow>>(pins, maps::FLOWS)?;
+    let Some(mut flows) = flows.filter(|_| !dead.is_empty()) else {
+        return Ok(());
+    };
     for key in &dead {
-        found(flows.remove(key)).map_err(failed)?;
+        found(flows.remove(key)).map_err(|source| EbpfError::map(maps::FLOWS, source))?;
     }
     Ok(())
 }

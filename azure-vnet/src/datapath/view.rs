@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, HashMap, MapData, MapError};
 use azure_vnet_abi::{
-    Be32, Flow, FlowKey, Judgement, MAX_FLOWS, Pod as PodEntry, PolicyKey, PolicyState,
-    Uplink as UplinkEntry, maps,
+    Be32, Flow, FlowKey, Judgement, Pod as PodEntry, PolicyKey, PolicyState, Uplink as UplinkEntry,
+    maps,
 };
 use ipnet::Ipv4Net;
 
+use super::batch;
 use super::bpffs::Pins;
 use super::ebpf::EbpfError;
 use super::maps::{found, jiffies_per_second, open_pinned};
@@ -18,10 +19,6 @@ use super::object::BUILD;
 
 /// `INITIAL_JIFFIES` of linux/jiffies.h: five minutes before the counter's low half wraps.
 const SECONDS_BEFORE_WRAP: u64 = 300;
-
-/// Entries that are read at most: others come and go meanwhile, and the kernel starts from the beginning
-/// where the last one that was read is gone.
-const MOST_FLOWS: usize = 2 * MAX_FLOWS as usize;
 
 /// Names the eBPF object that this binary carries.
 pub fn build() -> &'static str {
@@ -95,13 +92,13 @@ pub fn pods(bridge: &str) -> Result<Vec<(Ipv4Addr, PodEntry)>, EbpfError> {
     Ok(pods)
 }
 
-/// The flow table. An entry may come twice where others went while it was read.
+/// The flow table.
 pub fn flows(bridge: &str) -> Result<Vec<(FlowKey, Flow)>, EbpfError> {
-    let map = open_flows(bridge)?;
-    let entries = map.iter().flat_map(HashMap::iter).take(MOST_FLOWS);
-    entries
-        .collect::<Result<_, _>>()
-        .map_err(failed(maps::FLOWS))
+    let mut flows = Vec::new();
+    batch::for_each(&Pins::of(bridge), maps::FLOWS, |key, flow| {
+        flows.push((key, flow));
+    })?;
+    Ok(flows)
 }
 
 /// One entry of the flow table.
