@@ -209,7 +209,7 @@ async fn create_veth<'a>(
     }
 }
 
-/// Tells the bridge of the pod: hairpin and neighbours.
+/// Tells the bridge of the pod: its port and neighbours.
 async fn introduce(host: &Netlink, applied: &Applied<'_>) -> Result<(), ApplyError> {
     let Veth {
         host_name,
@@ -218,7 +218,7 @@ async fn introduce(host: &Netlink, applied: &Applied<'_>) -> Result<(), ApplyErr
         ..
     } = &applied.guard.plan.veth;
     let port = applied.host.index;
-    let mut requests = vec![link::set_hairpin(port, host_name, true)];
+    let mut requests = vec![link::make_pod_port(port, host_name)];
     for (ip, mac) in &applied.guard.plan.neighbours {
         requests.push(neighbour::set_permanent(*bridge, bridge_name, *ip, *mac));
     }

@@ -8,8 +8,8 @@ use rtnetlink::packet_route::link::{
 };
 
 pub use change::{
-    NewBridge, NewVeth, create_bridge, create_veth, delete, mark, set_down, set_hairpin, set_mac,
-    set_master, set_mtu, set_netfilter, set_up,
+    NewBridge, NewVeth, create_bridge, create_veth, delete, make_pod_port, mark, set_down,
+    set_hairpin, set_mac, set_master, set_mtu, set_netfilter, set_up,
 };
 
 use super::{Label, MacAddress, Netlink, NetlinkError};

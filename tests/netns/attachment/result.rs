@@ -38,7 +38,8 @@ fn result_is_what_the_kernel_has() {
             assert!(has_flag(link, "UP"), "{link}");
         }
 
-        let veth = &ip(host, &format!("link show {}", container.host_veth()))[0];
+        let veth = &ip(host, &format!("-d link show {}", container.host_veth()))[0];
+        assert_eq!(veth["inet6_addr_gen_mode"], "none", "{veth}");
         let eth0 = &ip(host, "link show eth0")[0];
         let bridge = &ip(host, "link show azure0")[0];
         assert_eq!(

@@ -1,12 +1,14 @@
 //! The few kinds of change that the plugin makes to links.
 
 use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
 
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{
-    BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind,
-    InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridge, InfoBridgePort,
+    InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
+    LinkMessage,
 };
 
 use super::{MARK, at};
@@ -152,16 +154,39 @@ pub fn set_netfilter(index: u32, name: &str) -> Request {
 
 /// Switches hairpin of a bridge port: whether a frame may leave by the port it came in by.
 pub fn set_hairpin(index: u32, name: &str, on: bool) -> Request {
+    change_port("set hairpin of the bridge port", index, name, on, None)
+}
+
+/// Makes a bridge port a pod's, before its link has a carrier: a pod may reach itself by hairpin (Services do that), and the port
+/// has no IPv6 address of its own. The kernel would make one, with routes that every later change of a link walks over, although
+/// a port hands all its frames to the bridge.
+pub fn make_pod_port(index: u32, name: &str) -> Request {
+    // A kernel without IPv6 refuses the whole message.
+    let is_known = Path::new("/proc/sys/net/ipv6").exists();
+    let family =
+        is_known.then(|| AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]));
+    change_port("make a pod's of the bridge port", index, name, true, family)
+}
+
+fn change_port(
+    operation: &'static str,
+    index: u32,
+    name: &str,
+    hairpin: bool,
+    family: Option<AfSpecUnspec>,
+) -> Request {
     let mut message = at(index);
     message.attributes.push(LinkAttribute::LinkInfo(vec![
         LinkInfo::PortKind(InfoPortKind::Bridge),
         LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(
-            on,
+            hairpin,
         )])),
     ]));
+    let family = family.map(|family| LinkAttribute::AfSpecUnspec(vec![family]));
+    message.attributes.extend(family);
     // Port data is a matter of RTM_NEWLINK; without NLM_F_CREATE it only changes what is there.
     let message = RouteNetlinkMessage::NewLink(message);
-    Request::new("set hairpin of the bridge port", name, message)
+    Request::new(operation, name, message)
 }
 
 /// Deletes a link by name, so that no look-up comes before it.
