@@ -36,7 +36,7 @@ use crate::state;
 use present::{interface_index, is_link, pods};
 use refresh::Settings;
 
-pub use attach::Mechanism;
+pub use attach::{FILTER, Mechanism};
 pub use ebpf::EbpfError;
 pub use maps::Counters;
 pub(crate) use netfilter::execute;

@@ -3,7 +3,7 @@
 //! Everything is looked at before the first change. What the node's network needs goes last, with its
 //! journal: until then a call that was killed is known to be unfinished, and the next one ends it.
 
-use crate::datapath::{self, Mechanism, Record, Tier};
+use crate::datapath::{self, FILTER, Mechanism, Record, Tier};
 use crate::del;
 use crate::error::Error as CallError;
 use crate::legacy::{self, LegacyError};
@@ -175,13 +175,31 @@ async fn take_datapath_away(host: &Netlink, bridge: &str) -> Result<(), Error> {
         source,
     };
     let tier = Record::read(bridge).map(|record| record.tier);
-    let nic = node::nic_of(host, bridge).await?;
-    let nic_name = nic.as_ref().map(|nic| nic.name.as_str());
-    datapath::take_away(bridge, nic_name).map_err(failed)?;
-    if let (Some(nic), Some(Tier::Ebpf(Mechanism::ClsBpf))) = (nic, tier) {
-        remove_clsact(host, &nic).await?;
+    // A filter of somebody else may be where ours would be.
+    let nic = match tier {
+        None | Some(Tier::Ebpf(Mechanism::ClsBpf)) => node::nic_of(host, bridge).await?,
+        Some(_) => None,
+    };
+    if let Some(nic) = nic {
+        let had_filters = remove_filters(host, &nic).await?;
+        if had_filters || tier.is_some() {
+            remove_clsact(host, &nic).await?;
+        }
     }
+    datapath::take_away(bridge).map_err(failed)?;
     datapath::forget(bridge).map_err(failed)
+}
+
+/// Our filters of the NIC; says whether there were any.
+async fn remove_filters(host: &Netlink, nic: &Link) -> Result<bool, NetlinkError> {
+    let mut found = false;
+    for side in [Side::Egress, Side::Ingress] {
+        if host.filters(nic, side).await?.contains(&FILTER) {
+            gone_is_fine(host.run(filter::delete(nic, side, FILTER)).await)?;
+            found = true;
+        }
+    }
+    Ok(found)
 }
 
 /// The queueing discipline that our filters hung on, if nobody else's do.

@@ -1,14 +1,16 @@
 //! What has to be true after each case.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use azure_vnet_testbed::connection::Connection;
 
 use crate::bench::{Bench, everything, reaches, works};
-use crate::call::{disturb, error_object};
+use crate::call::{TEARDOWN, complaint, disturb, error_object};
 use crate::cases::Case;
-use crate::fixture::{Container, Node, Tier};
+use crate::fixture::{Container, Node, Tier, address};
 use crate::interceptor::Ended;
+use crate::original::Original;
+use crate::picture::difference;
 use crate::table::Verdict;
 
 pub fn add(bench: &mut Bench<'_>, case: &Case) -> Verdict {
@@ -111,6 +113,97 @@ pub fn first_add(tier: Tier, case: &Case) -> Verdict {
     Ok(result.to_owned())
 }
 
+pub fn teardown(node: &Node, before: &[String], case: &Case) -> Verdict {
+    let mut connection = Connection::open(node.vm().namespace(), &node.azure().internet).unwrap();
+    let pod = node.container();
+    pod.add();
+    delete(&pod)?;
+    let ended = reached(disturb(&pod, TEARDOWN, &case.traced, case.how))?;
+    let result = if ended.killed {
+        match case.then {
+            "ADD" => {
+                add_again(&pod, true)?;
+                works(&pod)?;
+                node_works(node, &mut connection, "after the ADD")?;
+                delete(&pod)?;
+                "killed; works"
+            }
+            "DEL" => {
+                delete(&pod)?;
+                no_move_left(node)?;
+                node_works(node, &mut connection, "after the DEL")?;
+                "killed; works"
+            }
+            _ => "killed; as before",
+        }
+    } else if ended.success {
+        is_as_before(node, before, "after a teardown that said it was done")?;
+        "succeeded, as before"
+    } else {
+        complaint(&ended)?;
+        node_works(node, &mut connection, "after the failed teardown")?;
+        "failed; works"
+    };
+    let last = node.teardown(&[]).output().unwrap();
+    if !last.status.success() {
+        return Err(format!("the next teardown: {last:?}"));
+    }
+    is_as_before(node, before, "after the next teardown")?;
+    node_works(node, &mut connection, "after the next teardown")?;
+    Ok(result.to_owned())
+}
+
+fn is_as_before(node: &Node, before: &[String], when: &str) -> Result<(), String> {
+    match difference(&node.picture(), before) {
+        Some(difference) => Err(format!("{when}: {difference}")),
+        None => Ok(()),
+    }
+}
+
+pub fn upgrade(tier: Tier, case: &Case) -> Verdict {
+    let node = Node::new(tier);
+    let mut original = Original::new(&node);
+    let mut connection = Connection::open(node.vm().namespace(), &node.azure().internet).unwrap();
+    let container = node.container();
+    let ended = reached(disturb(&container, "ADD", &case.traced, case.how))?;
+    let result = if ended.killed {
+        if case.then == "DEL" {
+            original.pods[0].delete(&node)?;
+        }
+        "killed; works"
+    } else if ended.success {
+        works(&container)?;
+        "succeeded, works"
+    } else {
+        error_object(&ended, &case.traced)?;
+        "failed; works"
+    };
+    if case.then != "ADD" {
+        node_works(&node, &mut connection, "before the next ADD")?;
+        no_move_left(&node)?;
+        original.is_taken_over(&node, "before the next ADD")?;
+    }
+    let added = if ended.success {
+        serde_json::from_str(&ended.stdout).map_err(|error| error.to_string())?
+    } else {
+        add_again(&container, ended.killed)?
+    };
+    original.keeps_addresses_from(address(&added))?;
+    works(&container)?;
+    let beside = node.container();
+    original.keeps_addresses_from(address(&beside.add()))?;
+    works(&beside)?;
+    node_works(&node, &mut connection, "after the next ADD")?;
+    original.is_taken_over(&node, "after the next ADD")?;
+    for pod in [&container, &beside] {
+        delete(pod)?;
+    }
+    original.is_taken_over(&node, "after DEL")?;
+    original.delete_pods(&node)?;
+    no_pods(&node, "after the last DEL")?;
+    Ok(result.to_owned())
+}
+
 /// The call that comes next on a node whose first ADD was killed.
 fn follow(container: &Container<'_>, then: &str) -> Result<(), String> {
     match then {
@@ -125,8 +218,8 @@ fn follow(container: &Container<'_>, then: &str) -> Result<(), String> {
 }
 
 /// What stands after a kill may be refused until DEL.
-fn add_again(container: &Container<'_>, killed: bool) -> Result<(), String> {
-    let add = || container.call("ADD", &json!({})).added().map(drop);
+fn add_again(container: &Container<'_>, killed: bool) -> Result<Value, String> {
+    let add = || container.call("ADD", &json!({})).added();
     match add() {
         Err(refused) if killed && refused.contains("exists already") => {
             delete(container)?;

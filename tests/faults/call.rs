@@ -11,12 +11,15 @@ use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::fixture::{Container, Node};
-use crate::interceptor::{self, Ended, Fate, Waiting};
+use crate::interceptor::{self, Command, Ended, Fate, Waiting};
 use crate::step::{self, Seen, Step};
 
 /// How long a DEL beside a program that outlived its call may go on before that program does: it may wait for a lock that the
 /// program holds.
 const HEAD_START: Duration = Duration::from_millis(300);
+
+/// The command of an operator that takes the place of a verb.
+pub const TEARDOWN: &str = "teardown";
 
 /// What is done to a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,7 +30,8 @@ pub enum How {
     Refused,
     /// The process is killed instead.
     Killed,
-    /// It is a step of a program that the plugin runs: the plugin is killed, and the program goes on when the runtime's DEL is done.
+    /// It is a step of a program that the plugin runs: the plugin is killed, and the program goes on when the runtime's DEL, or
+    /// another teardown, is done.
     Orphaned,
 }
 
@@ -68,8 +72,13 @@ pub fn disturb(container: &Container<'_>, verb: &str, target: &Traced, how: How)
                 How::Orphaned => {
                     kill_process(waiting.main, Signal::KILL).unwrap();
                     let (done, is_done) = channel();
+                    let is_teardown = verb == TEARDOWN;
                     scope.spawn(move || {
-                        let _ = container.del();
+                        if is_teardown {
+                            let _ = container.node().teardown(&[]).output();
+                        } else {
+                            let _ = container.del();
+                        }
                         let _ = done.send(());
                     });
                     let _ = is_done.recv_timeout(HEAD_START);
@@ -88,13 +97,9 @@ fn run(
 ) -> Ended {
     let mut times: BTreeMap<(String, String), usize> = BTreeMap::new();
     let mut last = BTreeMap::new();
-    let node: &Node = container.node();
-    let program = format!("{PLUGIN_DIR}/azure-vnet");
     interceptor::run(
-        node.vm(),
-        &program,
-        &container.environment(verb),
-        &node.stdin(&json!({})),
+        container.node().vm(),
+        &command(container, verb),
         |waiting| {
             let call = (waiting.number, waiting.arguments);
             let again = last.insert(waiting.thread, call) == Some(call);
@@ -125,6 +130,24 @@ fn run(
     )
 }
 
+fn command(container: &Container<'_>, verb: &str) -> Command {
+    let node: &Node = container.node();
+    let mut command = Command {
+        program: format!("{PLUGIN_DIR}/azure-vnet"),
+        arguments: Vec::new(),
+        environment: container.environment(verb),
+        stdin: node.stdin(&json!({})),
+    };
+    if verb == TEARDOWN {
+        command.arguments = vec![verb.to_owned()];
+        command
+            .environment
+            .retain(|(name, _)| !name.starts_with("CNI_"));
+        command.stdin.clear();
+    }
+    command
+}
+
 /// The error object of a failed call. One that could not write its answer has none.
 pub fn error_object(ended: &Ended, target: &Traced) -> Result<String, String> {
     if target.step.program == "azure-vnet" && target.step.what == step::ANSWER {
@@ -142,4 +165,12 @@ pub fn error_object(ended: &Ended, target: &Traced) -> Result<String, String> {
         return Err(format!("a panic: {ended:?}"));
     }
     Ok(format!("error {code}"))
+}
+
+/// What a failed teardown says.
+pub fn complaint(ended: &Ended) -> Result<(), String> {
+    if ended.stderr.is_empty() || ended.stderr.contains("panicked") {
+        return Err(format!("a failed teardown without a reason: {ended:?}"));
+    }
+    Ok(())
 }

@@ -6,21 +6,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use crate::aftermath::{add, del, first_add};
+use crate::aftermath::{add, del, first_add, teardown, upgrade};
 use crate::bench::Bench;
-use crate::call::{How, Traced, trace};
+use crate::call::{How, TEARDOWN, Traced, trace};
+use crate::choice::{self, ALL_VARIABLE};
 use crate::fixture::{Node, Tier};
+use crate::original::Original;
 use crate::table::{self, Row, Verdict};
 
 /// VMs at work at the same time, for each scenario.
 const WORKERS: usize = 3;
-
-/// How many first ADDs are disturbed: the move of the node's network is the same in every tier, and netfilter has no programs to
-/// verify, so that its take less time.
-const FIRST_ADDS: [usize; 3] = [35, 35, 140];
-
-/// `all` runs every case, whatever time it takes.
-const ALL_VARIABLE: &str = "AZURE_VNET_FAULTS";
 
 /// The call that is disturbed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,22 +26,30 @@ pub enum Scenario {
     Del,
     /// The first ADD of a node, which moves its network to a bridge.
     FirstAdd,
+    /// The way back: `azure-vnet teardown` of a node whose last pod is gone.
+    Teardown,
+    /// The first ADD of a node that the original plugin has set up, and whose pods live.
+    Upgrade,
 }
 
 impl Scenario {
     fn verb(self) -> &'static str {
         match self {
-            Self::Add | Self::FirstAdd => "ADD",
+            Self::Add | Self::FirstAdd | Self::Upgrade => "ADD",
             Self::Del => "DEL",
+            Self::Teardown => TEARDOWN,
         }
     }
 
     /// The calls that may follow one that was killed.
-    fn followers(self) -> &'static [&'static str] {
+    pub fn followers(self) -> &'static [&'static str] {
         match self {
             Self::Add => &["DEL", "ADD", "GC"],
             Self::Del => &["DEL", "GC"],
             Self::FirstAdd => &["ADD", "DEL", "GC"],
+            Self::Teardown => &[TEARDOWN, "ADD", "DEL"],
+            // The DEL is that of a pod of the original.
+            Self::Upgrade => &["ADD", "DEL"],
         }
     }
 }
@@ -65,7 +68,7 @@ pub struct Case {
 
 impl Case {
     /// A step of a program that the plugin runs.
-    fn of_child(&self) -> bool {
+    pub fn of_child(&self) -> bool {
         self.traced.step.program != "azure-vnet"
     }
 }
@@ -76,7 +79,7 @@ pub fn run(scenario: Scenario, tier: Tier) {
     let steps = steps(scenario, tier);
     let all = cases(scenario, &steps);
     let count = all.len();
-    let chosen = chosen(scenario, tier, all);
+    let chosen = choice::of(scenario, tier, all);
     let next = AtomicUsize::new(0);
     let rows = Mutex::new(Vec::new());
     thread::scope(|scope| {
@@ -103,15 +106,27 @@ pub fn run(scenario: Scenario, tier: Tier) {
 
 fn steps(scenario: Scenario, tier: Tier) -> Vec<Traced> {
     let node = Node::new(tier);
-    if scenario == Scenario::FirstAdd {
-        return trace(&node.container(), "ADD");
-    }
-    let _bench = Bench::new(&node);
     let container = node.container();
-    if scenario == Scenario::Del {
-        container.add();
+    let verb = scenario.verb();
+    match scenario {
+        Scenario::FirstAdd => trace(&container, verb),
+        Scenario::Upgrade => {
+            let _original = Original::new(&node);
+            trace(&container, verb)
+        }
+        Scenario::Teardown => {
+            container.add();
+            container.del().ok();
+            trace(&container, verb)
+        }
+        Scenario::Add | Scenario::Del => {
+            let _bench = Bench::new(&node);
+            if scenario == Scenario::Del {
+                container.add();
+            }
+            trace(&container, verb)
+        }
     }
-    trace(&container, scenario.verb())
 }
 
 fn cases(scenario: Scenario, steps: &[Traced]) -> Vec<Case> {
@@ -139,44 +154,15 @@ fn cases(scenario: Scenario, steps: &[Traced]) -> Vec<Case> {
             }
         } else {
             case(How::Killed, "");
-            case(How::Orphaned, "DEL");
+            let beside = if scenario == Scenario::Teardown {
+                TEARDOWN
+            } else {
+                "DEL"
+            };
+            case(How::Orphaned, beside);
         }
     }
     cases
-}
-
-/// All of them, or a fixed choice: each step is failed; each is killed with one call after it, another in each tier; and of a first
-/// ADD, for which a VM is booted, as many as [`FIRST_ADDS`] of those that change something: each request of the move of the node's
-/// network is killed, and the rest are taken evenly, others in each tier.
-fn chosen(scenario: Scenario, tier: Tier, mut cases: Vec<Case>) -> Vec<Case> {
-    if std::env::var_os(ALL_VARIABLE).is_some_and(|value| value == "all") {
-        return cases;
-    }
-    let followers = scenario.followers();
-    let turn = |number: usize| followers[(number + tier as usize) % followers.len()];
-    cases.retain(|case| {
-        !followers.contains(&case.then) || case.of_child() || case.then == turn(case.number)
-    });
-    if scenario == Scenario::FirstAdd {
-        cases.retain(|case| case.traced.seen.changes);
-        let of_move = |case: &Case| case.how == How::Killed && is_of_move(case, &cases);
-        let (mut kept, others): (Vec<_>, Vec<_>) =
-            (0..cases.len()).partition(|at| of_move(&cases[*at]));
-        let room = FIRST_ADDS[tier as usize].saturating_sub(kept.len());
-        let stride = others.len().div_ceil(room.max(1));
-        let others = others.into_iter().zip(tier as usize + 1..);
-        kept.extend(others.filter_map(|(case, at)| at.is_multiple_of(stride).then_some(case)));
-        let mut at = 0..;
-        cases.retain(|_| at.next().is_some_and(|at| kept.contains(&at)));
-    }
-    cases
-}
-
-/// A netlink request of the move of the node's network, which ends when the NIC has no address any more.
-fn is_of_move(case: &Case, all: &[Case]) -> bool {
-    let is_end = |case: &&Case| case.traced.step.what == "RTM_DELADDR";
-    let end = all.iter().rev().find(is_end).map_or(0, |case| case.number);
-    case.traced.seen.message.is_some() && case.number <= end
 }
 
 /// Takes cases and runs them on a VM of its own, which serves until something went wrong on it.
@@ -204,21 +190,24 @@ fn work(
         };
         rows.lock().unwrap().push(row);
     };
-    if scenario == Scenario::FirstAdd {
+    // These need a VM that nothing was ever done to.
+    let alone = match scenario {
+        Scenario::FirstAdd => Some(first_add as fn(Tier, &Case) -> Verdict),
+        Scenario::Upgrade => Some(upgrade as fn(Tier, &Case) -> Verdict),
+        Scenario::Add | Scenario::Del | Scenario::Teardown => None,
+    };
+    if let Some(alone) = alone {
         while let Some(case) = take() {
-            record(case, caught(|| first_add(tier, case)));
+            record(case, caught(|| alone(tier, case)));
         }
         return;
     }
     let mut case = take();
     while case.is_some() {
         let node = Node::new(tier);
-        let mut bench = Bench::new(&node);
+        let mut place = Place::new(scenario, &node);
         while let Some(current) = case {
-            let verdict = caught(|| match scenario {
-                Scenario::Del => del(&mut bench, current),
-                _ => add(&mut bench, current),
-            });
+            let verdict = caught(|| place.run(current));
             let spoilt = verdict.is_err();
             record(current, verdict);
             case = take();
@@ -226,6 +215,41 @@ fn work(
                 break;
             }
         }
+    }
+}
+
+/// A VM that one case after the other is run on.
+enum Place<'a> {
+    Add(Bench<'a>),
+    Del(Bench<'a>),
+    Teardown(&'a Node, Vec<String>),
+}
+
+impl<'a> Place<'a> {
+    fn new(scenario: Scenario, node: &'a Node) -> Self {
+        match scenario {
+            Scenario::Teardown => {
+                without_duplicate_detection(node);
+                Self::Teardown(node, node.picture())
+            }
+            Scenario::Del => Self::Del(Bench::new(node)),
+            _ => Self::Add(Bench::new(node)),
+        }
+    }
+
+    fn run(&mut self, case: &Case) -> Verdict {
+        match self {
+            Self::Add(bench) => add(bench, case),
+            Self::Del(bench) => del(bench, case),
+            Self::Teardown(node, before) => teardown(node, before, case),
+        }
+    }
+}
+
+/// No case waits a second for each link-local address.
+fn without_duplicate_detection(node: &Node) {
+    for link in ["all", "default", "eth0"] {
+        node.sh(&format!("sysctl -w net.ipv6.conf.{link}.accept_dad=0"));
     }
 }
 

@@ -9,7 +9,7 @@ mod waiting;
 use std::io::{PipeReader, Read as _, Write as _, pipe};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -40,10 +40,6 @@ pub enum Fate {
 
 /// How a program ended.
 #[derive(Debug)]
-#[expect(
-    dead_code,
-    reason = "standard error is for whoever reads a failed case"
-)]
 pub struct Ended {
     /// Exit status 0.
     pub success: bool,
@@ -55,25 +51,34 @@ pub struct Ended {
     pub stderr: String,
 }
 
-/// Runs `program` on `vm` to its end, and to that of everything it started. `decide` is asked about each system call.
+/// A program, and all that it is given.
+#[derive(Clone, Debug)]
+pub struct Command {
+    /// Its path.
+    pub program: String,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+    /// Its environment, beside the search path.
+    pub environment: Vec<(&'static str, String)>,
+    /// What it reads.
+    pub stdin: String,
+}
+
+/// Runs a program on `vm` to its end, and to that of everything it started. `decide` is asked about each system call.
 #[expect(
     clippy::disallowed_methods,
     reason = "the one place of this stage where a plugin is started"
 )]
-pub fn run(
-    vm: &Vm,
-    program: &str,
-    env: &[(&str, String)],
-    stdin: &str,
-    decide: impl FnMut(&Waiting) -> Fate + Send,
-) -> Ended {
+pub fn run(vm: &Vm, what: &Command, decide: impl FnMut(&Waiting) -> Fate + Send) -> Ended {
     let (reader, writer) = pipe().unwrap();
     let filter = filter();
-    let mut command = Command::new(program);
+    let mut command = std::process::Command::new(&what.program);
+    let variables = what.environment.iter();
     command
+        .args(&what.arguments)
         .env_clear()
         .env("PATH", std::env::var("PATH").unwrap_or_default())
-        .envs(env.iter().map(|(name, value)| (name, value)))
+        .envs(variables.map(|(name, value)| (name, value)))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
@@ -86,7 +91,7 @@ pub fn run(
         drop(command);
         let (mut out, mut err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
         // A plugin that is killed does not read its input.
-        let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
+        let _ = child.stdin.take().unwrap().write_all(what.stdin.as_bytes());
         let err = scope.spawn(move || {
             let mut text = String::new();
             let _ = err.read_to_string(&mut text);

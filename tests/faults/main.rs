@@ -1,6 +1,7 @@
 //! Faults at the steps of a call: a traced one lists them (every system call, of the plugin and of the programs that it runs, which
 //! changes something outside the process or opens what it reads); then calls fail there, and calls are killed there. A failed ADD
-//! leaves nothing, a killed call leaves nothing behind the next, and the pod that stands beside keeps working.
+//! leaves nothing, a killed call leaves nothing behind the next, and the pod that stands beside keeps working. After a teardown, in
+//! the end, the VM is what it was before its first pod; and where the original plugin was before, its pods live through it all.
 //!
 //! `AZURE_VNET_FAULTS=all` has every step fail and every change killed; otherwise it is a fixed choice, which the tables name.
 
@@ -15,10 +16,14 @@ mod aftermath;
 mod bench;
 mod call;
 mod cases;
+mod choice;
 #[path = "../netns/attachment/fixture.rs"]
 #[allow(dead_code, reason = "the stage `attachment` uses the rest")]
 mod fixture;
 mod interceptor;
+mod original;
+#[path = "../netns/attachment/picture.rs"]
+mod picture;
 mod step;
 mod table;
 #[path = "../netns/attachment/traces.rs"]
@@ -71,4 +76,34 @@ fn first_add_cls_bpf() {
 #[test]
 fn first_add_netfilter() {
     run(Scenario::FirstAdd, Tier::Netfilter);
+}
+
+#[test]
+fn teardown_tcx() {
+    run(Scenario::Teardown, Tier::Tcx);
+}
+
+#[test]
+fn teardown_cls_bpf() {
+    run(Scenario::Teardown, Tier::ClsBpf);
+}
+
+#[test]
+fn teardown_netfilter() {
+    run(Scenario::Teardown, Tier::Netfilter);
+}
+
+#[test]
+fn upgrade_tcx() {
+    run(Scenario::Upgrade, Tier::Tcx);
+}
+
+#[test]
+fn upgrade_cls_bpf() {
+    run(Scenario::Upgrade, Tier::ClsBpf);
+}
+
+#[test]
+fn upgrade_netfilter() {
+    run(Scenario::Upgrade, Tier::Netfilter);
 }

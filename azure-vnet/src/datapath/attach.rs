@@ -28,6 +28,11 @@ pub const FORCE_CLS_BPF: &str = "AZURE_VNET_FORCE_CLS_BPF";
 /// Filter priority and handle of our `cls_bpf` programs: fixed, so that they are found again.
 const PRIORITY: u16 = 10;
 const HANDLE: TcHandle = TcHandle::new(0, 1);
+/// The same, as a list of filters has them.
+pub const FILTER: Filter = Filter {
+    priority: PRIORITY,
+    handle: tc::TcHandle { major: 0, minor: 1 },
+};
 
 /// How long another call may take between attaching a link and pinning it. That is two system
 /// calls, on a machine that may be busy.
@@ -236,11 +241,7 @@ async fn is_in_clsact(
         TcAttachType::Egress => Side::Egress,
         _ => Side::Ingress,
     };
-    let ours = Filter {
-        priority: PRIORITY,
-        handle: tc::TcHandle { major: 0, minor: 1 },
-    };
-    Ok(netlink.filters(interface, side).await?.contains(&ours))
+    Ok(netlink.filters(interface, side).await?.contains(&FILTER))
 }
 
 fn is_exists(errno: Option<i32>) -> bool {

@@ -96,19 +96,42 @@ impl Pins {
 
     /// Removes what any version of the plugin has pinned for `bridge`, and every directory of ours that
     /// is empty then.
-    pub fn remove_all(bridge: &str) {
+    pub fn remove_all(bridge: &str) -> Result<(), EbpfError> {
         let root = Path::new(MOUNT_POINT).join("azure-vnet");
-        let versions = std::fs::read_dir(&root).into_iter().flatten().flatten();
-        for version in versions {
-            let _ = std::fs::remove_dir_all(version.path().join(bridge));
-            let _ = std::fs::remove_dir(version.path());
+        let Some(versions) = as_good(&root, std::fs::read_dir(&root))? else {
+            return Ok(());
+        };
+        for version in versions.flatten() {
+            let version = version.path();
+            let pins = version.join(bridge);
+            as_good(&pins, std::fs::remove_dir_all(&pins))?;
+            as_good(&version, std::fs::remove_dir(&version))?;
         }
-        let _ = std::fs::remove_dir(root);
+        as_good(&root, std::fs::remove_dir(&root)).map(drop)
     }
 
     /// Removes all pins of the bridge, and the bridge's place.
     pub fn remove(&self) {
         let _ = std::fs::remove_dir_all(&self.root);
+    }
+}
+
+/// What is not there, or has something of another bridge in it, is no failure.
+fn as_good<T>(path: &Path, result: io::Result<T>) -> Result<Option<T>, EbpfError> {
+    match result {
+        Ok(done) => Ok(Some(done)),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(source) => Err(EbpfError::Unpin {
+            path: path.to_owned(),
+            source,
+        }),
     }
 }
 

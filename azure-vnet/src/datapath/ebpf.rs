@@ -207,15 +207,9 @@ pub fn remove(uplink: &Uplink, pods: &[Pod]) {
 }
 
 /// Takes everything away that any version of this tier made for a bridge without pods: pins, and with
-/// them TCX links, and the filters of `nic`, if it is given.
-pub fn take_away(bridge: &str, nic: Option<&str>) {
-    let pins = Pins::of(bridge);
-    for direction in [TcAttachType::Egress, TcAttachType::Ingress] {
-        if let Some(nic) = nic {
-            Mechanism::ClsBpf.detach(nic, direction, &pins.link(nic));
-        }
-    }
-    Pins::remove_all(bridge);
+/// them TCX links. The filters of the NIC are the kernel's, not the file system's.
+pub fn take_away(bridge: &str) -> Result<(), EbpfError> {
+    Pins::remove_all(bridge)
 }
 
 /// The packet counters.

@@ -17,7 +17,7 @@ pub struct Record {
     pub why: Option<String>,
 }
 
-/// The choice could not be written down, or forgotten.
+/// What is known of a datapath could not be written down, or forgotten.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {what} {}", path.display())]
 pub struct Error {
@@ -70,13 +70,17 @@ impl Record {
 
     /// Forgets the choice for `bridge`.
     pub(super) fn remove(bridge: &str) -> Result<(), Error> {
-        let path = path(bridge);
-        state::remove_file(&path).map_err(|source| Error {
-            what: "remove",
-            path,
-            source,
-        })
+        remove(path(bridge))
     }
+}
+
+/// Removes a file of a datapath; one that is not there is as good.
+pub(super) fn remove(path: PathBuf) -> Result<(), Error> {
+    state::remove_file(&path).map_err(|source| Error {
+        what: "remove",
+        path,
+        source,
+    })
 }
 
 fn path(bridge: &str) -> PathBuf {

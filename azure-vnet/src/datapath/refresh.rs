@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Record, Tier, Uplink, ebpf, lock, netfilter, pods};
+use super::{Error, Record, Tier, Uplink, ebpf, lock, netfilter, pods, record};
 use crate::masquerade::{Digest, Source, agent};
 use crate::netlink::MacAddress;
 use crate::state;
@@ -123,12 +123,9 @@ impl Settings {
         }
     }
 
-    /// Forgets what the datapath of `bridge` was told. Nothing depends on it.
-    pub fn forget(bridge: &str) {
-        let path = path(bridge);
-        if let Err(error) = state::remove_file(&path) {
-            tracing::warn!("cannot remove {}: {error}", path.display());
-        }
+    /// Forgets what the datapath of `bridge` was told.
+    pub fn forget(bridge: &str) -> Result<(), record::Error> {
+        record::remove(path(bridge))
     }
 
     fn is_in_force(&self, bridge: &str, tier: Tier) -> Result<bool, Error> {

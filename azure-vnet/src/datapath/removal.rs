@@ -8,7 +8,7 @@ use std::io;
 use std::net::Ipv4Addr;
 
 use super::refresh::Settings;
-use super::{Error, Mechanism, NetfilterError, Record, Tier, ebpf, lock, netfilter, pods};
+use super::{Error, NetfilterError, Record, Tier, ebpf, lock, netfilter, pods};
 
 /// What is known of a pod that goes. Its link is gone already.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,15 +40,13 @@ pub fn remove_pod(bridge: &str, pod: &Departed) -> Result<(), Error> {
     }
 }
 
-/// Takes everything of the datapath of `bridge` away, in both tiers: no pod is left, and `nic`, if it
-/// is known, is the NIC. Only the record of the tier stays, which [`forget`] removes.
-pub fn take_away(bridge: &str, nic: Option<&str>) -> Result<(), Error> {
+/// Takes everything of the datapath of `bridge` away, in both tiers: no pod is left, nor a filter on the
+/// NIC. Only the record of the tier stays, which [`forget`] removes.
+pub fn take_away(bridge: &str) -> Result<(), Error> {
     let lock = lock(bridge)?;
     let tier = Record::read(bridge).map(|record| record.tier);
-    // A filter of somebody else may be where ours would be.
-    let filters = nic.filter(|_| matches!(tier, None | Some(Tier::Ebpf(Mechanism::ClsBpf))));
-    ebpf::take_away(bridge, filters);
-    Settings::forget(bridge);
+    ebpf::take_away(bridge)?;
+    Settings::forget(bridge)?;
     match (netfilter::take_away(bridge, &lock), tier) {
         (Err(source), Some(Tier::Netfilter)) => Err(Error::Netfilter { source, ebpf: None }),
         // Without nft, or without a table that it could delete, there was no such tier.

@@ -1,4 +1,4 @@
-//! Traffic-control filters: reading which programs hang on a link, and taking away what they hung on.
+//! Traffic-control filters: reading which programs hang on a link, and taking them and what they hung on away.
 //! Attaching them is aya's business.
 
 use rtnetlink::packet_route::tc::{TcAttribute, TcHandle, TcMessage};
@@ -56,6 +56,17 @@ impl Netlink {
                     && found.attributes.contains(&clsact()))
         }))
     }
+}
+
+/// Deletes one filter on one side of a link.
+pub fn delete(link: &Link, side: Side, filter: Filter) -> Request {
+    let mut message = TcMessage::with_index(link.index.cast_signed());
+    message.header.parent = parent(side);
+    message.header.handle = filter.handle;
+    // Without a protocol, the one that has this priority is meant.
+    message.header.info = u32::from(filter.priority) << 16;
+    let message = RouteNetlinkMessage::DelTrafficFilter(message);
+    Request::new("delete a traffic-control filter of", &link.name, message)
 }
 
 /// Deletes the `clsact` queueing discipline of a link, with whatever hangs on it.

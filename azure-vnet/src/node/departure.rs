@@ -137,12 +137,7 @@ impl<'a> Departure<'a> {
         match (step, self.bridge.clone()) {
             (Step::Addresses, Some(bridge)) => self.copy_addresses(&bridge).await,
             (Step::Addresses, None) => self.restore().await,
-            (Step::Switch, Some(bridge)) => {
-                let leave = (self.nic.master == Some(bridge.index))
-                    .then(|| link::set_master(self.nic.index, &self.nic.name, 0));
-                relocate::move_routes(self.netlink, leave, &bridge, &self.nic).await?;
-                Ok(())
-            }
+            (Step::Switch, Some(bridge)) => self.switch(&bridge).await,
             (Step::Rules, Some(bridge)) => {
                 relocate::move_rules(self.netlink, &bridge, &self.nic).await?;
                 Ok(())
@@ -153,10 +148,11 @@ impl<'a> Departure<'a> {
         }
     }
 
-    /// Writes down that the node's network is as if we had never been there.
+    /// Writes down that the node's network is as if we had never been there. The journal goes last: without it nobody
+    /// would come back for the settings.
     pub fn finish(&self) -> Result<(), NodeError> {
-        self.journal.remove()?;
         settings::restore()?;
+        self.journal.remove()?;
         let (nic, bridge) = (&self.nic.name, &self.journal.bridge);
         if self.stays() {
             tracing::info!("{nic} stays a port of {bridge}, as it was");
@@ -178,6 +174,24 @@ impl<'a> Departure<'a> {
     fn is_ours(&self) -> bool {
         let made = self.journal.before.as_ref().is_some_and(|it| !it.bridge);
         made || self.bridge.as_ref().is_some_and(Link::is_marked)
+    }
+
+    /// A node whose NIC has left while a route leads over the bridge is cut off, so what fails half-way is taken back.
+    async fn switch(&self, bridge: &Link) -> Result<(), NodeError> {
+        let (index, name) = (self.nic.index, &self.nic.name);
+        let was_port = self.nic.master == Some(bridge.index);
+        let leave = was_port.then(|| link::set_master(index, name, 0));
+        let Err(cause) = relocate::move_routes(self.netlink, leave, bridge, &self.nic).await else {
+            return Ok(());
+        };
+        let join = was_port.then(|| link::set_master(index, name, bridge.index));
+        match relocate::move_routes(self.netlink, join, &self.nic, bridge).await {
+            Ok(()) => Err(cause.into()),
+            Err(undo) => Err(NodeError::Stranded {
+                cause: Box::new(cause.into()),
+                undo: Box::new(undo.into()),
+            }),
+        }
     }
 
     async fn copy_addresses(&self, bridge: &Link) -> Result<(), NodeError> {

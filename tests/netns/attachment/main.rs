@@ -20,6 +20,7 @@ mod killed;
 mod leaving;
 mod original;
 mod parallel;
+mod picture;
 mod refused;
 mod result;
 mod status;

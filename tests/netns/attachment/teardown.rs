@@ -1,97 +1,11 @@
 //! `azure-vnet teardown`: the VM as it was before its first pod, whatever the tier.
 
-use std::path::Path;
 use std::time::Duration;
 
-use azure_vnet_testbed::PLUGIN_DIR;
-use azure_vnet_testbed::process::{Error, Output, Program};
+use azure_vnet_testbed::process::{Error, Output};
 
-use crate::fixture::{Node, TIERS, Tier};
-
-impl Node {
-    pub fn teardown(&self, arguments: &[&str]) -> Program {
-        let forced = if self.tier == Tier::ClsBpf { "1" } else { "0" };
-        let program = self.vm().program(&format!("{PLUGIN_DIR}/azure-vnet"));
-        program
-            .unwrap()
-            .env("AZURE_VNET_FORCE_CLS_BPF", forced)
-            .args(["teardown"])
-            .args(arguments)
-    }
-
-    /// Everything that the plugin may leave on the VM, word for word.
-    fn everything(&self) -> Vec<String> {
-        self.wait_for_ipv6();
-        let commands = [
-            "ip -d addr",
-            "ip route show table all",
-            "ip -6 route show table all",
-            "ip rule",
-            "ip -6 rule",
-            "ip neighbour show nud permanent",
-            "tc qdisc show",
-            "tc filter show dev eth0 ingress",
-            "tc filter show dev eth0 egress",
-            "nft list ruleset",
-            "sysctl net.ipv4.ip_forward net.ipv4.conf.all.accept_redirects net.ipv4.conf.eth0.forwarding",
-        ];
-        let outputs = commands.iter().map(|command| self.sh(command));
-        let lines =
-            outputs.flat_map(|output| output.lines().map(without_timers).collect::<Vec<_>>());
-        lines
-            .chain(self.vm().namespace().run(remains).unwrap())
-            .collect()
-    }
-
-    /// Until detection of duplicates is over, addresses and routes come and go by themselves.
-    fn wait_for_ipv6(&self) {
-        for _ in 0..500 {
-            if self.sh("ip -6 addr show tentative").is_empty() {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        panic!("{}", self.sh("ip -6 addr show tentative"));
-    }
-}
-
-/// The line without what a bridge counts down (`gc_timer  296.73`).
-fn without_timers(line: &str) -> String {
-    let mut of_timer = false;
-    let words = line.split_inclusive(' ').filter(|word| {
-        let is_time =
-            of_timer && (*word == " " || word.starts_with(|first: char| first.is_ascii_digit()));
-        of_timer = word.trim_end().ends_with("_timer") || (of_timer && *word == " ");
-        !is_time
-    });
-    words.collect()
-}
-
-/// Pins, and state that is not a lock nor IPAM's.
-fn remains() -> Vec<String> {
-    let mut found = Vec::new();
-    let mut places = vec![
-        Path::new("/sys/fs/bpf/azure-vnet").to_owned(),
-        Path::new("/run/azure-vnet").to_owned(),
-    ];
-    while let Some(place) = places.pop() {
-        for entry in std::fs::read_dir(&place).into_iter().flatten() {
-            let path = entry.unwrap().path();
-            let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            if path.is_dir() {
-                places.push(path);
-            } else if path.extension().is_none_or(|kind| kind != "lock")
-                && !name.starts_with("ipam")
-            {
-                found.push(path.display().to_string());
-            }
-        }
-    }
-    if Path::new("/sys/fs/bpf/azure-vnet").exists() {
-        found.push("/sys/fs/bpf/azure-vnet".to_owned());
-    }
-    found
-}
+use crate::fixture::{Node, TIERS};
+use crate::picture::difference;
 
 #[track_caller]
 fn fails_with(output: &Output, words: &str) {
@@ -101,15 +15,8 @@ fn fails_with(output: &Output, words: &str) {
 
 #[track_caller]
 fn is_as_before(node: &Node, before: &[String], when: &str) {
-    let after = node.everything();
-    let differing = after.iter().zip(before).find(|(is, was)| is != was);
-    assert_eq!(differing, None, "{:?}, {when}", node.tier);
-    assert_eq!(
-        after.len(),
-        before.len(),
-        "{:?}, {when}: {after:#?}",
-        node.tier
-    );
+    let difference = difference(&node.picture(), before);
+    assert_eq!(difference, None, "{:?}, {when}", node.tier);
 }
 
 #[test]
@@ -120,11 +27,11 @@ fn the_vm_is_as_it_was_before_its_first_pod() {
         assert!(nothing.status.success(), "{nothing:?}");
         node.sh("ip addr add 10.0.15.99/20 dev eth0 label eth0:app");
         node.sh("ip rule add pref 77 iif eth0 lookup 99");
-        let before = node.everything();
+        let before = node.picture();
 
         let pod = node.container();
         pod.add();
-        let meanwhile = node.everything();
+        let meanwhile = node.picture();
         let refused = node.teardown(&[]).output().unwrap();
         fails_with(&refused, "1 pod is attached to azure0");
         fails_with(&refused, &pod.host_veth());
@@ -155,7 +62,7 @@ fn the_vm_is_as_it_was_before_its_first_pod() {
 fn killed_at_any_moment_the_next_one_ends_it() {
     for tier in TIERS {
         let node = Node::new(tier);
-        let before = node.everything();
+        let before = node.picture();
         let mut killed = 0;
         for step in 1..=20 {
             let pod = node.container();
