@@ -57,8 +57,10 @@ impl<'a> Original<'a> {
 
     /// Its bridge is there and connects the NIC, and its pods have kept their connections.
     pub fn is_taken_over(&mut self, node: &Node, when: &str) -> Result<(), String> {
-        if node.sh("cat /sys/class/net/azure0/ifindex") != self.bridge {
-            return Err(format!("{when}: the bridge is another one"));
+        let bridge = node.sh("cat /sys/class/net/azure0/ifindex");
+        if bridge != self.bridge {
+            let before = &self.bridge;
+            return Err(format!("{when}: the bridge is {bridge:?}, was {before:?}"));
         }
         if !node.sh("ip link show eth0").contains("master azure0") {
             return Err(format!("{when}: the NIC is not in the bridge"));

@@ -11,7 +11,7 @@ use crate::namespace::Namespace;
 use crate::service::Service;
 
 const ECHO_REQUEST: u8 = 8;
-const ECHO_REPLY: u8 = 0;
+pub(crate) const ECHO_REPLY: u8 = 0;
 /// Type, code, checksum, identifier, sequence number: RFC 792.
 const HEADER: usize = 8;
 
@@ -92,11 +92,11 @@ pub fn ping(
     }
 }
 
-fn raw_socket() -> io::Result<Socket> {
+pub(crate) fn raw_socket() -> io::Result<Socket> {
     Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4))
 }
 
-fn echo_request(identifier: u16, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn echo_request(identifier: u16, payload: &[u8]) -> Vec<u8> {
     let mut packet = vec![ECHO_REQUEST, 0, 0, 0];
     packet.extend(identifier.to_be_bytes());
     packet.extend(1_u16.to_be_bytes());
@@ -122,7 +122,7 @@ pub fn internet_checksum(bytes: &[u8]) -> u16 {
 }
 
 /// Source, type, identifier and payload of the next ICMP message. The kernel hands it over with its IPv4 header.
-fn receive(mut socket: &Socket) -> io::Result<(Ipv4Addr, u8, u16, Vec<u8>)> {
+pub(crate) fn receive(mut socket: &Socket) -> io::Result<(Ipv4Addr, u8, u16, Vec<u8>)> {
     let mut buffer = [0; 2048];
     let length = socket.read(&mut buffer)?;
     let packet = &buffer[..length];

@@ -36,6 +36,7 @@ pub mod pod;
 pub mod process;
 pub mod reporter;
 mod service;
+pub mod steady;
 pub mod trace;
 pub mod traffic;
 mod vm;

@@ -229,10 +229,64 @@ pub fn moved(route: &RouteMessage, from: u32, to: u32) -> RouteMessage {
             _ => {}
         }
     }
+    unite_hops(&mut message);
     message
         .attributes
         .extend(expires.map(RouteAttribute::Expires));
     message
+}
+
+/// Two equal IPv6 routes over two links are one route with two next hops to the kernel. Over the same link they are
+/// one, and it refuses to have it twice.
+fn unite_hops(message: &mut RouteMessage) {
+    let hops = message.attributes.iter_mut().find_map(|it| match it {
+        RouteAttribute::MultiPath(hops) => Some(hops),
+        _ => None,
+    });
+    let Some(hops) = hops.filter(|hops| hops.len() > 1) else {
+        return;
+    };
+    let mut different: Vec<RouteNextHop> = Vec::new();
+    for hop in hops.drain(..) {
+        if !different.contains(&hop) {
+            different.push(hop);
+        }
+    }
+    match <[RouteNextHop; 1]>::try_from(different) {
+        Ok([only]) => {
+            let is_hops = |it: &RouteAttribute| matches!(it, RouteAttribute::MultiPath(_));
+            message.attributes.retain(|it| !is_hops(it));
+            let link = RouteAttribute::Oif(only.interface_index);
+            message.attributes.push(link);
+            message.attributes.extend(only.attributes);
+            if only.flags.contains(RouteNextHopFlags::Onlink) {
+                message.header.flags |= RouteFlags::Onlink;
+            }
+        }
+        Err(several) => *hops = several,
+    }
+}
+
+/// True for a default route that the kernel has made of a router advertisement, where it gives such routes this
+/// metric.
+pub fn is_advertised(route: &RouteMessage, metric: u32) -> bool {
+    let (family, _, length, _, _, its_metric) = key(route);
+    family == AddressFamily::Inet6
+        && length == 0
+        && its_metric == metric
+        && route.header.protocol == RouteProtocol::Ra
+        && lifetime(route).is_some()
+        && !is_multipath(route)
+}
+
+/// The route behind those of its metric: for as long as nothing better is there.
+pub fn as_spare(mut route: RouteMessage) -> RouteMessage {
+    for attribute in &mut route.attributes {
+        if let RouteAttribute::Priority(metric) = attribute {
+            *metric = metric.saturating_add(1);
+        }
+    }
+    route
 }
 
 fn redirect(hops: &mut [RouteNextHop], from: u32, to: u32) {

@@ -5,7 +5,8 @@ use rtnetlink::packet_route::address::AddressMessage;
 
 use super::NodeError;
 use super::journal::{self, Journal, State};
-use super::{policy_route, relocate, settings};
+use super::relocate::{self, Switch};
+use super::{policy_route, settings};
 use crate::names;
 use crate::netlink::link::{self, Link};
 use crate::netlink::{Netlink, gone_is_fine};
@@ -179,12 +180,17 @@ impl<'a> Departure<'a> {
     /// A node whose NIC has left while a route leads over the bridge is cut off, so what fails half-way is taken back.
     async fn switch(&self, bridge: &Link) -> Result<(), NodeError> {
         let (index, name) = (self.nic.index, &self.nic.name);
-        let was_port = self.nic.master == Some(bridge.index);
-        let leave = was_port.then(|| link::set_master(index, name, 0));
+        let (leave, join) = if self.nic.master == Some(bridge.index) {
+            (
+                Switch::Leave(link::set_master(index, name, 0)),
+                Switch::Join(link::set_master(index, name, bridge.index)),
+            )
+        } else {
+            (Switch::None, Switch::None)
+        };
         let Err(cause) = relocate::move_routes(self.netlink, leave, bridge, &self.nic).await else {
             return Ok(());
         };
-        let join = was_port.then(|| link::set_master(index, name, bridge.index));
         match relocate::move_routes(self.netlink, join, &self.nic, bridge).await {
             Ok(()) => Err(cause.into()),
             Err(undo) => Err(NodeError::Stranded {

@@ -8,8 +8,9 @@ use super::NodeError;
 use super::departure::Departure;
 use super::journal::{Before, Journal, State};
 use super::master::{self, Place};
+use super::relocate::{self, Switch};
 use super::{NodeWanted, journal};
-use super::{policy_route, relocate, settings};
+use super::{policy_route, settings};
 use crate::legacy;
 use crate::netlink::link::{self, Link, NewBridge};
 use crate::netlink::{MacAddress, Netlink, address, route};
@@ -274,8 +275,11 @@ impl<'a> Migration<'a> {
             self.netlink.run(link::set_up(index, &name)).await?;
         }
         self.restore_routes(&bridge).await?;
-        let join = (self.nic.master != Some(bridge.index))
-            .then(|| link::set_master(index, &name, bridge.index));
+        let join = if self.nic.master == Some(bridge.index) {
+            Switch::None
+        } else {
+            Switch::Join(link::set_master(index, &name, bridge.index))
+        };
         relocate::move_routes(self.netlink, join, &self.nic, &bridge).await?;
         Ok(())
     }

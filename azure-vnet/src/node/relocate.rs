@@ -8,7 +8,7 @@ use rtnetlink::packet_route::address::AddressMessage;
 use rtnetlink::packet_route::route::RouteMessage;
 use rtnetlink::packet_route::rule::RuleMessage;
 
-use super::policy_route;
+use super::{policy_route, settings};
 use crate::netlink::link::Link;
 use crate::netlink::route::{self, Place};
 use crate::netlink::{Netlink, NetlinkError, Request, address, gone_is_fine, neighbour, rule};
@@ -86,12 +86,24 @@ pub async fn put_routes(
     Ok(())
 }
 
-/// Leads each route through `from` over `to` instead, right after `first`, which makes `to` the link
-/// that packets arrive by: between the two the node hears nothing, so nothing is waited for. Routes to
-/// gateways come after those that say where the gateways are.
+/// When the NIC becomes or ceases to be a port, beside the routes that move.
+#[derive(Debug)]
+pub enum Switch {
+    /// It is what it has to be.
+    None,
+    /// It becomes one before its routes lead over the bridge: the node hears by the bridge and speaks by the NIC meanwhile.
+    Join(Request),
+    /// It ceases to be one after they lead over it, for the same reason. A port that has left sends nothing of the bridge, and
+    /// the kernel takes some milliseconds over that (`netdev_rx_handler_unregister` waits for RCU).
+    Leave(Request),
+}
+
+/// Leads each route through `from` over `to` instead, and makes `to` the link that packets arrive by. Between the
+/// two a node whose `rp_filter` is strict hears nothing, so nothing is waited for. Routes to gateways come after
+/// those that say where the gateways are.
 pub async fn move_routes(
     netlink: &Netlink,
-    first: Option<Request>,
+    switch: Switch,
     from: &Link,
     to: &Link,
 ) -> Result<(), NetlinkError> {
@@ -101,7 +113,13 @@ pub async fn move_routes(
     let moves = here
         .into_iter()
         .flat_map(|entry| replace(entry, from, to, &all));
-    for outcome in netlink.run_each(first.into_iter().chain(moves)).await {
+    let (first, last) = match switch {
+        Switch::None => (None, None),
+        Switch::Join(request) => (Some(request), None),
+        Switch::Leave(request) => (None, Some(request)),
+    };
+    let requests = first.into_iter().chain(moves).chain(last);
+    for outcome in netlink.run_each(requests).await {
         gone_is_fine(outcome)?;
     }
     Ok(())
@@ -110,7 +128,16 @@ pub async fn move_routes(
 /// What leads one route of `all` over `to` instead of `from`.
 fn replace(entry: &RouteMessage, from: &Link, to: &Link, all: &[RouteMessage]) -> Vec<Request> {
     let there = route::moved(entry, from.index, to.index);
-    let exists = all.iter().any(|other| route::same(other, &there));
+    let exists = |route: &RouteMessage| all.iter().any(|other| route::same(other, route));
+    // The kernel would take this for somebody else's, in the way of the route that the next advertisement means, and
+    // stop at it: nothing else of the advertisement would count, and the node's addresses would expire.
+    if settings::advertised_metric(&to.name).is_some_and(|it| route::is_advertised(entry, it)) {
+        let spare = route::as_spare(there.clone());
+        let is_needed = !exists(&there) && !exists(&spare);
+        let put = is_needed.then(|| route::put(&spare, Place::Last));
+        return put.into_iter().chain([route::delete(entry)]).collect();
+    }
+    let exists = exists(&there);
     match (place_of(entry, &there, all), exists) {
         (Place::Only, false) => vec![route::put(&there, Place::Only)],
         // The kernel made it for the address, behind those of other links.

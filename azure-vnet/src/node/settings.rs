@@ -27,6 +27,9 @@ const PER_LINK: [&str; 4] = [
 /// Settings that are a link's own: its MTU, a secret, what only a routing daemon may set.
 const NOT_INHERITED: [&str; 3] = ["mtu", "stable_secret", "mc_forwarding"];
 
+/// `IP6_RT_PRIO_USER`
+const ADVERTISED_METRIC: u32 = 1024;
+
 const IP_FORWARD: &str = "net/ipv4/ip_forward";
 
 /// A setting and the value that it had.
@@ -57,6 +60,20 @@ pub fn inherit(nic: &str, bridge: &str) -> Result<(), SysctlError> {
         }
     }
     Ok(())
+}
+
+/// The metric of the default routes that the kernel makes for a link of router advertisements; none if it makes none. Others
+/// may do it in its place, such as networkd, and have it switched off then.
+pub fn advertised_metric(link: &str) -> Option<u32> {
+    let read = |key: &str| sysctl::read(&format!("net/ipv6/conf/{link}/{key}")).ok()?;
+    let is_taken = match read("accept_ra")?.as_str() {
+        "0" => false,
+        "2" => true,
+        _ => read("forwarding")? == "0",
+    };
+    // Kernels before 5.13 have no such setting.
+    let metric = || read("ra_defrtr_metric").and_then(|metric| metric.parse().ok());
+    is_taken.then(|| metric().unwrap_or(ADVERTISED_METRIC))
 }
 
 /// Switches IPv4 forwarding on: a connection from outside to a hostPort is routed by this node to the

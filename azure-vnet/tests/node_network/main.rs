@@ -17,4 +17,5 @@ mod namespaces;
 mod node;
 mod pod;
 mod reboot;
+mod slaac;
 mod teardown;

@@ -26,3 +26,4 @@ mod result;
 mod status;
 mod teardown;
 mod traces;
+mod under_load;

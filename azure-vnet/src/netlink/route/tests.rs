@@ -45,6 +45,26 @@ fn only_the_hops_through_the_link_are_redirected() {
 }
 
 #[test]
+fn hops_that_come_together_are_one() {
+    let route = default_route(2, 0);
+    let gateway = RouteAttribute::Gateway(RouteAddress::Inet([10, 0, 0, 1].into()));
+    let hops = [2, 7].map(|link| {
+        let mut hop = RouteNextHop::default();
+        hop.interface_index = link;
+        hop.attributes = vec![gateway.clone()];
+        hop
+    });
+    let mut both = route.clone();
+    both.header.flags = RouteFlags::empty();
+    both.attributes.truncate(3);
+    both.attributes
+        .push(RouteAttribute::MultiPath(hops.to_vec()));
+    let mut alone = default_route(7, 0);
+    alone.header.flags = RouteFlags::empty();
+    assert!(same(&moved(&both, 2, 7), &alone), "{both:?}");
+}
+
+#[test]
 fn the_order_of_attributes_and_time_passing_make_no_other_route() {
     let route = default_route(2, 100);
     let mut again = route.clone();
