@@ -3,7 +3,8 @@
 //! leaves nothing, a killed call leaves nothing behind the next, and the pod that stands beside keeps working. After a teardown, in
 //! the end, the VM is what it was before its first pod; and where the original plugin was before, its pods live through it all.
 //!
-//! `AZURE_VNET_FAULTS=all` has every step fail and every change killed; otherwise it is a fixed choice, which the tables name.
+//! `AZURE_VNET_FAULTS=all` has every step fail and every change killed, `100-120` these steps; otherwise it is a fixed choice, which
+//! the tables name.
 
 #![allow(
     clippy::unwrap_used,
