@@ -73,8 +73,9 @@ impl<'a> Original<'a> {
 
     /// DEL of each of its pods that lives.
     pub fn delete_pods(&mut self, node: &Node) -> Result<(), String> {
-        let living = self.pods.iter_mut().filter(|pod| pod.connection.is_some());
-        living.map(|pod| pod.delete(node)).collect()
+        let pods = self.pods.iter_mut();
+        pods.filter(|pod| pod.connection.is_some())
+            .try_for_each(|pod| pod.delete(node))
     }
 
     /// Fails if a new pod has the address of one of its pods that lives.

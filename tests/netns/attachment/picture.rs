@@ -107,8 +107,12 @@ fn remains() -> Vec<String> {
     let pins = Path::new("/sys/fs/bpf/azure-vnet");
     let mut found = files(pins);
     found.extend(files(Path::new("/run/azure-vnet")));
-    let name = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
-    found.retain(|path| !path.ends_with(".lock") && !name(path).starts_with("ipam"));
+    found.retain(|path| {
+        let is_lock = Path::new(path)
+            .extension()
+            .is_some_and(|kind| kind == "lock");
+        !is_lock && !path.starts_with("/run/azure-vnet/ipam")
+    });
     if pins.exists() {
         found.push(pins.display().to_string());
     }
