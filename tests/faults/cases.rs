@@ -106,27 +106,17 @@ pub fn run(scenario: Scenario, tier: Tier) {
 
 fn steps(scenario: Scenario, tier: Tier) -> Vec<Traced> {
     let node = Node::new(tier);
+    // In the order of the cases, as a container's number is in the names of files.
+    let _bench = matches!(scenario, Scenario::Add | Scenario::Del).then(|| Bench::new(&node));
+    let _original = (scenario == Scenario::Upgrade).then(|| Original::new(&node));
     let container = node.container();
-    let verb = scenario.verb();
-    match scenario {
-        Scenario::FirstAdd => trace(&container, verb),
-        Scenario::Upgrade => {
-            let _original = Original::new(&node);
-            trace(&container, verb)
-        }
-        Scenario::Teardown => {
-            container.add();
-            container.del().ok();
-            trace(&container, verb)
-        }
-        Scenario::Add | Scenario::Del => {
-            let _bench = Bench::new(&node);
-            if scenario == Scenario::Del {
-                container.add();
-            }
-            trace(&container, verb)
-        }
+    if matches!(scenario, Scenario::Del | Scenario::Teardown) {
+        container.add();
     }
+    if scenario == Scenario::Teardown {
+        container.del().ok();
+    }
+    trace(&container, scenario.verb())
 }
 
 fn cases(scenario: Scenario, steps: &[Traced]) -> Vec<Case> {
