@@ -51,15 +51,29 @@ impl Node {
             .collect()
     }
 
-    /// Until detection of duplicates is over, addresses and routes come and go by themselves.
+    /// Until detection of duplicates is over, and until the kernel has noticed all carriers, addresses and routes come and go by
+    /// themselves.
     fn wait_for_ipv6(&self) {
         for _ in 0..500 {
-            if self.sh("ip -6 addr show tentative").is_empty() {
+            if self.sh("ip -6 addr show tentative").is_empty() && self.has_multicast_routes() {
                 return;
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        panic!("{}", self.sh("ip -6 addr show tentative"));
+        panic!("{}{}", self.sh("ip -6 addr"), self.sh("ip link"));
+    }
+
+    /// Whether every link with a carrier has the route that the kernel makes then.
+    fn has_multicast_routes(&self) -> bool {
+        let routes = self.sh("ip -6 route show table local type multicast");
+        let links = self.sh("ip -o link show up");
+        let with_carrier = links
+            .lines()
+            .filter(|link| link.contains("LOWER_UP") && link.contains("BROADCAST"));
+        let names = with_carrier.filter_map(|link| link.split([':', '@']).nth(1));
+        names
+            .map(|name| format!(" dev {} ", name.trim()))
+            .all(|device| routes.contains(&device))
     }
 }
 
