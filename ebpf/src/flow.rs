@@ -179,6 +179,25 @@ pub fn is_over(key: &FlowKey, flow: &Flow, now: u32) -> bool {
     flow.is_over(now) && other_half(key, flow).is_none_or(|(_, other)| other.is_over(now))
 }
 
+/// For how many jiffies at least the flow goes on, if nobody closes it; 0 if it is over in all its
+/// directions.
+#[inline(always)]
+pub fn time_left(key: &FlowKey, flow: &Flow, now: u32) -> u32 {
+    match flow.time_left(now) {
+        0 => other_half(key, flow).map_or(0, |(_, other)| other.time_left(now)),
+        left => left,
+    }
+}
+
+/// For how many jiffies at least any flow goes on that is not over, whatever packets it gets: these may
+/// close it, or begin it anew, and are noted a second late.
+#[inline(always)]
+pub fn least_time(uplink: &Uplink) -> u32 {
+    let timeouts = &uplink.timeouts;
+    let seconds = timeouts.tcp_opening.min(timeouts.tcp_closing);
+    seconds.saturating_sub(1).wrapping_mul(uplink.hz)
+}
+
 /// Forgets a flow with all its entries.
 #[inline(always)]
 pub fn forget(key: &FlowKey, flow: &Flow) {

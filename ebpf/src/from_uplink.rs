@@ -11,9 +11,9 @@ use crate::{
     arp, config, fast, flow, fragment,
     icmp::IcmpError,
     packet::{self, ETHERTYPE_ARP, ETHERTYPE_IPV4, Frame, ICMP, Ipv4, Part, Plain, TCP, Transport},
-    pods, policy,
+    pods, policy, ports,
     rewrite::{self, End},
-    snat, sweep,
+    sweep,
     verdict::{self, Outcome},
 };
 
@@ -60,7 +60,7 @@ fn ipv4(ctx: &TcContext, uplink: &Uplink) -> Outcome {
 /// For the node's address: the reply of a masqueraded flow, or the node's own.
 #[inline(always)]
 fn reply(ctx: &TcContext, uplink: &Uplink, ip: &Ipv4, transport: &Transport) -> Outcome {
-    if !snat::is_in_range(transport.destination_port.to_host(), uplink) {
+    if !ports::is_in_range(transport.destination_port.to_host(), uplink) {
         return Ok(Reason::NotOurs);
     }
     let key = transport.key(ip);

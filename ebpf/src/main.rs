@@ -42,9 +42,12 @@ mod icmp;
 mod packet;
 mod pods;
 mod policy;
+mod ports;
 mod rewrite;
+mod search;
 mod snat;
 mod sweep;
+mod taking;
 mod to_uplink;
 mod verdict;
 

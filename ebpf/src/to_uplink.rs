@@ -201,7 +201,7 @@ fn new_flow(
             sweep::step(now);
             let flow = opened?;
             sweep::enqueue(key);
-            masquerade(ctx, ip, transport, &flow, now, Reason::FlowCreated)
+            masquerade(ctx, ip, transport, flow, now, Reason::FlowCreated)
         }
     }
 }

@@ -169,6 +169,18 @@ mod over {
         }
     }
 
+    /// The clock goes on while a packet is looked at, and other CPUs see packets meanwhile.
+    #[test]
+    fn it_does_not_when_a_packet_comes_at_that_moment() {
+        for half in [0, 1] {
+            let (mut node, old) = full();
+            node.age(halves(old, KEPT)[half], 100_u32.wrapping_neg());
+            node.time_out(halves(old, KEPT)[1 - half]);
+            let (packet, _) = datagram(&DATABASE, KEPT);
+            node.to_uplink(&packet).drops(Reason::NoPortFound, &[]);
+        }
+    }
+
     #[test]
     fn a_reply_entry_without_a_partner_is_over_by_itself() {
         let (mut node, old) = full();

@@ -17,20 +17,38 @@ use crate::plan::{DATABASE, NODE, OTHER_REMOTE, Pod, REMOTE, WEB};
 const PODS: [Pod; 2] = [WEB, DATABASE];
 const REMOTES: [Ipv4Addr; 2] = [REMOTE, OTHER_REMOTE];
 const REMOTE_PORT: u16 = 53;
-/// As many over ports the allocator looks at for one packet.
-const RECLAIMED_TRIES: u16 = 4;
+/// Ports that are tried for a free one before those are looked at whose flows may be over.
+const TRIES: usize = 32;
+/// Ports that one packet looks at then.
+const LOOKS: usize = 256;
 
-/// No more ports than the allocator looks at: it may fail only when every one of them is alive.
-#[test]
-fn four_ports() {
-    Model::new(50_000..=50_003).play(6_000, 1);
-}
-
-/// All the ports it looks at for a free one, more than it looks at for one that is over.
+/// As many as are tried for a free one: none that is over is taken while there is one.
 #[test]
 fn thirty_two_ports() {
-    Model::new(50_000..=50_031).play(6_000, 2);
+    Model::new(50_000..=50_031).play(6_000, OFTEN, 2);
 }
+
+#[test]
+fn four_ports() {
+    Model::new(50_000..=50_003).play(6_000, OFTEN, 1);
+}
+
+/// More than are tried, and no more than one packet looks at: it may fail only when every one is alive.
+#[test]
+fn a_hundred_ports() {
+    Model::new(50_000..=50_099).play(10_000, OFTEN, 3);
+}
+
+/// More than one packet looks at.
+#[test]
+fn six_hundred_ports() {
+    Model::new(50_000..=50_599).play(15_000, SELDOM, 4);
+}
+
+/// Of a hundred steps, how many pods send in, remotes answer in, and time goes by in.
+type Steps = [u8; 3];
+const OFTEN: Steps = [50, 12, 38];
+const SELDOM: Steps = [95, 2, 3];
 
 /// What is known of one flow.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +69,22 @@ struct Model {
     node: Node,
     ports: RangeInclusive<u16>,
     flows: BTreeMap<Tuple, Known>,
-    refused: u64,
+    /// Who has a port towards which remote: the flow by what its packets leave as.
+    holders: BTreeMap<Tuple, Tuple>,
+    /// How many packets in a row found no port, by their destination (what would have left from port 0),
+    /// and since which of them each port could be had.
+    refused: BTreeMap<Tuple, Refused>,
+    /// Packets for which every port was in use, and for which none was found.
+    without_port: u64,
+    going_on: u64,
+}
+
+/// Packets to one destination that found no port, one after the other.
+#[derive(Default)]
+struct Refused {
+    packets: usize,
+    /// The packet after which a port was seen to be there.
+    since: BTreeMap<u16, usize>,
 }
 
 impl Model {
@@ -60,16 +93,19 @@ impl Model {
             node: Node::with_ports(ports.clone()),
             ports,
             flows: BTreeMap::new(),
-            refused: 0,
+            holders: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            without_port: 0,
+            going_on: 0,
         }
     }
 
-    fn play(mut self, steps: usize, seed: u64) {
+    fn play(mut self, steps: usize, [sends, answers, _]: Steps, seed: u64) {
         let mut rng = Rng::with_seed(seed);
         for step in 0..steps {
-            match rng.u8(..8) {
-                0..4 => self.pod_sends(&mut rng),
-                4 => self.remote_answers(&mut rng),
+            match rng.u8(..100) {
+                dice if dice < sends => self.pod_sends(&mut rng),
+                dice if dice < sends + answers => self.remote_answers(&mut rng),
                 _ => self.time_passes(&mut rng),
             }
             if step % 100 == 0 {
@@ -77,12 +113,15 @@ impl Model {
             }
         }
         self.assert_same();
-        let counters = self.node.counters();
-        assert!(self.refused > 0, "the ports were never exhausted");
-        assert_eq!(
-            counters[Reason::NoPortFound as usize],
-            (Reason::NoPortFound, self.refused)
-        );
+        assert!(self.without_port > 0, "the ports were never exhausted");
+        let goes_on = self.ports.len() > LOOKS;
+        assert_eq!(self.going_on > 0, goes_on, "one packet sees {LOOKS} ports");
+        for (reason, packets) in [
+            (Reason::NoPortFound, self.without_port),
+            (Reason::PortSearchGoesOn, self.going_on),
+        ] {
+            assert_eq!(self.node.packets(reason), packets, "{}", reason.name());
+        }
     }
 
     fn pod_sends(&mut self, rng: &mut Rng) {
@@ -95,18 +134,19 @@ impl Model {
             return;
         }
         let candidates = self.candidates(tuple);
-        if verdict == Verdict::Dropped {
-            assert!(!candidates.must_succeed, "{tuple:?}: {candidates:?}");
-            self.refused += 1;
+        if verdict != Verdict::Passes {
+            self.is_refused(tuple, &candidates);
             self.forget_what_was_swept();
             return;
         }
         let (address, port) = sent_from(&frame);
         assert_eq!(address, NODE);
-        assert!(candidates.ports.contains(&port), "{port}: {candidates:?}");
-        let reply = tuple.sent_from(NODE, port).reversed();
-        self.flows
-            .retain(|tuple, known| tuple.sent_from(NODE, known.port).reversed() != reply);
+        assert!(candidates.contains(&port), "{port}: {candidates:?}");
+        self.refused.remove(&tuple.sent_from(NODE, 0));
+        let sent = tuple.sent_from(NODE, port);
+        if let Some(old) = self.holders.insert(sent, tuple) {
+            self.flows.remove(&old);
+        }
         let known = Known {
             pod,
             port,
@@ -117,12 +157,39 @@ impl Model {
         self.forget_what_was_swept();
     }
 
+    /// Nothing is said to be in use that is not, and what can be had is found by one of so many packets
+    /// in a row as look at the whole range.
+    fn is_refused(&mut self, tuple: Tuple, candidates: &[u16]) {
+        if self.node.packets(Reason::NoPortFound) > self.without_port {
+            assert!(candidates.is_empty(), "{tuple:?}: {candidates:?}");
+            self.without_port += 1;
+        } else {
+            self.going_on += 1;
+        }
+        let refused = self.refused.entry(tuple.sent_from(NODE, 0)).or_default();
+        refused.since.retain(|port, _| candidates.contains(port));
+        for port in candidates {
+            let since = *refused.since.entry(*port).or_insert(refused.packets);
+            let packets = refused.packets + 1 - since;
+            assert!(
+                packets < self.ports.len().div_ceil(LOOKS),
+                "{packets} packets missed {port}"
+            );
+        }
+        refused.packets += 1;
+    }
+
     /// A new flow may sweep away others, if they are over; whether both entries are gone is asked
     /// when table and model are compared.
     fn forget_what_was_swept(&mut self) {
-        let node = &self.node;
-        self.flows
-            .retain(|tuple, known| known.is_alive() || node.has_flow(*tuple));
+        let (node, holders) = (&self.node, &mut self.holders);
+        self.flows.retain(|tuple, known| {
+            let stays = known.is_alive() || node.has_flow(*tuple);
+            if !stays {
+                holders.remove(&tuple.sent_from(NODE, known.port));
+            }
+            stays
+        });
     }
 
     fn any_packet(&self, rng: &mut Rng) -> (Packet, Tuple, Pod) {
@@ -142,45 +209,23 @@ impl Model {
         }
     }
 
-    /// Which ports a new flow may be given.
-    fn candidates(&self, tuple: Tuple) -> Candidates {
-        let holder = |port: u16| {
-            let sent = tuple.sent_from(NODE, port);
-            self.flows
-                .iter()
-                .find(|(other, known)| other.sent_from(NODE, known.port) == sent)
-                .map(|(_, known)| known)
-        };
+    /// Which ports a new flow may be given; one of them it has to be, or one of the next packets.
+    fn candidates(&self, tuple: Tuple) -> Vec<u16> {
+        let holder = |port: u16| self.holders.get(&tuple.sent_from(NODE, port));
+        let is_free = |port: &u16| holder(*port).is_none();
+        let is_over = |port: &u16| holder(*port).is_some_and(|flow| !self.flows[flow].is_alive());
         let (_, wanted) = tuple.source();
-        let is_kept = self.ports.contains(&wanted);
-        let free: Vec<u16> = self
-            .ports
-            .clone()
-            .filter(|p| holder(*p).is_none())
-            .collect();
-        if is_kept && free.contains(&wanted) {
-            return Candidates::exactly(vec![wanted]);
+        if self.ports.contains(&wanted) && is_free(&wanted) {
+            return vec![wanted];
         }
-        if !free.is_empty() {
-            return Candidates::exactly(free);
+        let free: Vec<u16> = self.ports.clone().filter(is_free).collect();
+        if !free.is_empty() && self.ports.len() <= TRIES {
+            return free;
         }
-        let is_over = |port: &u16| holder(*port).is_some_and(|known| !known.is_alive());
-        let size = u16::try_from(self.ports.len()).unwrap();
-        if !is_kept && size > RECLAIMED_TRIES {
-            // They begin at a random port: only if all are over, one has to be found.
-            let over: Vec<u16> = self.ports.clone().filter(is_over).collect();
-            return Candidates {
-                must_succeed: over.len() == usize::from(size),
-                ports: over,
-            };
-        }
-        let first = if is_kept {
-            wanted - self.ports.start()
-        } else {
-            0
-        };
-        let tried = (0..RECLAIMED_TRIES).map(|turn| self.ports.start() + (first + turn) % size);
-        Candidates::exactly(tried.filter(is_over).collect())
+        // Where many are in use in a row, one that is over may be met before one that is free.
+        free.into_iter()
+            .chain(self.ports.clone().filter(is_over))
+            .collect()
     }
 
     fn remote_answers(&mut self, rng: &mut Rng) {
@@ -231,22 +276,6 @@ impl Model {
             assert_eq!(back.kind, FlowKind::UNMASQUERADE);
             assert_eq!((back.address.into(), back.port.to_host()), tuple.source());
             assert_eq!(out.generation, back.generation);
-        }
-    }
-}
-
-/// The ports that may be given, and whether one of them has to be.
-#[derive(Debug)]
-struct Candidates {
-    ports: Vec<u16>,
-    must_succeed: bool,
-}
-
-impl Candidates {
-    fn exactly(ports: Vec<u16>) -> Self {
-        Self {
-            must_succeed: !ports.is_empty(),
-            ports,
         }
     }
 }

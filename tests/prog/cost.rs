@@ -40,7 +40,7 @@ fn machine(tuple: Tuple, flags: u8) -> Machine {
         (reply, FlowKind::UNMASQUERADE, LOCAL),
     ] {
         let (address, port) = (Be32::from(to.0), Be16::from_host(to.1));
-        let mut flow = Flow::new(kind, address, port, 1, WEB.ifindex, WEB.mac, 0, u32::MAX);
+        let mut flow = Flow::new(kind, address, port, 1, WEB.ifindex, WEB.mac, 0, 1 << 30);
         flow.flags = flags;
         flow.tcp_state = 1;
         machine.set(maps::FLOWS, bytes(&tuple.key()), bytes(&flow));

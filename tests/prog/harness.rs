@@ -14,8 +14,8 @@ use aya::programs::tc::{SchedClassifierLink, qdisc_add_clsact};
 use aya::programs::{SchedClassifier, TcAttachType, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
 use azure_vnet_abi::{
-    Be32, Flow, FlowFlags, FlowKey, Fragment, Judgement, Mac, Pod as PodEntry, PolicyKey,
-    PolicyState, Port, Reason, RuleKey, Uplink, maps, programs,
+    Be32, Destination, Flow, FlowFlags, FlowKey, Fragment, Judgement, Mac, Pod as PodEntry,
+    PolicyKey, PolicyState, Port, Reason, RuleKey, Search, Uplink, maps, programs,
 };
 use azure_vnet_testbed::namespace::Namespace;
 use bytes::Bytes;
@@ -285,11 +285,58 @@ impl Node {
         map.remove(&tuple.key()).unwrap();
     }
 
-    /// Lets so many jiffies go by for one entry.
+    /// Lets so many jiffies go by for one entry, while all others have packets.
     pub fn age(&mut self, tuple: Tuple, jiffies: u32) {
         let mut flow = self.flow(tuple);
         flow.last_seen = flow.last_seen.wrapping_sub(jiffies);
         self.set_flow(tuple, flow);
+        self.age_searches(jiffies);
+    }
+
+    /// Lets so many jiffies go by for all entries.
+    pub fn age_all(&mut self, jiffies: u32) {
+        for (tuple, mut flow) in self.flows() {
+            flow.last_seen = flow.last_seen.wrapping_sub(jiffies);
+            self.set_flow(tuple, flow);
+        }
+        self.age_searches(jiffies);
+    }
+
+    fn age_searches(&mut self, jiffies: u32) {
+        let mut map: HashMap<_, Destination, Search> = self.map_mut(maps::SEARCHES);
+        let searches: Vec<_> = map.iter().collect::<Result<_, _>>().unwrap();
+        for (destination, mut search) in searches {
+            search.until = search.until.wrapping_sub(jiffies);
+            map.insert(destination, search, 0).unwrap();
+        }
+    }
+
+    /// The searches for ports that later packets go on with.
+    pub fn searches(&self) -> Vec<(Destination, Search)> {
+        let map: HashMap<_, Destination, Search> = self.map(maps::SEARCHES);
+        map.iter().collect::<Result<_, _>>().unwrap()
+    }
+
+    /// How far a search has come.
+    pub fn set_search(&mut self, destination: Destination, search: Search) {
+        let mut map: HashMap<_, Destination, Search> = self.map_mut(maps::SEARCHES);
+        map.insert(destination, search, 0).unwrap();
+    }
+
+    /// Whether a CPU searches a port, as far as the others know.
+    pub fn is_searching(&self) -> bool {
+        let map: HashMap<_, Destination, u32> = self.map(maps::SEARCHING);
+        map.iter().next().is_some()
+    }
+
+    /// As if another CPU searched a port, or did so no longer.
+    pub fn set_searching(&mut self, destination: Destination, is_searching: bool) {
+        let mut map: HashMap<_, Destination, u32> = self.map_mut(maps::SEARCHING);
+        if is_searching {
+            map.insert(destination, 1, 0).unwrap();
+        } else {
+            map.remove(&destination).unwrap();
+        }
     }
 
     /// Lets an entry's idle time go by.
@@ -334,6 +381,12 @@ impl Node {
             .into_iter()
             .map(|reason| (reason, map.get(&(reason as u32), 0).unwrap().iter().sum()))
             .collect()
+    }
+
+    /// Those of one reason.
+    pub fn packets(&self, reason: Reason) -> u64 {
+        let map: PerCpuArray<_, u64> = self.map(maps::COUNTERS);
+        map.get(&(reason as u32), 0).unwrap().iter().sum()
     }
 
     fn map<'a, T>(&'a self, name: &str) -> T

@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use azure_vnet_abi::{Mac, Reason};
+use azure_vnet_abi::{Mac, Reason, programs};
 
 use crate::flows::Tuple;
 use crate::harness::{Node, Run, Verdict};
 use crate::packet::{Arp, LATER, Packet, icmp_error, ipv6, other, tagged, udp};
-use crate::plan::{BROADCAST, CLOSED, FABRIC, KEPT, NIC, NODE, PEER, REMOTE, WEB, WIRESERVER};
+use crate::plan::{
+    BROADCAST, CLOSED, FABRIC, KEPT, NIC, NODE, PEER, PORTS, REMOTE, REPLACED, WEB, WIRESERVER,
+};
 
 #[test]
 fn every_reason_has_a_packet_that_is_counted_under_it_alone() {
@@ -75,6 +77,17 @@ fn packet_for(reason: Reason) -> (Verdict, Run) {
             let _ = node.to_uplink(&sent);
             let second = udp((WEB.address, KEPT + 1), remote).of(&WEB);
             (Dropped, node.to_uplink(&second))
+        }
+        Reason::PortSearchGoesOn => {
+            let node = Node::new();
+            for port in PORTS {
+                let _ = node.run(
+                    programs::TO_UPLINK,
+                    &udp((WEB.address, port), remote).of(&WEB).bytes(),
+                );
+            }
+            let one_more = udp((WEB.address, REPLACED), remote).of(&WEB);
+            (Dropped, node.to_uplink(&one_more))
         }
         Reason::FlowTableFull => {
             let node = Node::with_flow_table(1);

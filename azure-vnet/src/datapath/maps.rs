@@ -7,8 +7,8 @@ use std::net::Ipv4Addr;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, MapInfo, PerCpuArray};
 use azure_vnet_abi::{
-    Be32, Flow, FlowKey, Fragment, FragmentKey, Judgement, Mac, Pod as PodEntry, PolicyKey,
-    PolicyState, Port, Reason, RuleKey, Timeouts, Uplink as UplinkEntry, maps,
+    Be32, Destination, Flow, FlowKey, Fragment, FragmentKey, Judgement, Mac, Pod as PodEntry,
+    PolicyKey, PolicyState, Port, Reason, RuleKey, Search, Timeouts, Uplink as UplinkEntry, maps,
 };
 
 use super::bpffs::Pins;
@@ -29,6 +29,8 @@ pub fn configure(pins: &Pins, uplink: &Uplink) -> Result<(), EbpfError> {
     {
         map.set(0, wanted, 0)
             .map_err(|source| EbpfError::map(maps::UPLINK, source))?;
+        // What is known may be about another range.
+        forget_searches(pins)?;
     }
     Ok(())
 }
@@ -131,6 +133,20 @@ fn forget_flows_where(
     for key in &dead {
         found(flows.remove(key)).map_err(|source| EbpfError::map(maps::FLOWS, source))?;
     }
+    forget_searches(pins)
+}
+
+/// Ports are free before the programs could know it: what they remember of searches that found none is void.
+fn forget_searches(pins: &Pins) -> Result<(), EbpfError> {
+    let failed = |source| EbpfError::map(maps::SEARCHES, source);
+    let searches = open_pinned::<HashMap<MapData, Destination, Search>>(pins, maps::SEARCHES)?;
+    let Some(mut searches) = searches else {
+        return Ok(());
+    };
+    let known: Vec<Destination> = searches.keys().collect::<Result<_, _>>().map_err(failed)?;
+    for destination in &known {
+        found(searches.remove(destination)).map_err(failed)?;
+    }
     Ok(())
 }
 
@@ -201,6 +217,8 @@ fn sizes(name: &str) -> (u32, u32) {
         maps::SWEEP => of::<(), FlowKey>(),
         maps::CANDIDATE => of::<u32, FlowKey>(),
         maps::WATCH => of::<u32, u32>(),
+        maps::SEARCHES => of::<Destination, Search>(),
+        maps::SEARCHING => of::<Destination, u32>(),
         // A ring buffer has neither keys nor values.
         maps::EVENTS => (0, 0),
         _ => of::<u32, u64>(),

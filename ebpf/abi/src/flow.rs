@@ -154,9 +154,26 @@ impl Flow {
         }
     }
 
+    /// How much later than `now` another CPU may have seen a packet, in jiffies: `now` is read once for
+    /// a packet, and the clock goes on.
+    const AHEAD: u32 = 1000;
+
     /// Whether the flow is over at `now`, in jiffies.
     #[inline]
     pub const fn is_over(&self, now: u32) -> bool {
-        now.wrapping_sub(self.last_seen) > self.timeout
+        let age = now.wrapping_sub(self.last_seen).wrapping_add(Self::AHEAD);
+        age > self.timeout.wrapping_add(Self::AHEAD)
+    }
+
+    /// Jiffies at `now` until the flow is over, if no packet comes; 0 if it is.
+    #[inline]
+    pub const fn time_left(&self, now: u32) -> u32 {
+        if self.is_over(now) {
+            0
+        } else {
+            self.timeout
+                .wrapping_sub(now.wrapping_sub(self.last_seen))
+                .wrapping_add(1)
+        }
     }
 }

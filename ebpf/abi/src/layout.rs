@@ -3,8 +3,8 @@
 use core::mem::{offset_of, size_of};
 
 use crate::{
-    Event, Flow, FlowKey, Fragment, FragmentKey, Judgement, Pod, PolicyKey, PolicyState, Port,
-    Reason, RuleKey, Timeouts, Uplink,
+    Destination, Event, Flow, FlowKey, Fragment, FragmentKey, Judgement, Pod, PolicyKey,
+    PolicyState, Port, Reason, RuleKey, Search, Timeouts, Uplink,
 };
 
 macro_rules! layout {
@@ -29,6 +29,8 @@ pub const LAYOUT: &[(&str, &str, usize)] = layout! {
     PolicyKey { generation, destination }
     Judgement { action, rules }
     RuleKey { generation, rules, protocol, port }
+    Destination { address, port, protocol }
+    Search { next, in_use, until }
     PolicyState { current, previous, until, digest, more_digest }
     Uplink { address, mac, mtu, port_min, port_max, hz, timeouts, ifindex, fast_path }
     Timeouts { tcp_opening, tcp_established, tcp_closing, udp, icmp }
@@ -39,13 +41,15 @@ const _: () = assert!(size_of::<FragmentKey>() == 12 && size_of::<Fragment>() ==
 const _: () = assert!(size_of::<Pod>() == 16 && size_of::<Port>() == 16);
 const _: () = assert!(size_of::<PolicyKey>() == 8 && size_of::<RuleKey>() == 12);
 const _: () = assert!(size_of::<Judgement>() == 8 && size_of::<PolicyState>() == 32);
+const _: () = assert!(size_of::<Destination>() == 8 && size_of::<Search>() == 12);
 const _: () = assert!(size_of::<Uplink>() == 48);
 const _: () = assert!(size_of::<Event>() == 56);
 
 #[cfg(feature = "user")]
 mod user {
     use crate::{
-        Be32, Flow, FlowKey, Judgement, Pod, PolicyKey, PolicyState, Port, RuleKey, Uplink,
+        Be32, Destination, Flow, FlowKey, Judgement, Pod, PolicyKey, PolicyState, Port, RuleKey,
+        Search, Uplink,
     };
 
     // All of them are `repr(C)` or `repr(transparent)` of integers and byte arrays with explicit
@@ -69,6 +73,10 @@ mod user {
     unsafe impl aya::Pod for RuleKey {}
     // SAFETY: plain bytes, as said above.
     unsafe impl aya::Pod for PolicyState {}
+    // SAFETY: plain bytes, as said above.
+    unsafe impl aya::Pod for Destination {}
+    // SAFETY: plain bytes, as said above.
+    unsafe impl aya::Pod for Search {}
     // SAFETY: plain bytes, as said above.
     unsafe impl aya::Pod for Uplink {}
 }

@@ -15,18 +15,22 @@ mod net;
 mod pod;
 mod policy;
 mod reason;
+mod search;
 mod uplink;
 
 pub use event::{EVENT_BYTES, Event};
 pub use flow::{Flow, FlowFlags, FlowKey, FlowKind, TcpState};
 pub use fragment::{Fragment, FragmentKey};
 pub use layout::LAYOUT;
-pub use names::{MAX_FLOWS, MAX_FRAGMENTS, MAX_PODS, MAX_PREFIXES, MAX_RULES, maps, programs};
+pub use names::{
+    MAX_FLOWS, MAX_FRAGMENTS, MAX_PODS, MAX_PREFIXES, MAX_RULES, MAX_SEARCHES, maps, programs,
+};
 pub use net::{Be16, Be32, Mac};
 pub use pod::{Pod, Port};
 pub use policy::{Action, Judgement, PolicyKey, PolicyState, RuleKey};
 pub use reason::Reason;
+pub use search::{Destination, Search};
 pub use uplink::{Timeouts, Uplink};
 
 /// Version of every layout in this crate; the `v<n>` of the pin path.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;

@@ -40,10 +40,14 @@ pub mod maps {
     pub const EVENTS: &str = "events";
     /// Until when somebody reads them, in jiffies (`u32`, one element); 0 for nobody.
     pub const WATCH: &str = "watch";
+    /// [`Destination`](crate::Destination) to [`Search`](crate::Search).
+    pub const SEARCHES: &str = "searches";
+    /// The [`Destination`](crate::Destination)s that a CPU searches a port towards now.
+    pub const SEARCHING: &str = "searching";
     /// All of them.
-    pub const ALL: [&str; 13] = [
+    pub const ALL: [&str; 15] = [
         UPLINK, PODS, PORTS, POLICY, RULES, POLICIES, FLOWS, FRAGMENTS, SWEEP, COUNTERS, CANDIDATE,
-        EVENTS, WATCH,
+        EVENTS, WATCH, SEARCHES, SEARCHING,
     ];
 }
 
@@ -57,3 +61,5 @@ pub const MAX_RULES: u32 = 16_384;
 pub const MAX_FLOWS: u32 = 262_144;
 /// Packets whose later fragments are waited for.
 pub const MAX_FRAGMENTS: u32 = 8192;
+/// Destinations that a port is searched towards at the same time.
+pub const MAX_SEARCHES: u32 = 1024;

@@ -40,7 +40,7 @@ pub enum Reason {
     Fragment = 15,
     /// From a pod to outside the ranges, neither TCP, UDP nor ICMP echo.
     UnsupportedProtocol = 16,
-    /// No port of the range was found free towards this destination.
+    /// Every port of the range is in use towards this destination.
     NoPortFound = 17,
     /// The flow table takes no more entries.
     FlowTableFull = 18,
@@ -58,11 +58,13 @@ pub enum Reason {
     UnmasqueradedFast = 24,
     /// From a pod to the fabric with more than one VLAN tag: what is inside cannot be judged.
     Tagged = 25,
+    /// The ports that this packet looked at are in use towards this destination; the next looks at others.
+    PortSearchGoesOn = 26,
 }
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::NotOurs,
         Self::InRange,
         Self::Exempt,
@@ -89,6 +91,7 @@ impl Reason {
         Self::MasqueradedFast,
         Self::UnmasqueradedFast,
         Self::Tagged,
+        Self::PortSearchGoesOn,
     ];
 
     /// How many there are: the size of the `counters` map.
@@ -127,6 +130,7 @@ impl Reason {
             Self::MasqueradedFast => "masqueraded_fast",
             Self::UnmasqueradedFast => "unmasqueraded_fast",
             Self::Tagged => "tagged",
+            Self::PortSearchGoesOn => "port_search_goes_on",
         }
     }
 
@@ -160,7 +164,8 @@ impl Reason {
             | Self::FlowTableFull
             | Self::Ipv6
             | Self::Unconfigured
-            | Self::Tagged => false,
+            | Self::Tagged
+            | Self::PortSearchGoesOn => false,
         }
     }
 }

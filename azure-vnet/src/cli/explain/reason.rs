@@ -34,7 +34,10 @@ pub fn meaning(reason: Reason) -> &'static str {
         Reason::UnsupportedProtocol => {
             "neither TCP, UDP nor ICMP echo: nothing else leaves the ranges"
         }
-        Reason::NoPortFound => "no port of the range is free towards this destination",
+        Reason::NoPortFound => "every port of the range is in use towards this destination",
+        Reason::PortSearchGoesOn => {
+            "nearly every port of the range is in use towards this destination: the next packet finds the last, if there is one"
+        }
         Reason::FlowTableFull => "the flow table is full",
         Reason::Ipv6 => "IPv6, of which Azure has given the pod no address",
         Reason::Unconfigured => "the programs have not been told about the NIC",
