@@ -43,6 +43,7 @@ mod packet;
 mod pods;
 mod policy;
 mod ports;
+mod refusal;
 mod rewrite;
 mod search;
 mod snat;

@@ -16,6 +16,7 @@ use crate::{
     },
     pods,
     policy::{self, Portless},
+    refusal,
     rewrite::{self, End},
     snat, sweep,
     verdict::{self, Outcome},
@@ -146,7 +147,12 @@ fn begin(ctx: &TcContext, uplink: &Uplink, queue: u32) -> i32 {
     let First { ip, transport } = &first;
     let key = transport.key(ip);
     let outcome = new_flow(ctx, uplink, ip, transport, &key, queue);
-    verdict::settle(ctx, outcome)
+    let action = verdict::settle(ctx, outcome);
+    match outcome {
+        // Last, because it makes another packet of this one.
+        Err(Reason::NoPortFound) => refusal::refuse(ctx.skb.skb),
+        _ => action,
+    }
 }
 
 /// What the first packet of a flow says about it.

@@ -69,7 +69,7 @@ fn the_last_port_of_all_may_be_in_the_range() {
     let node = Node::with_ports(0xffff..=0xffff);
     gets(&node, datagram(&WEB, 0xffff), &WEB, 0xffff);
     let (packet, _) = datagram(&DATABASE, 0xffff);
-    node.to_uplink(&packet).drops(Reason::NoPortFound, &[]);
+    node.to_uplink(&packet).finds_no_port(&packet, &DATABASE);
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn without_a_free_port_nothing_leaves() {
     }
     for (pod, port) in [(WEB, 5), (WEB, 50_000), (DATABASE, 5), (DATABASE, 50_003)] {
         let (packet, _) = datagram(&pod, port);
-        node.to_uplink(&packet).drops(Reason::NoPortFound, &[]);
+        node.to_uplink(&packet).finds_no_port(&packet, &pod);
     }
 }
 
@@ -109,7 +109,7 @@ fn exhaustion_is_of_one_destination_and_protocol() {
         gets(&node, (packet.of(&DATABASE), tuple), &DATABASE, KEPT);
     }
     let (packet, _) = datagram(&DATABASE, KEPT);
-    node.to_uplink(&packet).drops(Reason::NoPortFound, &[]);
+    node.to_uplink(&packet).finds_no_port(&packet, &DATABASE);
 }
 
 mod over {
@@ -137,7 +137,7 @@ mod over {
             .passes(Reason::Unmasqueraded, &entered, &[]);
         // Its old holder has none now.
         let (packet, _) = datagram(&WEB, KEPT);
-        node.to_uplink(&packet).drops(Reason::NoPortFound, &[]);
+        node.to_uplink(&packet).finds_no_port(&packet, &WEB);
     }
 
     #[test]
@@ -147,7 +147,7 @@ mod over {
             node.time_out(halves(old, KEPT)[half]);
             node.nearly_time_out(halves(old, KEPT)[1 - half]);
             let (packet, _) = datagram(&DATABASE, KEPT);
-            node.to_uplink(&packet).drops(Reason::NoPortFound, &[]);
+            node.to_uplink(&packet).finds_no_port(&packet, &DATABASE);
         }
     }
 
@@ -165,7 +165,7 @@ mod over {
             }
             let _ = keep(&node, &request, &reply);
             let (packet, _) = datagram(&DATABASE, KEPT);
-            node.to_uplink(&packet).drops(Reason::NoPortFound, &[]);
+            node.to_uplink(&packet).finds_no_port(&packet, &DATABASE);
         }
     }
 
@@ -177,7 +177,7 @@ mod over {
             node.age(halves(old, KEPT)[half], 100_u32.wrapping_neg());
             node.time_out(halves(old, KEPT)[1 - half]);
             let (packet, _) = datagram(&DATABASE, KEPT);
-            node.to_uplink(&packet).drops(Reason::NoPortFound, &[]);
+            node.to_uplink(&packet).finds_no_port(&packet, &DATABASE);
         }
     }
 
@@ -251,8 +251,8 @@ mod over {
             for half in halves(tuple(&WEB), KEPT) {
                 node.nearly_time_out(half);
             }
-            node.to_uplink(&segment(&DATABASE, SYN))
-                .drops(Reason::NoPortFound, &[]);
+            let syn = segment(&DATABASE, SYN);
+            node.to_uplink(&syn).finds_no_port(&syn, &DATABASE);
             for half in halves(tuple(&WEB), KEPT) {
                 node.time_out(half);
             }

@@ -21,9 +21,11 @@ use azure_vnet_testbed::namespace::Namespace;
 use bytes::Bytes;
 
 use crate::flows::{Change, Snapshot, Tuple, assert_pairs, changes, sorted};
+use crate::packet::Packet;
 use crate::plan::{
     CURRENT, DATABASE, HZ, MTU, NIC, NIC_IFINDEX, NODE, POLICY, PORTS, Pod, TIMEOUTS, WEB,
 };
+use crate::refusal::prohibited;
 
 /// `TC_ACT_UNSPEC`, which is `TCX_NEXT`: the next program decides.
 const NEXT: i32 = -1;
@@ -458,6 +460,18 @@ impl Run {
         self.ended(Verdict::Dropped, reason, changes);
     }
 
+    /// There was no port, and nothing changed; the pod was told so, if that was not long ago. Whether
+    /// and when it is told is the story of `refusal`.
+    #[track_caller]
+    pub fn finds_no_port(&self, sent: &Packet, pod: &Pod) {
+        if self.verdict == Verdict::Redirected {
+            let answer = prohibited(&sent.bytes(), pod);
+            self.redirects(Reason::NoPortFound, answer, &[]);
+        } else {
+            self.drops(Reason::NoPortFound, &[]);
+        }
+    }
+
     #[track_caller]
     fn ended(&self, verdict: Verdict, reason: Reason, changes: &[Change]) {
         let expected: &[_] = match reason {
@@ -499,7 +513,8 @@ fn test_run(
     frame: &Bytes,
     context: Option<Context>,
 ) -> (Verdict, Bytes) {
-    let mut out = vec![0; frame.len()];
+    // An answer may be longer than what it is about.
+    let mut out = vec![0; frame.len().max(70)];
     let result = program
         .test_run(TestRunOptions {
             data_in: Some(frame),
@@ -509,13 +524,13 @@ fn test_run(
         })
         .expect("the kernel runs the program");
     let length = usize::try_from(result.data_size_out).unwrap();
-    assert_eq!(length, frame.len(), "no program changes a packet's length");
     let verdict = match result.return_value.cast_signed() {
         NEXT => Verdict::Passes,
         SHOT => Verdict::Dropped,
         REDIRECT => Verdict::Redirected,
         other => panic!("{other} is none of TC_ACT_UNSPEC, TC_ACT_SHOT, TC_ACT_REDIRECT"),
     };
+    out.truncate(length);
     (verdict, out.into())
 }
 

@@ -39,6 +39,7 @@ mod tcp_state;
 // The ports.
 mod allocator;
 mod allocator_model;
+mod refusal;
 mod search;
 mod sweeper;
 

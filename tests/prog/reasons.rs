@@ -76,7 +76,8 @@ fn packet_for(reason: Reason) -> (Verdict, Run) {
             let node = Node::with_ports(KEPT..=KEPT);
             let _ = node.to_uplink(&sent);
             let second = udp((WEB.address, KEPT + 1), remote).of(&WEB);
-            (Dropped, node.to_uplink(&second))
+            // The pod is told so.
+            (Redirected, node.to_uplink(&second))
         }
         Reason::PortSearchGoesOn => {
             let node = Node::new();

@@ -16,6 +16,7 @@ mod fast_path;
 mod forged_macs;
 mod lifecycle;
 mod never_leak;
+mod scarce_ports;
 mod translation;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
