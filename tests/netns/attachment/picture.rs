@@ -18,7 +18,7 @@ const COMMANDS: [&str; 10] = [
     "tc qdisc show",
     "tc filter show dev eth0 ingress",
     "tc filter show dev eth0 egress",
-    "nft list ruleset",
+    "nft --stateless list ruleset",
 ];
 
 /// Kernel settings of the network, by file.
