@@ -65,12 +65,7 @@ impl Pins {
     /// Removes the pin of a link; one that is not there is as good.
     pub fn remove_link(&self, name: &str) -> Result<(), EbpfError> {
         let path = self.link(name);
-        match std::fs::remove_file(&path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(EbpfError::Unpin { path, source })
-            }
-            _ => Ok(()),
-        }
+        as_good(&path, std::fs::remove_file(&path)).map(drop)
     }
 
     /// Makes the directories, and mounts the BPF file system where nobody has (no systemd).

@@ -126,8 +126,11 @@ fn forget_flows_where(
             dead.push(key);
         }
     })?;
+    if dead.is_empty() {
+        return Ok(());
+    }
     let flows = open_pinned::<HashMap<MapData, FlowKey, Flow>>(pins, maps::FLOWS)?;
-    let Some(mut flows) = flows.filter(|_| !dead.is_empty()) else {
+    let Some(mut flows) = flows else {
         return Ok(());
     };
     for key in &dead {

@@ -110,9 +110,10 @@ pub async fn move_routes(
     let all = netlink.routes().await?;
     let mut here = routes_of(&all, from);
     here.sort_by_key(|entry| route::has_gateway(entry));
+    let advertised = settings::advertised_metric(&to.name);
     let moves = here
         .into_iter()
-        .flat_map(|entry| replace(entry, from, to, &all));
+        .flat_map(|entry| replace(entry, from, to, &all, advertised));
     let (first, last) = match switch {
         Switch::None => (None, None),
         Switch::Join(request) => (Some(request), None),
@@ -126,12 +127,20 @@ pub async fn move_routes(
 }
 
 /// What leads one route of `all` over `to` instead of `from`.
-fn replace(entry: &RouteMessage, from: &Link, to: &Link, all: &[RouteMessage]) -> Vec<Request> {
+///
+/// `advertised` is the metric of the default routes that the kernel makes there of router advertisements.
+fn replace(
+    entry: &RouteMessage,
+    from: &Link,
+    to: &Link,
+    all: &[RouteMessage],
+    advertised: Option<u32>,
+) -> Vec<Request> {
     let there = route::moved(entry, from.index, to.index);
     let exists = |route: &RouteMessage| all.iter().any(|other| route::same(other, route));
     // The kernel would take this for somebody else's, in the way of the route that the next advertisement means, and
     // stop at it: nothing else of the advertisement would count, and the node's addresses would expire.
-    if settings::advertised_metric(&to.name).is_some_and(|it| route::is_advertised(entry, it)) {
+    if advertised.is_some_and(|metric| route::is_advertised(entry, metric)) {
         let spare = route::as_spare(there.clone());
         let is_needed = !exists(&there) && !exists(&spare);
         let put = is_needed.then(|| route::put(&spare, Place::Last));
