@@ -12,6 +12,7 @@ mod demo;
 mod dist;
 mod ebpf_object;
 mod lint;
+mod neighbour_table;
 mod plugins;
 mod reference;
 mod setup;

@@ -14,6 +14,7 @@ use crate::{
     bpf_compiler::{Compiler, DEBIAN_PACKAGES, NIGHTLY},
     bpf_linker,
     command::{as_root, command, is_root, line, probe, run},
+    neighbour_table,
 };
 
 const INSTALL_LIMIT: Duration = Duration::from_mins(15);
@@ -142,6 +143,7 @@ fn install_lacking(packages: &[Package]) -> Result<()> {
 
 /// Installs what is missing.
 pub fn main() -> Result<()> {
+    neighbour_table::make_room();
     let missing = lacking(&PACKAGES);
     let compiler = Compiler::choose().is_ok();
     let linker = bpf_linker::installed().is_some();

@@ -5,8 +5,11 @@
 
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::AddressMessage;
+use rtnetlink::packet_route::neighbour::NeighbourState;
 use rtnetlink::packet_route::route::RouteMessage;
 use rtnetlink::packet_route::rule::RuleMessage;
+use rustix::io::Errno;
+use tracing::debug;
 
 use super::{policy_route, settings};
 use crate::netlink::link::Link;
@@ -188,6 +191,10 @@ pub async fn move_rules(netlink: &Netlink, from: &Link, to: &Link) -> Result<(),
 /// Lets `to` know the neighbours that `from` knows, so that nothing has to wait for an answer to a
 /// question that was answered before. The kernel forgets those of `from`, the permanent ones too, with
 /// its last IPv4 address.
+///
+/// What was learnt can be learnt again, so a full table (`gc_thresh3`, which the pods' namespaces fill
+/// too) loses that and no more. What was set by hand is not learnt, and the kernel has always room for
+/// it.
 pub async fn copy_neighbours(
     netlink: &Netlink,
     from: &Link,
@@ -197,9 +204,21 @@ pub async fn copy_neighbours(
     let here = all
         .iter()
         .filter(|entry| entry.header.ifindex == from.index);
+    let (by_hand, learnt): (Vec<_>, Vec<_>) =
+        here.partition(|entry| entry.header.state == NeighbourState::Permanent);
     netlink
-        .run_all(here.map(|entry| neighbour::copy(entry, to)))
-        .await
+        .run_all(by_hand.iter().map(|entry| neighbour::copy(entry, to)))
+        .await?;
+    let learnt = learnt.iter().map(|entry| neighbour::copy(entry, to));
+    for outcome in netlink.run_each(learnt).await {
+        match outcome {
+            Err(error) if error.errno() == Some(Errno::NOBUFS) => {
+                debug!(%error, "a neighbour has to be asked for again");
+            }
+            outcome => outcome?,
+        }
+    }
+    Ok(())
 }
 
 /// Takes the addresses away from `from` that `to` has.
