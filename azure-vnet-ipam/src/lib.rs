@@ -16,6 +16,7 @@ mod error;
 mod gc;
 mod mac;
 mod master;
+mod neighbours;
 mod node;
 mod pool;
 mod refresh;

@@ -30,9 +30,12 @@ impl From<[u8; 6]> for Mac {
 
 impl fmt::Display for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [first, rest @ ..] = self.0;
-        write!(f, "{first:02x}")?;
-        rest.iter().try_for_each(|byte| write!(f, ":{byte:02x}"))
+        let mac = self.0;
+        write!(
+            f,
+            "{:02x}:{:02x}:{:02x}:{:02x}:{:02x}:{:02x}",
+            mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]
+        )
     }
 }
 
@@ -41,22 +44,22 @@ impl FromStr for Mac {
 
     /// As Azure writes it (`000D3A010203`), as Linux does (`00:0d:3a:01:02:03`) and as Windows does (with `-`).
     fn from_str(text: &str) -> Result<Self, NotAMac> {
-        let digits: Vec<u8> = text
-            .bytes()
-            .filter(|byte| !matches!(byte, b':' | b'-'))
-            .collect();
-        let byte = |pair: &[u8]| {
-            // `from_str_radix` would take "+1" too.
-            let pair = pair.iter().all(u8::is_ascii_hexdigit).then_some(pair)?;
-            u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()
-        };
-        let bytes: Option<Vec<u8>> = digits.chunks(2).map(byte).collect();
-        bytes
-            .filter(|_| digits.len() == 12)
-            .and_then(|bytes| bytes.try_into().ok())
-            .map(Mac)
-            .ok_or_else(|| NotAMac(text.to_owned()))
+        bytes(text).map(Mac).ok_or_else(|| NotAMac(text.to_owned()))
     }
+}
+
+fn bytes(text: &str) -> Option<[u8; 6]> {
+    let is_digit = |byte: &u8| !matches!(byte, b':' | b'-');
+    let mut digits = text.bytes().filter(is_digit).map(digit);
+    let mut bytes = [0; 6];
+    for byte in &mut bytes {
+        *byte = (digits.next()?? << 4) | digits.next()??;
+    }
+    digits.next().is_none().then_some(bytes)
+}
+
+fn digit(byte: u8) -> Option<u8> {
+    char::from(byte).to_digit(16)?.try_into().ok()
 }
 
 impl TryFrom<String> for Mac {

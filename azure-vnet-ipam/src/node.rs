@@ -3,50 +3,61 @@
 //! Its own are in the kernel's local table, which it consults for every packet that comes in. A pod of this
 //! plugin's, or of the original one, has a permanent neighbour entry on the bridge; a pod of a plugin that routes
 //! has a route of 32 bits. Neighbour entries outlive the pod's link, so one of ours counts only with the forwarding
-//! entry that goes with the link; the original has no such entries, and takes its neighbours away. `/proc` shows both tables as text (`net/ipv4/fib_trie.c`, `net/ipv4/arp.c`; the same
-//! since Linux 2.6.13), in the network namespace of the reader: two reads instead of netlink dumps that may be
-//! interrupted and have to be repeated.
+//! entry that goes with the link; the original has no such entries, and takes its neighbours away. `/proc` shows the
+//! routes as text (`net/ipv4/fib_trie.c`, the same since Linux 2.6.13), in the network namespace of the reader.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
+    fs, io,
     net::Ipv4Addr,
 };
 
-use crate::{mac::Mac, pool::Observed, warn};
+use crate::{
+    mac::Mac,
+    neighbours::{Neighbour, Neighbours},
+    pool::Observed,
+    warn,
+};
 
 const FIB: &str = "/proc/self/net/fib_trie";
-const NEIGHBOURS: &str = "/proc/self/net/arp";
-
-/// `ATF_PERM` of `linux/if_arp.h`: set by somebody, not learned.
-const PERMANENT: u32 = 0x04;
 
 /// What nobody may have. Nothing, with a warning, if the kernel does not say: a node without `/proc` is no
 /// reason to refuse pods, as Azure's list has the VM's own addresses marked.
 pub fn observed() -> Observed {
-    let fib = read(FIB);
+    let fib = fs::read_to_string(FIB).unwrap_or_else(|cause| {
+        unknown(FIB, &cause);
+        String::new()
+    });
     let of =
         |kind: Kind| leaves(&fib).filter_map(move |(address, is)| (is == kind).then_some(address));
-    let neighbours = read(NEIGHBOURS);
-    let mut bridges = Bridges::default();
-    let pods = permanent(&neighbours).filter(|neighbour| {
-        neighbour.mac != Mac::of_pod(neighbour.address) || bridges.forward(neighbour)
+    let pods = pods().unwrap_or_else(|cause| {
+        unknown("the neighbours", &cause);
+        BTreeSet::new()
     });
     Observed {
         node: of(Kind::Local).collect(),
-        pods: of(Kind::Route)
-            .chain(pods.map(|neighbour| neighbour.address))
-            .collect(),
+        pods: of(Kind::Route).chain(pods).collect(),
     }
 }
 
-fn read(path: &str) -> String {
-    fs::read_to_string(path).unwrap_or_else(|cause| {
-        warn(format_args!(
-            "cannot read {path}: {cause}; an address that is in use on this node could be given to a pod"
-        ));
-        String::new()
-    })
+fn unknown(what: &str, cause: &io::Error) {
+    warn(format_args!(
+        "cannot read {what}: {cause}; an address that is in use on this node could be given to a pod"
+    ));
+}
+
+/// The pods that a bridge knows as neighbours.
+fn pods() -> io::Result<BTreeSet<Ipv4Addr>> {
+    let neighbours = Neighbours::open()?;
+    let mut bridges = Bridges {
+        neighbours: &neighbours,
+        tables: BTreeMap::new(),
+    };
+    let mut all = neighbours.permanent()?;
+    all.retain(|neighbour| {
+        neighbour.mac != Mac::of_pod(neighbour.address) || bridges.forward(neighbour)
+    });
+    Ok(all.iter().map(|neighbour| neighbour.address).collect())
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -80,44 +91,18 @@ fn leaves(text: &str) -> impl Iterator<Item = (Ipv4Addr, Kind)> {
     })
 }
 
-struct Neighbour<'a> {
-    address: Ipv4Addr,
-    mac: Mac,
-    device: &'a str,
+/// The forwarding tables of the bridges asked about, by the bridge's index; none for what does not say.
+struct Bridges<'a> {
+    neighbours: &'a Neighbours,
+    tables: BTreeMap<u32, Option<BTreeSet<Mac>>>,
 }
 
-/// Neighbours that somebody has set.
-///
-/// ```text
-/// IP address       HW type     Flags       HW address            Mask     Device
-/// 10.0.0.5         0x1         0x6         0a:58:0a:00:00:05     *        azure0
-/// ```
-fn permanent(text: &str) -> impl Iterator<Item = Neighbour<'_>> {
-    text.lines().filter_map(|line| {
-        let words: Vec<&str> = line.split_ascii_whitespace().collect();
-        let [address, _, flags, mac, _, device] = words[..] else {
-            return None;
-        };
-        let flags = u32::from_str_radix(flags.strip_prefix("0x")?, 16).ok()?;
-        let neighbour = Neighbour {
-            address: address.parse().ok()?,
-            mac: mac.parse().ok()?,
-            device,
-        };
-        (flags & PERMANENT != 0).then_some(neighbour)
-    })
-}
-
-/// The forwarding tables of the bridges asked about; none for what does not say.
-#[derive(Default)]
-struct Bridges<'a>(BTreeMap<&'a str, Option<BTreeSet<Mac>>>);
-
-impl<'a> Bridges<'a> {
+impl Bridges<'_> {
     /// Whether a link of the bridge leads to the neighbour; if nobody can say, one may.
-    fn forward(&mut self, neighbour: &Neighbour<'a>) -> bool {
-        let device = neighbour.device;
-        let table = self.0.entry(device).or_insert_with(|| {
-            let path = format!("/sys/class/net/{device}/brforward");
+    fn forward(&mut self, neighbour: &Neighbour) -> bool {
+        let table = self.tables.entry(neighbour.link).or_insert_with(|| {
+            let bridge = self.neighbours.name_of(neighbour.link)?;
+            let path = format!("/sys/class/net/{bridge}/brforward");
             fs::read(path).ok().map(|entries| forwarded(&entries))
         });
         table
@@ -171,24 +156,6 @@ Local:
         assert_eq!(of(Kind::Local), [[10, 0, 0, 4].into(), Ipv4Addr::LOCALHOST]);
         assert_eq!(of(Kind::Route), [Ipv4Addr::new(10, 0, 0, 9)]);
         assert_eq!(leaves("").count(), 0);
-    }
-
-    #[test]
-    fn only_permanent_neighbours_count() {
-        let text = "\
-IP address       HW type     Flags       HW address            Mask     Device
-10.0.0.1         0x1         0x2         12:34:56:78:9a:bc     *        azure0
-10.0.0.5         0x1         0x6         0a:58:0a:00:00:05     *        azure0
-10.0.0.6         0x1         0x0         00:00:00:00:00:00     *        azure0
-10.0.0.7
-nonsense         0x1         0xzz
-";
-        let found: Vec<_> = permanent(text).collect();
-        let [pod] = &found[..] else {
-            panic!("{} found", found.len())
-        };
-        assert_eq!((pod.address, pod.device), ([10, 0, 0, 5].into(), "azure0"));
-        assert_eq!(pod.mac, Mac::of_pod(pod.address));
     }
 
     #[test]

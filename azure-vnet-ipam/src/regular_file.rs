@@ -62,7 +62,9 @@ fn open(path: &Path, flags: OFlags) -> Result<File, Error> {
 }
 
 fn read_all(file: File, limit: u64) -> Result<Vec<u8>, Error> {
-    let mut bytes = Vec::new();
+    // Room for all of it and for the end, so that it comes in one read; `limit` says how much may come.
+    let size = file.metadata()?.len().min(limit) + 1;
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
     let mut file = file.take(limit + 1);
     file.read_to_end(&mut bytes)?;
     match file.limit() {

@@ -6,6 +6,8 @@ mod removal;
 
 pub use removal::{Removal, remove};
 
+use std::path::Path;
+
 use claim::claim;
 use removal::remove_on_own_runtime;
 
@@ -218,11 +220,17 @@ async fn introduce(host: &Netlink, applied: &Applied<'_>) -> Result<(), ApplyErr
         ..
     } = &applied.guard.plan.veth;
     let port = applied.host.index;
-    let mut requests = vec![link::make_pod_port(port, host_name)];
+    let mut requests = vec![link::make_pod_port(port, host_name, has_ipv6())];
     for (ip, mac) in &applied.guard.plan.neighbours {
         requests.push(neighbour::set_permanent(*bridge, bridge_name, *ip, *mac));
     }
     Ok(host.run_all(requests).await?)
+}
+
+/// Whether this kernel has IPv6. `/proc/sys/net/ipv6` would say so too, but the kernel keeps the entries of
+/// all network namespaces under that one name and walks over them: a quarter of a millisecond beside 200 pods.
+fn has_ipv6() -> bool {
+    Path::new("/proc/self/net/if_inet6").exists()
 }
 
 /// Configures the pod's side: loopback, addresses, link, and then the routes that need them.

@@ -16,7 +16,7 @@ pub mod rule;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
@@ -33,9 +33,6 @@ use crate::netns::{NetNs, NetNsError};
 /// How long one request may take. The kernel answers in microseconds unless another process holds
 /// the RTNL lock (a namespace being torn down may hold it for seconds).
 const LIMIT: Duration = Duration::from_secs(10);
-
-/// How often a dump is asked again when the table changed under it (`NLM_F_DUMP_INTR`).
-const DUMP_TRIES: usize = 20;
 
 /// A connection to the rtnetlink of one network namespace.
 ///
@@ -184,14 +181,15 @@ impl Netlink {
         }
     }
 
-    /// Asks for a whole table, again and again until it did not change while it was read. The
-    /// kernel allows one dump at a time on a socket: two must not be joined (`EBUSY`).
+    /// Asks for a whole table, again and again until it did not change while it was read
+    /// (`NLM_F_DUMP_INTR`): on a busy node with many links that may take a while. The kernel allows one dump at a time on a socket: two must not be joined (`EBUSY`).
     async fn dump(
         &self,
         message: RouteNetlinkMessage,
         label: Label,
     ) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
-        for _ in 0..DUMP_TRIES {
+        let begun = Instant::now();
+        while begun.elapsed() < LIMIT {
             let answer = self.send(message.clone(), NLM_F_DUMP, &label)?;
             if let Some(entries) = within_limit(collect(answer, &label), &label).await?? {
                 return Ok(entries);
@@ -227,6 +225,7 @@ fn open() -> io::Result<rtnetlink::Handle> {
     connection.set_forward_ack(true);
     connection.set_forward_done(true);
     explain_refusals(connection.socket_mut())?;
+    filter_dumps(connection.socket_mut());
     tokio::spawn(connection);
     Ok(handle)
 }
@@ -238,6 +237,12 @@ fn explain_refusals(socket: &mut impl rtnetlink::sys::AsyncSocket) -> io::Result
     socket.socket_mut().set_ext_ack(true)?;
     // Only the header of our request comes back, so that the words are at a known place.
     socket.socket_mut().set_cap_ack(true)
+}
+
+/// Asks the kernel to list no more than what is asked for (`NETLINK_GET_STRICT_CHK`, kernel 4.20). An older one lists all, and
+/// whoever asks leaves out the rest.
+fn filter_dumps(socket: &mut impl rtnetlink::sys::AsyncSocket) {
+    let _ = socket.socket_mut().set_netlink_get_strict_chk(true);
 }
 
 async fn within_limit<T>(

@@ -1,7 +1,7 @@
 //! The node's own network: the NIC that owns the pods' subnet becomes a port of a bridge, and the
 //! node's addresses and routes move to that bridge, without the node being unreachable.
 //!
-//! [`ensure`] is the whole story. Once it is done, a call costs three netlink requests and no lock.
+//! [`ensure`] is the whole story. Once it is done, a call costs four netlink requests and no lock.
 
 pub mod departure;
 mod error;
@@ -15,13 +15,11 @@ mod settings;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use ipnet::Ipv4Net;
-use rtnetlink::packet_route::AddressFamily;
-
 use crate::legacy;
 use crate::lock::Lock;
 use crate::netlink::link::Link;
 use crate::netlink::{MacAddress, Netlink, address};
+use ipnet::Ipv4Net;
 
 pub use error::NodeError;
 
@@ -199,24 +197,17 @@ async fn settled(
         .filter(|journal| journal.is_done())
         .filter(named)
     {
-        let (bridge, master, addresses) = tokio::try_join!(
-            netlink.link(&journal.bridge),
-            netlink.link(&journal.master),
-            netlink.addresses(AddressFamily::Unspec),
-        )?;
+        let (bridge, master) =
+            tokio::try_join!(netlink.link(&journal.bridge), netlink.link(&journal.master))?;
         let (Some(bridge), Some(master)) = (bridge, master) else {
             continue;
         };
-        let on = |link: &Link| {
-            let here = addresses.iter().filter(|a| a.header.index == link.index);
-            here.filter_map(address::ipv4_net).collect::<Vec<_>>()
-        };
-        let left_on_nic = addresses
-            .iter()
-            .any(|a| a.header.index == master.index && address::is_movable(a));
+        let on_bridge = netlink.addresses_on(&bridge).await?;
+        let on_nic = netlink.addresses_on(&master).await?;
+        let left_on_nic = on_nic.iter().any(address::is_movable);
         let joined = bridge.is_bridge() && bridge.is_up() && master.master == Some(bridge.index);
         if joined && is_meant(netlink, wanted, &master).await? && master.is_up() && !left_on_nic {
-            let addresses = on(&bridge);
+            let addresses = on_bridge.iter().filter_map(address::ipv4_net).collect();
             if let Some(node) = describe(bridge, master, addresses, wanted.subnet, journal) {
                 return Ok(Some(node));
             }

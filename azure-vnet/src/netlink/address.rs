@@ -22,12 +22,31 @@ impl Netlink {
         &self,
         family: AddressFamily,
     ) -> Result<Vec<AddressMessage>, NetlinkError> {
-        let label = Label {
-            operation: "list",
-            subject: "the addresses".to_owned(),
-        };
         let mut wanted = AddressMessage::default();
         wanted.header.family = family;
+        self.listed_addresses(wanted, "the addresses".to_owned())
+            .await
+    }
+
+    /// The addresses of one link, of both families. The others are not walked over: a node has a link for each pod.
+    pub async fn addresses_on(&self, link: &Link) -> Result<Vec<AddressMessage>, NetlinkError> {
+        let mut wanted = AddressMessage::default();
+        wanted.header.index = link.index;
+        let subject = format!("the addresses of {}", link.name);
+        let mut listed = self.listed_addresses(wanted, subject).await?;
+        listed.retain(|address| address.header.index == link.index);
+        Ok(listed)
+    }
+
+    async fn listed_addresses(
+        &self,
+        wanted: AddressMessage,
+        subject: String,
+    ) -> Result<Vec<AddressMessage>, NetlinkError> {
+        let label = Label {
+            operation: "list",
+            subject,
+        };
         let entries = self
             .dump(RouteNetlinkMessage::GetAddress(wanted), label)
             .await?;

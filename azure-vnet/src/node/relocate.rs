@@ -21,8 +21,8 @@ pub async fn addresses_of(
     netlink: &Netlink,
     link: &Link,
 ) -> Result<Vec<AddressMessage>, NetlinkError> {
-    let mut addresses = netlink.addresses(AddressFamily::Unspec).await?;
-    addresses.retain(|entry| entry.header.index == link.index && address::is_movable(entry));
+    let mut addresses = netlink.addresses_on(link).await?;
+    addresses.retain(address::is_movable);
     Ok(addresses)
 }
 

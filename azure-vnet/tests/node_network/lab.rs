@@ -1,6 +1,7 @@
 //! A node in a namespace: what the tests stand on.
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use azure_vnet::netlink::Netlink;
 use azure_vnet::netns::NetNs;
@@ -92,6 +93,7 @@ pub fn rich_node(mtu: u32) {
     ip("link add eth1 type veth peer name other");
     ip("link set eth1 up");
     ip("link set other up");
+    await_carrier("other");
     ip("addr add 10.9.0.4/24 dev eth1");
     ip("addr add 10.0.0.5/24 dev eth0 label eth0:1");
     ip("addr add 10.1.0.4/16 dev eth0 metric 50");
@@ -121,6 +123,15 @@ pub fn rich_node(mtu: u32) {
     }
     ip("-6 route add default via fd00::1 dev eth0 metric 1024 pref high");
     ip("-6 route add 2001:db8::/32 via fd00::1 dev eth0 src fd00::4 expires 3000");
+}
+
+/// Waits until the kernel has noted that the link has a carrier, and given it the address that comes with one.
+fn await_carrier(link: &str) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !ip(&format!("-6 addr show dev {link}")).contains("fe80") {
+        assert!(Instant::now() < deadline, "{link} has no carrier");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Rules that name the NIC, between others of the same priority.

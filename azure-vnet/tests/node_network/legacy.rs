@@ -1,7 +1,8 @@
 //! A node as the original plugin leaves it, made by hand with the commands that it gives.
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
 
 use azure_vnet::legacy;
 use azure_vnet::netns::NetNs;
@@ -152,15 +153,26 @@ fn original(version: Version) {
     std::fs::write(STATE, serde_json::to_string_pretty(&file).unwrap()).unwrap();
 }
 
+/// Listens, also right after another listener: a program that another test starts at this moment holds that
+/// one's descriptor until it is executed.
+fn listen(address: &str) -> TcpListener {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        match TcpListener::bind(address) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            listener => return listener.unwrap(),
+        }
+    }
+}
+
 /// A connection from the fabric to the pod, and back.
 fn works(pod: &Pod) {
     let netns = NetNs::open(format!("/run/netns/{}", pod.namespace)).unwrap();
     let fabric = NetNs::open("/run/netns/fabric").unwrap();
     let address = format!("{}:80", pod.address);
-    let listener = netns
-        .run_in(|| TcpListener::bind(&address))
-        .unwrap()
-        .unwrap();
+    let listener = netns.run_in(|| listen(&address)).unwrap();
     let mut out = fabric
         .run_in(|| TcpStream::connect(&address))
         .unwrap()

@@ -106,7 +106,7 @@ fn settings_of_the_nic_hold_for_the_bridge() {
 }
 
 #[test]
-fn the_second_call_asks_three_questions_and_changes_nothing() {
+fn the_second_call_asks_four_questions_and_changes_nothing() {
     lab(|| {
         rich_node(1500);
         let first = run(async { ensure(&netlink(), &wanted()).await }).unwrap();
@@ -119,7 +119,7 @@ fn the_second_call_asks_three_questions_and_changes_nothing() {
             assert_eq!(again.gateway, first.gateway);
             netlink.requests()
         });
-        assert_eq!(requests, 3);
+        assert_eq!(requests, 4);
         assert_eq!(network(), network_before);
         assert_eq!(ip("-o link show"), links_before);
     });

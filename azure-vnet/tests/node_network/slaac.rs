@@ -114,7 +114,7 @@ fn is_settled() {
         ensure(&netlink, &wanted()).await.unwrap();
         netlink.requests()
     });
-    assert_eq!(requests, 3);
+    assert_eq!(requests, 4);
 }
 
 fn seconds_left() -> u32 {

@@ -19,9 +19,9 @@ struct Ceiling {
 const CEILINGS: [Ceiling; 2] = [
     Ceiling {
         verb: "ADD",
-        netlink_messages: 16,
-        netlink_reason: "is the interface there; bridge, NIC, addresses; veth, its index; hairpin, forwarding entry, neighbour; \
-                         lo, address, link, route; queueing discipline, filter and its handle",
+        netlink_messages: 17,
+        netlink_reason: "is the interface there; the neighbours (IPAM); bridge, NIC, the addresses of each; veth, its index; \
+                         forwarding entry, port, neighbour; lo, address, link, route; queueing discipline, filter and its handle",
         files_synced: 6,
         sync_reason: "IPAM's record and its backup, the attachment, each with its directory",
     },
