@@ -35,7 +35,7 @@ pub async fn add(request: &Add) -> Result<Success, Error> {
 
     let host_veth = names::host_veth(request.conf.name(), &request.container_id, &request.ifname);
     let plan = plan(&host_veth, &request.ifname, &lease, &node, mac)?;
-    let remembered = state::remember(attachment(request, &plan, &lease))?;
+    let remembered = state::remember(attachment(&config, request, &plan, &lease))?;
     let mut served = datapath.undertake(&host_veth, lease.address.addr());
     let applied = apply::apply(&host, &pod, &netns, &plan).await?;
     served.serve(&pod_of(request, &applied, &plan, &lease))?;
@@ -128,7 +128,7 @@ fn plan(
     })
 }
 
-fn attachment(request: &Add, plan: &Plan, lease: &Lease<'_>) -> Attachment {
+fn attachment(config: &Config, request: &Add, plan: &Plan, lease: &Lease<'_>) -> Attachment {
     Attachment {
         network: request.conf.name().to_owned(),
         container_id: request.container_id.clone(),
@@ -138,6 +138,7 @@ fn attachment(request: &Add, plan: &Plan, lease: &Lease<'_>) -> Attachment {
         bridge: plan.veth.bridge_name.clone(),
         address: lease.address.addr(),
         mac: plan.veth.pod_mac,
+        host_ports: config.host_ports.clone(),
         pod: pod_name(request),
     }
 }

@@ -5,6 +5,8 @@ mod error;
 pub mod masquerade;
 mod sent;
 
+use std::collections::BTreeSet;
+
 use azure_vnet_cni::{NetConf, keys, reply::Dns};
 use serde_json::Value;
 
@@ -28,6 +30,8 @@ pub struct Config {
     pub dns: Option<Dns>,
     /// MAC for the pod's interface; by default it follows from the address.
     pub mac: Option<MacAddress>,
+    /// Ports of the node that another plugin maps to the pod.
+    pub host_ports: Vec<u16>,
     /// What is masqueraded and by what.
     pub masquerade: Masquerade,
 }
@@ -59,6 +63,7 @@ impl Config {
             dns: (runtime.dns.and_then(SentRuntimeDns::into_dns))
                 .or_else(|| sent.dns.and_then(SentDns::into_dns)),
             mac: requested_mac(runtime.mac, sent.args.as_ref())?,
+            host_ports: host_ports(runtime.port_mappings.as_ref()),
             masquerade: masquerade::read(sent.masquerade.unwrap_or_default())?,
         })
     }
@@ -91,6 +96,17 @@ fn is_default(value: &Value) -> bool {
         Value::Array(items) => items.is_empty(),
         Value::Object(members) => members.is_empty(),
     }
+}
+
+/// What is wrong with a mapping is for the plugin to say that carries it out.
+fn host_ports(mappings: Option<&Value>) -> Vec<u16> {
+    let mappings = mappings.and_then(Value::as_array).into_iter().flatten();
+    let ports = mappings.filter_map(|mapping| {
+        let port = keys::get(mapping.as_object()?, "hostPort")?.as_u64()?;
+        u16::try_from(port).ok().filter(|port| *port != 0)
+    });
+    let ports: BTreeSet<u16> = ports.collect();
+    ports.into_iter().collect()
 }
 
 /// What the runtime was asked for comes before what stands in the configuration.

@@ -16,6 +16,7 @@ mod record;
 mod refresh;
 mod rehearsal;
 mod removal;
+mod reserve;
 pub mod view;
 pub mod watch;
 
@@ -302,7 +303,10 @@ impl Datapath {
     fn add_pod(&self, pod: &Pod) -> Result<(), Error> {
         let bridge = &self.uplink.bridge;
         match &self.tier {
-            Running::Ebpf(ebpf) => Ok(ebpf.add_pod(bridge, pod)?),
+            Running::Ebpf(ebpf) => {
+                reserve::refresh(&self.uplink, pod)?;
+                Ok(ebpf.add_pod(bridge, pod)?)
+            }
             Running::Netfilter => {
                 let lock = lock(bridge)?;
                 netfilter::install(&self.uplink, &pods(bridge)?, &lock)

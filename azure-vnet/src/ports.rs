@@ -1,9 +1,15 @@
 //! Which ports masqueraded flows are sent from.
 //!
 //! They must not be ports that the node's own sockets get (`ip_local_port_range`), or a reply to
-//! the node would be taken for one to a pod; nor `NodePorts`, which are for what comes in.
+//! the node would be taken for one to a pod; nor `NodePorts`, which are for what comes in. Single ports in
+//! between that others use are [`Reserved`].
+
+mod bound;
+mod reserved;
 
 use std::ops::RangeInclusive;
+
+pub use reserved::Reserved;
 
 /// Kubernetes' `--service-node-port-range`, unless changed.
 const NODE_PORTS: RangeInclusive<u16> = 30000..=32767;

@@ -42,6 +42,9 @@ pub struct Attachment {
     pub address: Ipv4Addr,
     /// The MAC it was given.
     pub mac: MacAddress,
+    /// Ports of the node that lead to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_ports: Vec<u16>,
     /// `namespace/name` of the pod, where the runtime has said it.
     #[serde(default)]
     pub pod: Option<String>,

@@ -1,6 +1,18 @@
 //! The ports that flows leave from.
 
-use azure_vnet_abi::{Be16, Uplink};
+use aya_ebpf::{btf_maps::Array, macros::btf_map};
+use azure_vnet_abi::{Be16, ReservedPorts, Uplink};
+
+#[btf_map(name = "reserved")]
+static RESERVED: Array<ReservedPorts, 1> = Array::new();
+
+/// Whether somebody else on the node uses a port of the range, so that no new flow may have it.
+#[inline(always)]
+pub fn is_reserved(port: u16) -> bool {
+    RESERVED
+        .get(0)
+        .is_some_and(|reserved| reserved.contains(port))
+}
 
 /// Whether a port is one that replies to masqueraded flows may carry.
 #[inline(always)]

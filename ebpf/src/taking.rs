@@ -7,14 +7,17 @@
 use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
 use azure_vnet_abi::{Be16, Flow, FlowKey};
 
-use crate::flow::{self, InsertError};
+use crate::{
+    flow::{self, InsertError},
+    ports,
+};
 
 /// What became of an attempt to take a port, where it is none of the ports. Numbers and not an enum,
 /// because they come out of global functions.
 pub struct Taken;
 
 impl Taken {
-    /// Somebody has it.
+    /// Somebody has it, a flow or the node.
     pub const IN_USE: u32 = 1 << 16;
     /// The flow table takes no more entries.
     pub const FULL: u32 = 2 << 16;
@@ -53,6 +56,9 @@ pub fn wanted() -> Option<&'static mut Wanted> {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn take_free(port: u32) -> u32 {
+    if ports::is_reserved(port as u16) {
+        return Taken::IN_USE;
+    }
     let Some(wanted) = wanted() else {
         return Taken::IN_USE;
     };
@@ -60,11 +66,14 @@ pub extern "C" fn take_free(port: u32) -> u32 {
     insert(wanted, port)
 }
 
-/// Takes a port that nobody has or whose flow is over: as [`take_free`]. Where it is in use, `left` says
-/// for how long at least.
+/// Takes a port that nobody has or whose flow is over: as [`take_free`]. Where a flow has it, `left` says
+/// for how long at least; where the node has it, it is user space that voids the search when that ends.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn take_over(port: u32) -> u32 {
+    if ports::is_reserved(port as u16) {
+        return Taken::IN_USE;
+    }
     let Some(wanted) = wanted() else {
         return Taken::IN_USE;
     };

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use azure_vnet_testbed::process::Program;
 
 /// What is wanted. Some are part of the kernel itself, in one version or the other.
-const WANTED: [&str; 33] = [
+const WANTED: [&str; 35] = [
     "overlay",
     "veth",
     "bridge",
@@ -18,6 +18,8 @@ const WANTED: [&str; 33] = [
     "nf_conntrack",
     "nf_conntrack_bridge",
     "nft_chain_nat",
+    "tcp_diag",
+    "udp_diag",
     "nft_compat",
     "nft_counter",
     "nft_ct",

@@ -1,7 +1,7 @@
 //! The allocator against a model of it: flows begin, go on and time out in random order over few
-//! ports, and after every step table and model say the same.
+//! ports, some of which the node needs itself now and then, and after every step table and model say the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 
@@ -21,6 +21,8 @@ const REMOTE_PORT: u16 = 53;
 const TRIES: usize = 32;
 /// Ports that one packet looks at then.
 const LOOKS: usize = 256;
+/// Steps after which other ports are reserved.
+const RESERVING: usize = 500;
 
 /// As many as are tried for a free one: none that is over is taken while there is one.
 #[test]
@@ -68,6 +70,8 @@ impl Known {
 struct Model {
     node: Node,
     ports: RangeInclusive<u16>,
+    /// Those that no new flow may have.
+    reserved: BTreeSet<u16>,
     flows: BTreeMap<Tuple, Known>,
     /// Who has a port towards which remote: the flow by what its packets leave as.
     holders: BTreeMap<Tuple, Tuple>,
@@ -92,6 +96,7 @@ impl Model {
         Self {
             node: Node::with_ports(ports.clone()),
             ports,
+            reserved: BTreeSet::new(),
             flows: BTreeMap::new(),
             holders: BTreeMap::new(),
             refused: BTreeMap::new(),
@@ -108,6 +113,9 @@ impl Model {
                 dice if dice < sends + answers => self.remote_answers(&mut rng),
                 _ => self.time_passes(&mut rng),
             }
+            if step % RESERVING == RESERVING / 2 {
+                self.node_reserves(&mut rng);
+            }
             if step % 100 == 0 {
                 self.assert_same();
             }
@@ -122,6 +130,18 @@ impl Model {
         ] {
             assert_eq!(self.node.packets(reason), packets, "{}", reason.name());
         }
+    }
+
+    /// A third of the ports, or none.
+    fn node_reserves(&mut self, rng: &mut Rng) {
+        self.reserved.clear();
+        if rng.u8(..4) > 0 {
+            let ports = self.ports.clone();
+            self.reserved.extend(ports.filter(|_| rng.u8(..3) == 0));
+        }
+        self.node.set_reserved(self.reserved.iter().copied());
+        // Everybody looks anew.
+        self.refused.clear();
     }
 
     fn pod_sends(&mut self, rng: &mut Rng) {
@@ -212,8 +232,11 @@ impl Model {
     /// Which ports a new flow may be given; one of them it has to be, or one of the next packets.
     fn candidates(&self, tuple: Tuple) -> Vec<u16> {
         let holder = |port: u16| self.holders.get(&tuple.sent_from(NODE, port));
-        let is_free = |port: &u16| holder(*port).is_none();
-        let is_over = |port: &u16| holder(*port).is_some_and(|flow| !self.flows[flow].is_alive());
+        let may_be_had = |port: &u16| !self.reserved.contains(port);
+        let is_free = |port: &u16| may_be_had(port) && holder(*port).is_none();
+        let is_over = |port: &u16| {
+            may_be_had(port) && holder(*port).is_some_and(|flow| !self.flows[flow].is_alive())
+        };
         let (_, wanted) = tuple.source();
         if self.ports.contains(&wanted) && is_free(&wanted) {
             return vec![wanted];

@@ -15,7 +15,7 @@ use aya::programs::{SchedClassifier, TcAttachType, TestRun as _, TestRunOptions}
 use aya::{Ebpf, EbpfLoader};
 use azure_vnet_abi::{
     Be32, Destination, Flow, FlowFlags, FlowKey, Fragment, Judgement, Mac, Pod as PodEntry,
-    PolicyKey, PolicyState, Port, Reason, RuleKey, Search, Uplink, maps, programs,
+    PolicyKey, PolicyState, Port, Reason, ReservedPorts, RuleKey, Search, Uplink, maps, programs,
 };
 use azure_vnet_testbed::namespace::Namespace;
 use bytes::Bytes;
@@ -323,6 +323,20 @@ impl Node {
     pub fn set_search(&mut self, destination: Destination, search: Search) {
         let mut map: HashMap<_, Destination, Search> = self.map_mut(maps::SEARCHES);
         map.insert(destination, search, 0).unwrap();
+    }
+
+    /// Keeps just these ports from new flows, as user space does: what was known of searches is void.
+    pub fn set_reserved(&mut self, ports: impl IntoIterator<Item = u16>) {
+        let mut reserved = ReservedPorts::NONE;
+        for port in ports {
+            reserved.insert(port);
+        }
+        let mut map: Array<_, ReservedPorts> = self.map_mut(maps::RESERVED);
+        map.set(0, reserved, 0).unwrap();
+        for (destination, _) in self.searches() {
+            let mut map: HashMap<_, Destination, Search> = self.map_mut(maps::SEARCHES);
+            map.remove(&destination).unwrap();
+        }
     }
 
     /// Whether a CPU searches a port, as far as the others know.

@@ -40,6 +40,7 @@ mod tcp_state;
 mod allocator;
 mod allocator_model;
 mod refusal;
+mod reserved;
 mod search;
 mod sweeper;
 

@@ -35,6 +35,8 @@ pub struct Bridge {
     pub programs: Option<Programs>,
     /// First and last port that masqueraded flows are sent from (eBPF tier).
     pub ports: Option<(u16, u16)>,
+    /// How many of these are not given to new flows, because others on the node use them (eBPF tier).
+    pub reserved_ports: Option<u32>,
     /// Destinations that the masquerade policy tells apart.
     pub policy_prefixes: Option<usize>,
     /// How many pods are attached.
@@ -116,6 +118,7 @@ async fn look_at(netlink: &Netlink, links: &[Link], name: &str, nic: Option<&Str
         why: record.and_then(|record| record.why),
         programs: None,
         ports: None,
+        reserved_ports: None,
         policy_prefixes: datapath::prefixes(name),
         pods: attachments.len(),
         counters: Vec::new(),
@@ -181,6 +184,10 @@ impl Bridge {
                 self.ports = Some((uplink.port_min, uplink.port_max));
             }
             Ok(None) => self.problem("its eBPF maps are not pinned: the next ADD makes them anew"),
+            Err(error) => self.problem(Failure::of(&error).0),
+        }
+        match view::reserved_ports(&self.name) {
+            Ok(count) => self.reserved_ports = count,
             Err(error) => self.problem(Failure::of(&error).0),
         }
         match datapath::counters(&self.name) {

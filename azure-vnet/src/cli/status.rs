@@ -138,13 +138,18 @@ impl fmt::Display for Bridge {
             let ports = self
                 .ports
                 .map(|(first, last)| format!(", ports {first}-{last}"));
+            let reserved = self
+                .reserved_ports
+                .filter(|count| *count > 0)
+                .map(|count| format!(" without {count}"));
             let policy = self
                 .policy_prefixes
                 .map(|prefixes| format!(", policy of {prefixes} prefixes"));
             writeln!(
                 out,
-                "  masquerade  as {address}{}{}",
+                "  masquerade  as {address}{}{}{}",
                 ports.unwrap_or_default(),
+                reserved.unwrap_or_default(),
                 policy.unwrap_or_default()
             )?;
         }

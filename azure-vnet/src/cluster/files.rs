@@ -94,6 +94,7 @@ fn conflist(cluster: &Cluster, connected: &[Ipv4Net]) -> Value {
                 "mode": "bridge",
                 "bridge": "azure0",
                 "ipam": { "type": "azure-vnet-ipam" },
+                "capabilities": { "portMappings": true },
                 "masquerade": { "nonMasqueradeCIDRs": ranges }
             },
             { "type": "portmap", "capabilities": { "portMappings": true }, "snat": true }

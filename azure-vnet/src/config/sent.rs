@@ -45,14 +45,16 @@ pub struct SentDns {
     pub options: Option<Vec<String>>,
 }
 
-/// What the runtime says for the capabilities that the configuration declares. `ips` is IPAM's,
-/// `portMappings` that of the plugin behind us.
+/// What the runtime says for the capabilities that the configuration declares. `ips` is IPAM's.
 #[derive(Default, Deserialize)]
 pub struct SentRuntimeConfig {
     /// MAC of the pod's interface (capability `mac`).
     pub mac: Option<Value>,
     /// Name resolution of the pod (capability `dns`): `servers`, `searches`, `options`.
     pub dns: Option<SentRuntimeDns>,
+    /// Ports of the node that lead to the pod (capability `portMappings`): `portmap`'s, and kept from masqueraded flows here.
+    #[serde(rename = "portMappings")]
+    pub port_mappings: Option<Value>,
 }
 
 /// The capability's names are not those of the configuration's `dns` (CONVENTIONS.md).

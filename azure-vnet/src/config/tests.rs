@@ -272,6 +272,24 @@ fn mac_of_the_runtime_comes_first() {
     }
 }
 
+/// As the specification writes them, and as containerd does; what is wrong with one is portmap's to say.
+#[test]
+fn host_ports_are_those_of_the_runtime() {
+    let ports = |mappings: Value| {
+        let conf = conf(&json!({"runtimeConfig": {"portMappings": mappings}}));
+        Config::read(&conf).unwrap().host_ports
+    };
+    let mappings = json!([
+        {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
+        {"HostPort": 20_000, "ContainerPort": 81, "Protocol": "udp", "HostIP": ""},
+        {"hostPort": 8080, "containerPort": 80, "protocol": "udp"},
+        {"hostPort": 0, "containerPort": 82},
+        {"hostPort": 70_000}, {"hostPort": "80"}, {"containerPort": 1}, 7,
+    ]);
+    assert_eq!(ports(mappings), [8080, 20_000]);
+    assert!(ports(json!("none")).is_empty() && ports(Value::Null).is_empty());
+}
+
 #[test]
 fn dns_of_the_runtime_comes_first() {
     let own = json!({"nameservers": ["10.0.0.10"]});

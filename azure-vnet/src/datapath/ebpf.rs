@@ -14,7 +14,7 @@ use super::bpffs::{self, Pins};
 use super::chained;
 use super::maps;
 use super::object::{BUILD, Programs};
-use super::{Counters, Departed, Pod, Uplink, Way, policy};
+use super::{Counters, Departed, Pod, Uplink, Way, policy, reserve};
 use crate::names;
 use crate::netlink::Netlink;
 
@@ -30,6 +30,10 @@ impl Ebpf {
     /// NIC. Whatever is missing is for [`Ebpf::set_up`] to mend, under the lock.
     pub fn reuse(uplink: &Uplink, mechanism: Mechanism) -> Option<Self> {
         let pins = Pins::of(&uplink.bridge);
+        // Of another range other ports are reserved, which have to be known first.
+        if !maps::has_ports(&pins, uplink).ok()? {
+            return None;
+        }
         let mut programs = Programs::open(&pins).ok()?;
         attach_to_uplink(&mut programs, mechanism, &pins, uplink).ok()?;
         maps::configure(&pins, uplink).ok()?;
@@ -45,6 +49,7 @@ impl Ebpf {
         let pins = Pins::of(&uplink.bridge);
         pins.create(BUILD).map_err(EbpfError::Bpffs)?;
         let mut programs = Programs::load(&pins)?;
+        reserve::install(uplink)?;
         maps::configure(&pins, uplink)?;
         policy::install(&pins, &uplink.policy)?;
         let this = Self {

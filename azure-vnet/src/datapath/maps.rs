@@ -8,7 +8,8 @@ use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, MapInfo, PerCpuArray};
 use azure_vnet_abi::{
     Be32, Destination, Flow, FlowKey, Fragment, FragmentKey, Judgement, Mac, Pod as PodEntry,
-    PolicyKey, PolicyState, Port, Reason, RuleKey, Search, Timeouts, Uplink as UplinkEntry, maps,
+    PolicyKey, PolicyState, Port, Reason, ReservedPorts, RuleKey, Search, Timeouts,
+    Uplink as UplinkEntry, maps,
 };
 
 use super::bpffs::Pins;
@@ -33,6 +34,32 @@ pub fn configure(pins: &Pins, uplink: &Uplink) -> Result<(), EbpfError> {
         forget_searches(pins)?;
     }
     Ok(())
+}
+
+/// Whether the programs masquerade with the ports that `uplink` says.
+pub fn has_ports(pins: &Pins, uplink: &Uplink) -> Result<bool, EbpfError> {
+    let map: Array<MapData, UplinkEntry> = open(pins, maps::UPLINK)?;
+    let entry = map.get(&0, 0);
+    let entry = entry.map_err(|source| EbpfError::map(maps::UPLINK, source))?;
+    Ok((entry.port_min, entry.port_max) == uplink.ports)
+}
+
+/// The ports that no new flow is given.
+pub fn reserved(pins: &Pins) -> Result<Box<ReservedPorts>, EbpfError> {
+    let map: Array<MapData, ReservedPorts> = open(pins, maps::RESERVED)?;
+    let ports = map.get(&0, 0);
+    ports
+        .map(Box::new)
+        .map_err(|source| EbpfError::map(maps::RESERVED, source))
+}
+
+/// Makes them so. To be called under the bridge's lock.
+pub fn reserve(pins: &Pins, ports: &ReservedPorts) -> Result<(), EbpfError> {
+    let mut map: Array<MapData, ReservedPorts> = open(pins, maps::RESERVED)?;
+    map.set(0, ports, 0)
+        .map_err(|source| EbpfError::map(maps::RESERVED, source))?;
+    // One that is free now counted as in use.
+    forget_searches(pins)
 }
 
 /// Makes a pod known by its address and its port.
@@ -222,6 +249,7 @@ fn sizes(name: &str) -> (u32, u32) {
         maps::WATCH => of::<u32, u32>(),
         maps::SEARCHES => of::<Destination, Search>(),
         maps::SEARCHING => of::<Destination, u32>(),
+        maps::RESERVED => of::<u32, ReservedPorts>(),
         // A ring buffer has neither keys nor values.
         maps::EVENTS => (0, 0),
         _ => of::<u32, u64>(),

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, HashMap, MapData, MapError};
 use azure_vnet_abi::{
-    Be32, Flow, FlowKey, Judgement, Pod as PodEntry, PolicyKey, PolicyState, Uplink as UplinkEntry,
-    maps,
+    Be32, Flow, FlowKey, Judgement, Pod as PodEntry, PolicyKey, PolicyState, ReservedPorts,
+    Uplink as UplinkEntry, maps,
 };
 use ipnet::Ipv4Net;
 
@@ -49,6 +49,14 @@ pub fn uplink(bridge: &str) -> Result<Option<UplinkEntry>, EbpfError> {
     let Some(map) = map else { return Ok(None) };
     let entry = map.get(&0, 0);
     entry.map(Some).map_err(failed(maps::UPLINK))
+}
+
+/// How many ports of the range no new flow is given, because others on the node use them.
+pub fn reserved_ports(bridge: &str) -> Result<Option<u32>, EbpfError> {
+    let map = open_pinned::<Array<MapData, ReservedPorts>>(&Pins::of(bridge), maps::RESERVED)?;
+    let Some(map) = map else { return Ok(None) };
+    let ports = map.get(&0, 0).map_err(failed(maps::RESERVED))?;
+    Ok(Some(ports.count()))
 }
 
 /// The longest prefix of the policy that holds `destination`: the one that decides. `None` if there is none, which

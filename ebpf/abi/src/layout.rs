@@ -4,7 +4,7 @@ use core::mem::{offset_of, size_of};
 
 use crate::{
     Destination, Event, Flow, FlowKey, Fragment, FragmentKey, Judgement, Pod, PolicyKey,
-    PolicyState, Port, Reason, RuleKey, Search, Timeouts, Uplink,
+    PolicyState, Port, Reason, ReservedPorts, RuleKey, Search, Timeouts, Uplink,
 };
 
 macro_rules! layout {
@@ -31,6 +31,7 @@ pub const LAYOUT: &[(&str, &str, usize)] = layout! {
     RuleKey { generation, rules, protocol, port }
     Destination { address, port, protocol }
     Search { next, in_use, until }
+    ReservedPorts { words }
     PolicyState { current, previous, until, digest, more_digest }
     Uplink { address, mac, mtu, port_min, port_max, hz, timeouts, ifindex, fast_path }
     Timeouts { tcp_opening, tcp_established, tcp_closing, udp, icmp }
@@ -42,14 +43,15 @@ const _: () = assert!(size_of::<Pod>() == 16 && size_of::<Port>() == 16);
 const _: () = assert!(size_of::<PolicyKey>() == 8 && size_of::<RuleKey>() == 12);
 const _: () = assert!(size_of::<Judgement>() == 8 && size_of::<PolicyState>() == 32);
 const _: () = assert!(size_of::<Destination>() == 8 && size_of::<Search>() == 12);
+const _: () = assert!(size_of::<ReservedPorts>() == 8192);
 const _: () = assert!(size_of::<Uplink>() == 48);
 const _: () = assert!(size_of::<Event>() == 56);
 
 #[cfg(feature = "user")]
 mod user {
     use crate::{
-        Be32, Destination, Flow, FlowKey, Judgement, Pod, PolicyKey, PolicyState, Port, RuleKey,
-        Search, Uplink,
+        Be32, Destination, Flow, FlowKey, Judgement, Pod, PolicyKey, PolicyState, Port,
+        ReservedPorts, RuleKey, Search, Uplink,
     };
 
     // All of them are `repr(C)` or `repr(transparent)` of integers and byte arrays with explicit
@@ -77,6 +79,8 @@ mod user {
     unsafe impl aya::Pod for Destination {}
     // SAFETY: plain bytes, as said above.
     unsafe impl aya::Pod for Search {}
+    // SAFETY: plain bytes, as said above.
+    unsafe impl aya::Pod for ReservedPorts {}
     // SAFETY: plain bytes, as said above.
     unsafe impl aya::Pod for Uplink {}
 }

@@ -15,6 +15,7 @@ mod net;
 mod pod;
 mod policy;
 mod reason;
+mod reserved;
 mod search;
 mod uplink;
 
@@ -29,8 +30,9 @@ pub use net::{Be16, Be32, Mac};
 pub use pod::{Pod, Port};
 pub use policy::{Action, Judgement, PolicyKey, PolicyState, RuleKey};
 pub use reason::Reason;
+pub use reserved::ReservedPorts;
 pub use search::{Destination, Search};
 pub use uplink::{Timeouts, Uplink};
 
 /// Version of every layout in this crate; the `v<n>` of the pin path.
-pub const ABI_VERSION: u32 = 6;
+pub const ABI_VERSION: u32 = 7;

@@ -44,10 +44,12 @@ pub mod maps {
     pub const SEARCHES: &str = "searches";
     /// The [`Destination`](crate::Destination)s that a CPU searches a port towards now.
     pub const SEARCHING: &str = "searching";
+    /// [`ReservedPorts`](crate::ReservedPorts), one element.
+    pub const RESERVED: &str = "reserved";
     /// All of them.
-    pub const ALL: [&str; 15] = [
+    pub const ALL: [&str; 16] = [
         UPLINK, PODS, PORTS, POLICY, RULES, POLICIES, FLOWS, FRAGMENTS, SWEEP, COUNTERS, CANDIDATE,
-        EVENTS, WATCH, SEARCHES, SEARCHING,
+        EVENTS, WATCH, SEARCHES, SEARCHING, RESERVED,
     ];
 }
 

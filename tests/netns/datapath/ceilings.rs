@@ -19,9 +19,10 @@ struct Ceiling {
 const CEILINGS: [Ceiling; 2] = [
     Ceiling {
         verb: "ADD",
-        netlink_messages: 17,
+        netlink_messages: 21,
         netlink_reason: "is the interface there; the neighbours (IPAM); bridge, NIC, the addresses of each; veth, its index; \
-                         forwarding entry, port, neighbour; lo, address, link, route; queueing discipline, filter and its handle",
+                         forwarding entry, port, neighbour; lo, address, link, route; queueing discipline, filter and its handle; \
+                         the node's sockets (TCP and UDP, each of two families), which takes no lock",
         files_synced: 6,
         sync_reason: "IPAM's record and its backup, the attachment, each with its directory",
     },

@@ -1,7 +1,7 @@
 //! A node with few ports for masquerading, and real sockets that want them all.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Instant;
 
 use azure_vnet_testbed::Azure;
@@ -16,7 +16,7 @@ fn ports(first: u16, last: u16) -> Value {
     json!({ "datapath": "ebpf", "ports": format!("{first}-{last}") })
 }
 
-fn server(azure: &Azure) -> UdpSocket {
+pub fn server(azure: &Azure) -> UdpSocket {
     let bind = || UdpSocket::bind((INTERNET[0], 0));
     let socket = azure.internet.namespace().run(bind).unwrap().unwrap();
     socket.set_read_timeout(Some(LIMIT)).unwrap();
@@ -24,10 +24,15 @@ fn server(azure: &Azure) -> UdpSocket {
 }
 
 /// A socket of a pod that is connected to `server`, so that it hears of errors.
-fn client(namespace: &Namespace, server: &UdpSocket) -> UdpSocket {
+pub fn client(namespace: &Namespace, server: &UdpSocket) -> UdpSocket {
+    client_on(0, namespace, server)
+}
+
+/// The same on a port of its choice.
+pub fn client_on(port: u16, namespace: &Namespace, server: &UdpSocket) -> UdpSocket {
     let to = server.local_addr().unwrap();
     let connect = || {
-        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))?;
         socket.connect(to)?;
         io::Result::Ok(socket)
     };
@@ -37,7 +42,7 @@ fn client(namespace: &Namespace, server: &UdpSocket) -> UdpSocket {
 }
 
 /// Sends a datagram and gets an answer; the port that it was seen to come from.
-fn exchange(client: &UdpSocket, server: &UdpSocket) -> io::Result<u16> {
+pub fn exchange(client: &UdpSocket, server: &UdpSocket) -> io::Result<u16> {
     client.send(b"who am I?")?;
     let (_, from) = server.recv_from(&mut [0; 16])?;
     server.send_to(b"you are", from)?;
@@ -46,12 +51,12 @@ fn exchange(client: &UdpSocket, server: &UdpSocket) -> io::Result<u16> {
 }
 
 /// What a datagram comes to for which there is no port.
-fn refused(client: &UdpSocket) -> io::Error {
+pub fn refused(client: &UdpSocket) -> io::Error {
     client.send(b"is there room?").unwrap();
     client.recv(&mut [0; 16]).unwrap_err()
 }
 
-fn packets(azure: &Azure, reason: &str) -> u64 {
+pub fn packets(azure: &Azure, reason: &str) -> u64 {
     let status = status(&azure.vms[0]);
     let counters = status["counters"].as_array().unwrap();
     let counter = counters.iter().find(|counter| counter["reason"] == reason);

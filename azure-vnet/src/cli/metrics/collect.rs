@@ -83,6 +83,8 @@ fn counters(metrics: &mut Metrics, bridge: &str) -> Result<(), String> {
     let uplink = view::uplink(bridge).map_err(|error| error.to_string())?;
     if let Some(uplink) = uplink {
         let ports = u64::from(uplink.port_max) + 1 - u64::from(uplink.port_min);
+        let reserved = view::reserved_ports(bridge).map_err(|error| error.to_string())?;
+        let ports = ports - u64::from(reserved.unwrap_or(0)).min(ports);
         metrics
             .metric(
                 "azure_vnet_ports",
