@@ -85,6 +85,7 @@ fn uplink(config: &Config, lease: &Lease<'_>, node: &Node) -> Result<Uplink, Err
         mtu: node.master.mtu,
         fast_path: config.masquerade.fast_path,
         ports: config.masquerade.ports.choose(&ports::local_range())?,
+        timeouts: config.masquerade.timeouts,
         policy: source.policy(subnet, agent::in_force().settings.as_ref()),
         subnet,
         source: source.clone(),

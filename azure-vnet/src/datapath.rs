@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use ipnet::Ipv4Net;
 
 use crate::lock::{self, Lock};
-use crate::masquerade::{Policy, Source};
+use crate::masquerade::{Policy, Source, Timeouts};
 use crate::netlink::MacAddress;
 use crate::state;
 
@@ -102,6 +102,8 @@ pub struct Uplink {
     pub fast_path: bool,
     /// First and last port for masquerading.
     pub ports: (u16, u16),
+    /// When idle flows end (eBPF tier).
+    pub timeouts: Timeouts,
     /// What is masqueraded.
     pub policy: Policy,
     /// The pool's subnet, and what the configuration says: what the policy was made of, beside

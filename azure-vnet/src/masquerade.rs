@@ -7,6 +7,7 @@ pub mod agent;
 mod compiled;
 mod rule;
 mod source;
+mod timeouts;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use compiled::{Compiled, Digest, Protocol};
 pub use rule::{Preset, Rule, Which};
 pub use source::Source;
+pub use timeouts::Timeouts;
 
 use compiled::Verdicts;
 

@@ -131,7 +131,8 @@ fn close_partner(key: &FlowKey, flow: &Flow, uplink: &Uplink) {
     }
 }
 
-/// Jiffies without a packet after which a flow in this state is over.
+/// Jiffies without a packet after which a flow in this state is over. A second more than was asked for: a packet is noted up to
+/// a second late, and a flow may live longer than said, but not shorter (RFC 4787, REQ-5).
 #[inline(always)]
 pub fn timeout(protocol: u8, tcp_state: u8, uplink: &Uplink) -> u32 {
     let timeouts = &uplink.timeouts;
@@ -142,7 +143,7 @@ pub fn timeout(protocol: u8, tcp_state: u8, uplink: &Uplink) -> u32 {
         ICMP => timeouts.icmp,
         _ => timeouts.udp,
     };
-    seconds.wrapping_mul(uplink.hz)
+    seconds.wrapping_add(1).wrapping_mul(uplink.hz)
 }
 
 /// The key of the entry for a masqueraded flow's other direction.
@@ -194,8 +195,11 @@ pub fn time_left(key: &FlowKey, flow: &Flow, now: u32) -> u32 {
 #[inline(always)]
 pub fn least_time(uplink: &Uplink) -> u32 {
     let timeouts = &uplink.timeouts;
-    let seconds = timeouts.tcp_opening.min(timeouts.tcp_closing);
-    seconds.saturating_sub(1).wrapping_mul(uplink.hz)
+    let seconds = timeouts
+        .tcp_opening
+        .min(timeouts.tcp_established)
+        .min(timeouts.tcp_closing);
+    seconds.wrapping_mul(uplink.hz)
 }
 
 /// Forgets a flow with all its entries.

@@ -139,7 +139,7 @@ fn fin_and_rst_are_fast_and_end_the_flow() {
         assert_eq!(run.outcome().1, [(Reason::MasqueradedFast, 1)]);
         for (tuple, _) in [fast.out(), fast.back()] {
             let flow = fast.node.flow(tuple);
-            assert_eq!(flow.timeout, TIMEOUTS.tcp_closing * HZ, "{flags:#x}");
+            assert_eq!(flow.timeout, (TIMEOUTS.tcp_closing + 1) * HZ, "{flags:#x}");
             assert_eq!(flow.flags, FlowFlags::FAST, "{flags:#x}");
         }
     }

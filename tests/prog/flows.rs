@@ -104,7 +104,7 @@ pub struct Entry {
     pub kind: u8,
     /// What is written into the packet.
     pub end: SocketAddrV4,
-    /// In seconds.
+    /// In jiffies.
     pub timeout: u32,
     pub tcp_state: u8,
     pub ifindex: u32,
@@ -121,20 +121,20 @@ impl Entry {
         }
     }
 
-    /// The idle time and the TCP state it follows from.
-    pub fn state(self, timeout: u32, tcp_state: u8) -> Self {
+    /// The idle time in seconds, and the TCP state it follows from.
+    pub fn state(self, seconds: u32, tcp_state: u8) -> Self {
         Self {
-            timeout,
+            timeout: idle(seconds),
             tcp_state,
             ..self
         }
     }
 
-    fn new(kind: u8, end: End, pod: &Pod, timeout: u32) -> Self {
+    fn new(kind: u8, end: End, pod: &Pod, seconds: u32) -> Self {
         Self {
             kind,
             end: SocketAddrV4::new(end.0, end.1),
-            timeout,
+            timeout: idle(seconds),
             tcp_state: 0,
             ifindex: pod.ifindex,
             mac: pod.mac.0,
@@ -143,13 +143,17 @@ impl Entry {
     }
 }
 
+/// A second more than is asked for, because a packet is noted as much as that late.
+const fn idle(seconds: u32) -> u32 {
+    (seconds + 1) * HZ
+}
+
 impl From<&Flow> for Entry {
     fn from(flow: &Flow) -> Self {
-        assert_eq!(flow.timeout % HZ, 0, "a timeout is in whole seconds");
         Self {
             kind: flow.kind,
             end: SocketAddrV4::new(flow.address.into(), flow.port.to_host()),
-            timeout: flow.timeout / HZ,
+            timeout: flow.timeout,
             tcp_state: flow.tcp_state,
             ifindex: flow.ifindex,
             mac: flow.mac.0,
@@ -177,7 +181,7 @@ impl fmt::Debug for Entry {
         };
         write!(
             f,
-            "{kind} {end}, {timeout} s, state {tcp_state}, port {ifindex}, {mac:02x?}, flags {flags}"
+            "{kind} {end}, {timeout} jiffies, state {tcp_state}, port {ifindex}, {mac:02x?}, flags {flags}"
         )
     }
 }

@@ -15,7 +15,8 @@ use aya::programs::{SchedClassifier, TcAttachType, TestRun as _, TestRunOptions}
 use aya::{Ebpf, EbpfLoader};
 use azure_vnet_abi::{
     Be32, Destination, Flow, FlowFlags, FlowKey, Fragment, Judgement, Mac, Pod as PodEntry,
-    PolicyKey, PolicyState, Port, Reason, ReservedPorts, RuleKey, Search, Uplink, maps, programs,
+    PolicyKey, PolicyState, Port, Reason, ReservedPorts, RuleKey, Search, Timeouts, Uplink, maps,
+    programs,
 };
 use azure_vnet_testbed::namespace::Namespace;
 use bytes::Bytes;
@@ -103,6 +104,14 @@ impl Node {
         for pod in [WEB, DATABASE] {
             self.add_pod(&pod);
         }
+    }
+
+    /// Other timeouts than [`TIMEOUTS`].
+    pub fn set_timeouts(&mut self, timeouts: Timeouts) {
+        let mut map: Array<_, Uplink> = self.map_mut(maps::UPLINK);
+        let mut uplink = map.get(&0, 0).unwrap();
+        uplink.timeouts = timeouts;
+        map.set(0, uplink, 0).unwrap();
     }
 
     /// One interface more.

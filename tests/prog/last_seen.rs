@@ -1,11 +1,11 @@
 //! When a flow was seen last, by which it is over one day.
 
-use azure_vnet_abi::programs;
+use azure_vnet_abi::{Reason, programs};
 
 use crate::flows::Tuple;
-use crate::harness::Node;
+use crate::harness::{Node, Verdict};
 use crate::packet::{Packet, udp};
-use crate::plan::{HZ, KEPT, NODE, PORTS, REMOTE, WEB};
+use crate::plan::{DATABASE, HZ, KEPT, NODE, PORTS, REMOTE, TIMEOUTS, WEB};
 
 fn flow_of(node: &Node) -> [Tuple; 2] {
     let (local, remote) = ((WEB.address, KEPT), (REMOTE, 53));
@@ -59,4 +59,35 @@ fn is_not_written_within_a_second() {
     let _ = node.run(programs::TO_UPLINK, &request.bytes());
     let _ = node.run(programs::FROM_UPLINK, &reply.bytes());
     assert_eq!(flow.map(|tuple| node.flow(tuple)), before);
+}
+
+/// What is not written must not shorten it: from its last packet on a flow has all of its time.
+#[test]
+fn a_packet_that_was_not_noted_counts() {
+    const LONG: u32 = 1_000_000;
+    let mut node = Node::new();
+    node.configure(KEPT..=KEPT, LONG);
+    let flow = flow_of(&node);
+    for tuple in flow {
+        node.age(tuple, LONG / 10 * 9);
+    }
+    let [request, reply] = packets();
+    let _ = node.run(programs::TO_UPLINK, &request.bytes());
+    let _ = node.run(programs::FROM_UPLINK, &reply.bytes());
+
+    let other = udp((DATABASE.address, KEPT), (REMOTE, 53)).of(&DATABASE);
+    for tuple in flow {
+        node.age(tuple, TIMEOUTS.udp * LONG);
+    }
+    node.to_uplink(&other).finds_no_port(&other, &DATABASE);
+    for tuple in flow {
+        node.age(tuple, LONG);
+    }
+    let (verdict, counted) = {
+        let run = node.to_uplink(&other);
+        let (verdict, counted) = run.outcome();
+        (verdict, counted.to_vec())
+    };
+    assert_eq!(verdict, Verdict::Passes);
+    assert_eq!(counted, [(Reason::FlowCreated, 1)]);
 }

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use azure_vnet_abi::{Be16, Be32, Destination, Reason, Search, programs};
+use azure_vnet_abi::{Be16, Be32, Destination, Reason, Search, Timeouts, programs};
 
 use crate::flows::Tuple;
 use crate::harness::{Node, Verdict};
@@ -197,11 +197,36 @@ fn a_connection_that_ends_early_is_noticed_in_time() {
         assert_eq!(insist(&node, &syn), (Outcome::NoPort, PACKETS));
         sends(&node, &segment(&WEB, ended, out));
         let _ = node.run(programs::FROM_UPLINK, &reply(ended, back));
-        node.age_all(seconds * HZ + 1);
+        node.age_all((seconds + 1) * HZ + 1);
         assert_eq!(insist(&node, &syn).0, Outcome::Leaves);
         let tuple = Tuple::tcp((DATABASE.address, OUTSIDE), REMOTE_END);
         assert_eq!(node.flow(tuple).port.to_host(), ended);
     }
+}
+
+/// Where a configuration gives connections less than handshakes, one may end early that is answered.
+#[test]
+fn a_connection_that_opens_may_shorten_its_time() {
+    let segment = |pod: &Pod, port, flags| tcp((pod.address, port), REMOTE_END, flags).of(pod);
+    let opened = 50_321;
+    let mut node = Node::new();
+    let seconds = TIMEOUTS.tcp_opening / 10;
+    node.set_timeouts(Timeouts {
+        tcp_established: seconds,
+        ..TIMEOUTS
+    });
+    for port in PORTS {
+        sends(&node, &segment(&WEB, port, SYN));
+    }
+    let syn = segment(&DATABASE, OUTSIDE, SYN);
+    assert_eq!(insist(&node, &syn), (Outcome::NoPort, PACKETS));
+    sends(&node, &segment(&WEB, opened, ACK));
+    let reply = tcp(REMOTE_END, (NODE, opened), ACK).bytes();
+    let _ = node.run(programs::FROM_UPLINK, &reply);
+    node.age_all((seconds + 1) * HZ + 1);
+    assert_eq!(insist(&node, &syn).0, Outcome::Leaves);
+    let tuple = Tuple::tcp((DATABASE.address, OUTSIDE), REMOTE_END);
+    assert_eq!(node.flow(tuple).port.to_host(), opened);
 }
 
 fn destination() -> Destination {

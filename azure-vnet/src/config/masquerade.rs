@@ -8,6 +8,7 @@
 //! | `preset` | `"classic"` | Rules for the platform addresses, by name: see [`Preset`] |
 //! | `rules` | `[]` | Exceptions, see below |
 //! | `ports` | `"auto"` | Ports to masquerade with, such as `"10240-29999"` |
+//! | `timeouts` | `{"tcpOpening": 120, "tcpEstablished": 7440, "tcpClosing": 120, "udp": 120, "icmp": 60}` | Seconds without a packet after which a flow is over (eBPF tier) |
 //! | `fastPath` | `true` | Established flows go past bridge and netfilter where nobody there needs them |
 //!
 //! A rule is an object of `to` (a prefix, or one address), `action` (`"exempt"`: the pod's address;
@@ -30,10 +31,11 @@ use serde_json::Value;
 
 use super::sent::SentMasquerade;
 use crate::datapath::Wanted;
-use crate::masquerade::{MOST_PREFIXES, MOST_RULE_ENTRIES, MOST_RULES, Preset, Source};
+use crate::masquerade::{MOST_PREFIXES, MOST_RULE_ENTRIES, MOST_RULES, Preset, Source, Timeouts};
 use crate::ports::Ports;
 
 mod rule;
+mod timeouts;
 
 /// The `masquerade` object, checked.
 #[derive(Clone, Debug)]
@@ -42,6 +44,8 @@ pub struct Masquerade {
     pub datapath: Wanted,
     /// Ports that masqueraded flows are sent from.
     pub ports: Ports,
+    /// When idle flows end.
+    pub timeouts: Timeouts,
     /// Whether established flows pass bridge and netfilter by.
     pub fast_path: bool,
     /// What the policy is made of.
@@ -69,6 +73,10 @@ pub fn read(sent: SentMasquerade) -> Result<Masquerade, Problems> {
     let ports = Ports::read(sent.ports.as_deref())
         .map_err(|error| problems.note("ports", &error))
         .unwrap_or(Ports::Auto);
+    let timeouts = sent
+        .timeouts
+        .map(|value| timeouts::read(&value, &mut problems))
+        .unwrap_or_default();
     problems.limit(
         "nonMasqueradeCIDRs",
         ranges.as_ref().map_or(0, Vec::len),
@@ -97,6 +105,7 @@ pub fn read(sent: SentMasquerade) -> Result<Masquerade, Problems> {
     Ok(Masquerade {
         datapath,
         ports,
+        timeouts,
         fast_path: sent.fast_path.unwrap_or(true),
         policy,
     })

@@ -84,6 +84,9 @@ pub struct SentMasquerade {
     pub rules: Option<Value>,
     /// Ports that masqueraded flows are sent from, such as `10240-29999`; default `auto`: as many as the node leaves free.
     pub ports: Option<String>,
+    /// Seconds without a packet after which a flow is over (eBPF tier), each from 5 to 432000; default `{"tcpOpening": 120, "tcpEstablished": 7440,
+    /// "tcpClosing": 120, "udp": 120, "icmp": 60}`.
+    pub timeouts: Option<Value>,
     /// Whether established flows go past bridge and netfilter where nobody there needs them; default `true`.
     #[serde(rename = "fastPath")]
     pub fast_path: Option<bool>,

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::datapath::Wanted;
 use crate::masquerade::agent::Settings;
-use crate::masquerade::{Action, Packet};
+use crate::masquerade::{Action, Packet, Timeouts};
 
 fn conf(extra: &Value) -> NetConf {
     let mut object = json!({
@@ -191,6 +191,43 @@ fn all_problems_are_named_by_their_paths() {
     }
     assert!(!text.contains("nonMasqueradeCIDRs[1]"), "{text}");
     assert!(problems(&json!({"rules": {}})).contains("masquerade.rules: {} is not a list"));
+}
+
+#[test]
+fn timeouts_are_the_default_but_for_those_that_are_said() {
+    let read = |timeouts: Value| {
+        let conf = conf(&json!({"masquerade": {"timeouts": timeouts}}));
+        Config::read(&conf).unwrap().masquerade.timeouts
+    };
+    let default = Timeouts::default();
+    assert_eq!(read(json!({})), default);
+    let said = read(json!({"tcpEstablished": 432_000, "TCPOpening": 5, "udp": 300, "icmp": null}));
+    let expected = Timeouts {
+        tcp_established: 432_000,
+        tcp_opening: 5,
+        udp: 300,
+        ..default
+    };
+    assert_eq!(said, expected);
+    assert_eq!(read(json!({"tcpClosing": 60})).tcp_closing, 60);
+    assert_eq!(read(json!({"icmp": 61})).icmp, 61);
+
+    let text = problems(&json!({"timeouts": {
+        "udp": 4, "icmp": 432_001, "tcpOpening": "120", "tcpClosing": 1.5, "tcpEstablished": -1, "sctp": 9,
+    }}));
+    for path in [
+        "masquerade.timeouts.udp: 4 is not a number of seconds from 5 to 432000",
+        "masquerade.timeouts.icmp: 432001 ",
+        "masquerade.timeouts.tcpOpening: \"120\" ",
+        "masquerade.timeouts.tcpClosing: 1.5 ",
+        "masquerade.timeouts.tcpEstablished: -1 ",
+        "masquerade.timeouts.sctp: known are ",
+    ] {
+        assert!(text.contains(path), "{path} is not in: {text}");
+    }
+    assert!(
+        problems(&json!({"timeouts": 60})).contains("masquerade.timeouts: 60 is not an object")
+    );
 }
 
 #[test]

@@ -51,7 +51,7 @@ impl Ebpf {
         let mut programs = Programs::load(&pins)?;
         reserve::install(uplink)?;
         maps::configure(&pins, uplink)?;
-        policy::install(&pins, &uplink.policy)?;
+        policy::install(&pins, uplink)?;
         let this = Self {
             mechanism: Mechanism::of_this_kernel(),
             has_policy: true,
@@ -109,7 +109,7 @@ pub fn has_policy(uplink: &Uplink) -> Result<bool, EbpfError> {
 
 /// Makes it so; under the bridge's lock.
 pub fn set_policy(uplink: &Uplink) -> Result<(), EbpfError> {
-    policy::install(&Pins::of(&uplink.bridge), &uplink.policy)
+    policy::install(&Pins::of(&uplink.bridge), uplink)
 }
 
 /// Forgets a pod. Its program goes with its veth; only the pin is ours to remove.

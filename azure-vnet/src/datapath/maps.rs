@@ -8,8 +8,8 @@ use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, MapInfo, PerCpuArray};
 use azure_vnet_abi::{
     Be32, Destination, Flow, FlowKey, Fragment, FragmentKey, Judgement, Mac, Pod as PodEntry,
-    PolicyKey, PolicyState, Port, Reason, ReservedPorts, RuleKey, Search, Timeouts,
-    Uplink as UplinkEntry, maps,
+    PolicyKey, PolicyState, Port, Reason, ReservedPorts, RuleKey, Search, Uplink as UplinkEntry,
+    maps,
 };
 
 use super::bpffs::Pins;
@@ -312,7 +312,7 @@ fn uplink_entry(uplink: &Uplink) -> UplinkEntry {
         Mac(uplink.mac.0),
         uplink.ports.0..=uplink.ports.1,
         jiffies_per_second(),
-        Timeouts::DEFAULT,
+        uplink.timeouts.into(),
     )
     .redirecting_to(
         uplink.ifindex,

@@ -427,7 +427,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use super::*;
-    use crate::masquerade::Source;
+    use crate::masquerade::{Source, Timeouts};
 
     fn uplink() -> Uplink {
         Uplink {
@@ -439,6 +439,7 @@ mod tests {
             fast_path: true,
             mac: MacAddress([0, 0x0d, 0x3a, 1, 2, 3]),
             ports: (10240, 29999),
+            timeouts: Timeouts::default(),
             policy: Source::Off.policy("10.0.0.0/20".parse().unwrap(), None),
             subnet: "10.0.0.0/20".parse().unwrap(),
             source: Source::Off,

@@ -9,18 +9,15 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, MapData};
 use azure_vnet_abi::{
     Action as KernelAction, Be32, Flow, FlowKey, FlowKind, Judgement, PolicyKey, PolicyState,
-    RuleKey, Timeouts, maps,
+    RuleKey, maps,
 };
 use rustix::time::{ClockId, clock_gettime};
 
+use super::Uplink;
 use super::bpffs::Pins;
 use super::ebpf::EbpfError;
 use super::maps::{found, open};
 use crate::masquerade::{Action, Compiled, Packet, Policy, UNCARRIED};
-
-/// How long TCP connections may go on that an earlier policy let out with the pod's address, and have
-/// no entry of their own yet: as long as an idle one lives.
-const GRACE_SECONDS: u64 = Timeouts::DEFAULT.tcp_established as u64;
 
 /// Whether there is nothing to do for this policy.
 pub fn is_current(pins: &Pins, policy: &Policy) -> Result<bool, EbpfError> {
@@ -28,9 +25,13 @@ pub fn is_current(pins: &Pins, policy: &Policy) -> Result<bool, EbpfError> {
     Ok(says(&state, &policy.compile()) && !has_outlived(&state))
 }
 
-/// Puts a policy in force. Flows that are masqueraded go on, and so do TCP connections that the policy
+/// Puts the policy of `uplink` in force. Flows that are masqueraded go on, and so do TCP connections that the policy
 /// before let out; only what is closed now ends. To be called under the bridge's lock.
-pub fn install(pins: &Pins, policy: &Policy) -> Result<(), EbpfError> {
+pub fn install(pins: &Pins, uplink: &Uplink) -> Result<(), EbpfError> {
+    let policy = &uplink.policy;
+    // For so long may connections go on that the policy before let out with the pod's address, and have no entry
+    // of their own yet: as long as an idle one lives.
+    let grace = u64::from(uplink.timeouts.tcp_established);
     let compiled = policy.compile();
     let mut map = state_map(pins)?;
     let before = state(&map)?;
@@ -60,7 +61,7 @@ pub fn install(pins: &Pins, policy: &Policy) -> Result<(), EbpfError> {
     let after = PolicyState {
         current,
         previous: before.current,
-        until: now() + GRACE_SECONDS * 1_000_000_000,
+        until: now() + grace * 1_000_000_000,
         digest,
         more_digest,
     };

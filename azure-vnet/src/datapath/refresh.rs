@@ -8,7 +8,7 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use super::{Error, Record, Tier, Uplink, ebpf, lock, netfilter, pods, record};
-use crate::masquerade::{Digest, Source, agent};
+use crate::masquerade::{Digest, Source, Timeouts, agent};
 use crate::netlink::MacAddress;
 use crate::state;
 
@@ -22,6 +22,8 @@ pub struct Settings {
     address: Ipv4Addr,
     mac: MacAddress,
     ports: (u16, u16),
+    #[serde(default)]
+    timeouts: Timeouts,
     subnet: Ipv4Net,
     source: Source,
     /// Of the policy that the netfilter tier has; the eBPF tier's is in its maps.
@@ -102,6 +104,7 @@ impl Settings {
             address: uplink.address,
             mac: uplink.mac,
             ports: uplink.ports,
+            timeouts: uplink.timeouts,
             subnet: uplink.subnet,
             source: uplink.source.clone(),
             digest: uplink.policy.compile().digest(),
@@ -147,6 +150,7 @@ impl Settings {
             address: self.address,
             mac: self.mac,
             ports: self.ports,
+            timeouts: self.timeouts,
             policy: self.source.policy(self.subnet, files.as_ref()),
             subnet: self.subnet,
             source: self.source.clone(),

@@ -78,14 +78,14 @@ pub struct Timeouts {
 }
 
 impl Timeouts {
-    /// netfilter's own defaults (`nf_conntrack_tcp_timeout_*`, `_udp_timeout_stream`,
-    /// `_icmp_timeout`), except established TCP: two hours and four minutes, the least that RFC
-    /// 5382 REQ-5 allows, instead of five days.
+    /// netfilter's own defaults (`nf_conntrack_tcp_timeout_*`, `_udp_timeout_stream`), except established TCP: two hours and four
+    /// minutes, the least that RFC 5382 REQ-5 allows, instead of five days; and ICMP: a minute, as RFC 5508 REQ-2 has it,
+    /// instead of half of one.
     pub const DEFAULT: Self = Self {
         tcp_opening: 120,
         tcp_established: 7440,
         tcp_closing: 120,
         udp: 120,
-        icmp: 30,
+        icmp: 60,
     };
 }

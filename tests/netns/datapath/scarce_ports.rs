@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::thread;
 use std::time::Instant;
 
 use azure_vnet_testbed::Azure;
@@ -149,4 +150,33 @@ fn refused_in_the_end(client: &UdpSocket) -> io::Error {
         .find(|error| error.kind() != io::ErrorKind::WouldBlock);
     client.set_read_timeout(Some(LIMIT)).unwrap();
     error.unwrap()
+}
+
+/// With the timeout that the configuration asks for, as of the ADD that brought it: 5 s, where the default is two minutes.
+#[test]
+fn a_port_is_free_when_the_configured_time_is_over() {
+    let azure = Azure::builder().build().unwrap();
+    let vm = &azure.vms[0];
+    let mut masquerade = ports(20_000, 20_000);
+    let before = list(&masquerade);
+    masquerade["timeouts"] = json!({ "udp": 5 });
+    let after = list(&masquerade);
+    vm.add_pod(&before, &PodSpec::named("before")).unwrap();
+    let [holder, waiting] =
+        ["holder", "waiting"].map(|name| vm.add_pod(&after, &PodSpec::named(name)).unwrap());
+    let server = server(&azure);
+    let held = client(holder.namespace(), &server);
+    assert_eq!(exchange(&held, &server).unwrap(), 20_000);
+    let client = client(waiting.namespace(), &server);
+    assert_eq!(refused(&client).kind(), io::ErrorKind::HostUnreachable);
+    let begun = Instant::now();
+    // A send after an ICMP error fails with it.
+    let seen = loop {
+        match exchange(&client, &server) {
+            Ok(port) => break Some(port),
+            Err(_) if begun.elapsed() > LIMIT * 5 => break None,
+            Err(_) => thread::sleep(LIMIT / 10),
+        }
+    };
+    assert_eq!(seen, Some(20_000));
 }
