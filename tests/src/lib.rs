@@ -31,6 +31,7 @@ mod iproute;
 pub mod libcni;
 mod mounts;
 pub mod namespace;
+pub mod offload;
 pub mod packet_socket;
 pub mod pod;
 pub mod process;

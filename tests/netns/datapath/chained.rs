@@ -88,7 +88,7 @@ fn with_bandwidth() -> Conflist {
     Conflist::parse(&list.to_string()).unwrap()
 }
 
-fn host_veth<'a>(pod: &'a Pod<'_>) -> &'a str {
+pub(super) fn host_veth<'a>(pod: &'a Pod<'_>) -> &'a str {
     let interfaces = pod.result["interfaces"].as_array().unwrap();
     let names = interfaces
         .iter()

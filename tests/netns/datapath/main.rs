@@ -16,6 +16,7 @@ mod fast_path;
 mod forged_macs;
 mod lifecycle;
 mod never_leak;
+mod offloads;
 mod reserved_ports;
 mod scarce_ports;
 mod translation;
