@@ -5,6 +5,7 @@ use azure_vnet_testbed::pod::{Pod, PodSpec};
 use azure_vnet_testbed::{Azure, CONFIG_DIR, Vm};
 use serde_json::{Value, json};
 
+use super::lifecycle::rename_build;
 use super::{connect, list, on, pins, run, seen_from_internet};
 
 #[test]
@@ -56,13 +57,7 @@ fn a_changed_list_moves_running_pods_and_loses_no_connection() {
     let mut connection = connect(&azure, &old);
 
     install(vm, &with_bandwidth());
-    let pins = pins();
-    let build = run(vm, &format!("ls {pins}/programs"));
-    let build = build.trim();
-    run(
-        vm,
-        &format!("mv {pins}/programs/{build} {pins}/programs/another"),
-    );
+    rename_build(vm);
     let new = vm
         .add_pod(&with_bandwidth(), &PodSpec::named("new"))
         .unwrap();

@@ -16,13 +16,13 @@ use serde_json::{Value, json};
 use super::{LIMIT, connect, list, on, run, seen_from_internet, status};
 
 /// Values of `AZURE_VNET_FORCE_CLS_BPF`.
-const MECHANISMS: [(&str, &str); 2] = [("0", "tcx"), ("1", "cls_bpf")];
+pub(super) const MECHANISMS: [(&str, &str); 2] = [("0", "tcx"), ("1", "cls_bpf")];
 /// More than fits into one TCP window before connection tracking has to follow.
 const MUCH: usize = 4 << 20;
 const SERVICE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 96, 0, 1), 6443);
 
 /// A simulated Azure whose first VM attaches its programs in this way.
-fn azure(forced: &str) -> Azure {
+pub(super) fn azure(forced: &str) -> Azure {
     let mut azure = Azure::builder().build().unwrap();
     azure.vms[0].set_environment("AZURE_VNET_FORCE_CLS_BPF", forced);
     azure
@@ -35,7 +35,7 @@ fn pod<'vm>(vm: &'vm Vm, mechanism: &str) -> Pod<'vm> {
 }
 
 /// Packets that took the fast path so far, out of pods and into them.
-fn fast(vm: &Vm) -> [u64; 2] {
+pub(super) fn fast(vm: &Vm) -> [u64; 2] {
     ["masqueraded_fast", "unmasqueraded_fast"].map(|reason| packets(vm, reason))
 }
 
@@ -90,7 +90,7 @@ fn let_netfilter_forget() {
 }
 
 #[track_caller]
-fn assert_clean(azure: &Azure) {
+pub(super) fn assert_clean(azure: &Azure) {
     assert_eq!(azure.fabric.verdicts(0).unwrap().spoofed(), 0);
     assert_eq!(azure.fabric.leaked().unwrap(), 0);
 }
@@ -106,7 +106,7 @@ fn to_service(azure: &Azure, pod: &Pod<'_>) -> Connection {
 }
 
 /// Much data each way, then an orderly end.
-fn transfer_and_close(connection: Connection) {
+pub(super) fn transfer_and_close(connection: Connection) {
     let Connection {
         mut inside,
         mut outside,

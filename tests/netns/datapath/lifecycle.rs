@@ -15,21 +15,15 @@ fn another_build_takes_over_the_flows() {
     let mut connection = connect(&azure, &pod);
     assert_eq!(connection.from, vm.nic.primary);
 
-    // A build is known by the name of its directory.
-    let pins = pins();
-    let build = run(vm, &format!("ls {pins}/programs"));
-    let build = build.trim();
-    run(
-        vm,
-        &format!("mv {pins}/programs/{build} {pins}/programs/another"),
-    );
+    let build = rename_build(vm);
     let before = program_ids(vm);
     let new = vm.add_pod(&on("ebpf"), &PodSpec::named("new")).unwrap();
 
     connection.is_alive().unwrap();
     assert_eq!(seen_from_internet(&pod), vm.nic.primary);
     assert_eq!(seen_from_internet(&new), vm.nic.primary);
-    assert_eq!(run(vm, &format!("ls {pins}/programs")).trim(), build);
+    let programs = format!("ls {}/programs", pins());
+    assert_eq!(run(vm, &programs).trim(), build);
     let after = program_ids(vm);
     assert!(
         before.iter().all(|id| !after.contains(id)),
@@ -99,6 +93,15 @@ fn netfilter_to_ebpf_keeps_connections() {
     assert!(status(vm)["tier"]["ebpf"].is_string());
     assert!(!run(vm, "nft list ruleset").contains("snat"));
     assert_eq!(azure.fabric.leaked().unwrap(), 0);
+}
+
+/// What is there becomes another build's, so that the next call brings this one's. A build is known by the name of its directory,
+/// which is returned.
+pub(super) fn rename_build(vm: &Vm) -> String {
+    let programs = format!("{}/programs", pins());
+    let build = run(vm, &format!("ls {programs}")).trim().to_owned();
+    run(vm, &format!("mv {programs}/{build} {programs}/another"));
+    build
 }
 
 /// Ids of the programs on the NIC.

@@ -13,6 +13,7 @@ mod chained;
 mod choice;
 mod external_programs;
 mod fast_path;
+mod foreign;
 mod forged_macs;
 mod lifecycle;
 mod never_leak;
