@@ -10,6 +10,7 @@ mod maps;
 mod netfilter;
 mod object;
 mod policy;
+mod predecessors;
 mod present;
 mod probe;
 mod record;

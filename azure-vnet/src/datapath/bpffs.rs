@@ -47,6 +47,32 @@ impl Pins {
         self.root.join("links").join(name)
     }
 
+    /// What other versions of the ABI have pinned for the same bridge, the newest first.
+    pub fn of_other_versions(&self) -> Vec<(u32, Self)> {
+        let entries = std::fs::read_dir(all()).into_iter().flatten().flatten();
+        let versions = entries.filter_map(|entry| {
+            let version = entry
+                .file_name()
+                .to_str()?
+                .strip_prefix('v')?
+                .parse()
+                .ok()?;
+            let root = entry.path().join(self.root.file_name()?);
+            (root != self.root && root.exists()).then_some((version, Self { root }))
+        });
+        let mut versions: Vec<_> = versions.collect();
+        versions.sort_by_key(|(version, _)| std::cmp::Reverse(*version));
+        versions
+    }
+
+    /// Whether nothing of another build is there, nor of another version: a call that was killed on the way from there to here has
+    /// left both.
+    pub fn are_only_of(&self, build: &str) -> bool {
+        let builds = std::fs::read_dir(self.root.join("programs"));
+        let mut builds = builds.into_iter().flatten().flatten();
+        builds.all(|entry| entry.file_name() == build) && self.of_other_versions().is_empty()
+    }
+
     /// The bridges that have pins.
     pub fn bridges() -> Vec<String> {
         let entries = std::fs::read_dir(place()).into_iter().flatten().flatten();
@@ -92,22 +118,24 @@ impl Pins {
     /// Removes what any version of the plugin has pinned for `bridge`, and every directory of ours that
     /// is empty then.
     pub fn remove_all(bridge: &str) -> Result<(), EbpfError> {
-        let root = Path::new(MOUNT_POINT).join("azure-vnet");
+        let root = all();
         let Some(versions) = as_good(&root, std::fs::read_dir(&root))? else {
             return Ok(());
         };
         for version in versions.flatten() {
-            let version = version.path();
-            let pins = version.join(bridge);
-            as_good(&pins, std::fs::remove_dir_all(&pins))?;
-            as_good(&version, std::fs::remove_dir(&version))?;
+            let root = version.path().join(bridge);
+            Self { root }.remove()?;
         }
         as_good(&root, std::fs::remove_dir(&root)).map(drop)
     }
 
-    /// Removes all pins of the bridge, and the bridge's place.
-    pub fn remove(&self) {
-        let _ = std::fs::remove_dir_all(&self.root);
+    /// Removes these pins, and the version's directory if nothing else is in it.
+    pub fn remove(&self) -> Result<(), EbpfError> {
+        as_good(&self.root, std::fs::remove_dir_all(&self.root))?;
+        match self.root.parent() {
+            Some(version) => as_good(version, std::fs::remove_dir(version)).map(drop),
+            None => Ok(()),
+        }
     }
 }
 
@@ -132,9 +160,12 @@ fn as_good<T>(path: &Path, result: io::Result<T>) -> Result<Option<T>, EbpfError
 
 /// Of all bridges.
 fn place() -> PathBuf {
-    Path::new(MOUNT_POINT)
-        .join("azure-vnet")
-        .join(format!("v{ABI_VERSION}"))
+    all().join(format!("v{ABI_VERSION}"))
+}
+
+/// Of all versions.
+fn all() -> PathBuf {
+    Path::new(MOUNT_POINT).join("azure-vnet")
 }
 
 /// Whether the BPF file system is there, or could be mounted, as far as can be seen without trying.

@@ -14,6 +14,7 @@ use super::bpffs::{self, Pins};
 use super::chained;
 use super::maps;
 use super::object::{BUILD, Programs};
+use super::predecessors::Predecessors;
 use super::{Counters, Departed, Pod, Uplink, Way, policy, reserve};
 use crate::names;
 use crate::netlink::Netlink;
@@ -31,7 +32,7 @@ impl Ebpf {
     pub fn reuse(uplink: &Uplink, mechanism: Mechanism) -> Option<Self> {
         let pins = Pins::of(&uplink.bridge);
         // Of another range other ports are reserved, which have to be known first.
-        if !maps::has_ports(&pins, uplink).ok()? {
+        if !pins.are_only_of(BUILD) || !maps::has_ports(&pins, uplink).ok()? {
             return None;
         }
         let mut programs = Programs::open(&pins).ok()?;
@@ -43,15 +44,18 @@ impl Ebpf {
         })
     }
 
-    /// Loads the programs, or replaces those of another build without losing a packet or a flow,
-    /// and serves `pods`. The maps are filled before the first program runs.
+    /// Loads the programs, or replaces those of another build or another version without losing a packet
+    /// or a flow, and serves `pods`. The maps are filled before the first program runs.
     pub fn set_up(uplink: &Uplink, pods: &[Pod]) -> Result<Self, EbpfError> {
         let pins = Pins::of(&uplink.bridge);
         pins.create(BUILD).map_err(EbpfError::Bpffs)?;
+        let predecessors = Predecessors::of(&pins);
+        predecessors.hand_over_maps(&pins)?;
         let mut programs = Programs::load(&pins)?;
         reserve::install(uplink)?;
         maps::configure(&pins, uplink)?;
         policy::install(&pins, uplink)?;
+        predecessors.hand_over_links(&pins, pods)?;
         let this = Self {
             mechanism: Mechanism::of_this_kernel(),
             has_policy: true,
@@ -65,6 +69,7 @@ impl Ebpf {
         }
         attach_to_uplink(&mut programs, this.mechanism, &pins, uplink)?;
         pins.forget_other_builds(BUILD);
+        predecessors.forget(&pins);
         Ok(this)
     }
 
@@ -208,7 +213,9 @@ pub fn remove(uplink: &Uplink, pods: &[Pod]) {
             mechanism.detach(&pod.host_veth, TcAttachType::Ingress, &pin);
         }
     }
-    pins.remove();
+    if let Err(error) = take_away(&uplink.bridge) {
+        tracing::warn!("{}", super::chain(&error));
+    }
 }
 
 /// Takes everything away that any version of this tier made for a bridge without pods: pins, and with
@@ -278,6 +285,14 @@ pub enum EbpfError {
         path: PathBuf,
         /// What the kernel said.
         source: PinError,
+    },
+    /// What an earlier version has pinned could not be taken over.
+    #[error("cannot take over {}", path.display())]
+    TakeOver {
+        /// Which pin of it.
+        path: PathBuf,
+        /// What the kernel said.
+        source: std::io::Error,
     },
     /// A map could not be read or written.
     #[error("eBPF map {name}")]

@@ -219,14 +219,20 @@ pub fn counters(pins: &Pins) -> Result<Counters, EbpfError> {
 /// A map that is pinned already must be the one that the programs expect: aya 0.14 takes over any.
 pub fn check_pinned(pins: &Pins, name: &'static str) -> Result<(), EbpfError> {
     let path = pins.map(name);
-    if !path.try_exists().unwrap_or(false) {
-        return Ok(());
-    }
-    let info = MapInfo::from_pin(&path).map_err(|source| EbpfError::map(name, source))?;
-    if (info.key_size(), info.value_size()) == sizes(name) {
+    if !path.try_exists().unwrap_or(false) || is_as_expected(pins, name)? {
         return Ok(());
     }
     Err(EbpfError::Incompatible { path })
+}
+
+/// Whether a map is pinned whose keys and values have the sizes that the programs expect.
+pub fn is_as_expected(pins: &Pins, name: &'static str) -> Result<bool, EbpfError> {
+    let path = pins.map(name);
+    if !path.exists() {
+        return Ok(false);
+    }
+    let info = MapInfo::from_pin(&path).map_err(|source| EbpfError::map(name, source))?;
+    Ok((info.key_size(), info.value_size()) == sizes(name))
 }
 
 fn sizes(name: &str) -> (u32, u32) {

@@ -71,9 +71,7 @@ pub fn install(pins: &Pins, uplink: &Uplink) -> Result<(), EbpfError> {
         compiled.prefixes().len(),
         compiled.verdicts().len()
     );
-    if before.current == 0 {
-        return Ok(());
-    }
+    // A table without a policy may have been another version's.
     end_closed(pins, policy)
 }
 

@@ -51,6 +51,17 @@ pub mod maps {
         UPLINK, PODS, PORTS, POLICY, RULES, POLICIES, FLOWS, FRAGMENTS, SWEEP, COUNTERS, CANDIDATE,
         EVENTS, WATCH, SEARCHES, SEARCHING, RESERVED,
     ];
+    /// Those that a version takes over from an earlier one with what they hold, and the first version whose are as this one's:
+    /// the same kind of map with the same layouts, which mean the same. What user space can write again is not among them; the policy
+    /// is, because the one before counts for connections that it let out.
+    pub const TAKEN_OVER: [(&str, u32); 6] = [
+        (FLOWS, 2),
+        (SWEEP, 2),
+        (FRAGMENTS, 2),
+        (POLICY, 4),
+        (RULES, 4),
+        (POLICIES, 4),
+    ];
 }
 
 /// Elements the `pods` and `ports` maps hold: Azure allows 256 addresses on a NIC.

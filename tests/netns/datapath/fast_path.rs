@@ -322,7 +322,7 @@ fn is_refused(socket: &UdpSocket) -> bool {
 }
 
 /// A connected socket of the pod and the one it is connected to.
-fn datagram_sockets(azure: &Azure, pod: &Pod<'_>) -> (UdpSocket, UdpSocket) {
+pub(super) fn datagram_sockets(azure: &Azure, pod: &Pod<'_>) -> (UdpSocket, UdpSocket) {
     let bind = |namespace: &azure_vnet_testbed::namespace::Namespace, address| {
         let socket = namespace.run(|| UdpSocket::bind((address, 0)));
         let socket = socket.unwrap().unwrap();

@@ -41,7 +41,11 @@ fn attach(
 }
 
 /// The names of what hangs there, in the order in which packets meet them.
-fn order(vm: &Vm, (link, direction): (&str, TcAttachType), mechanism: &str) -> Vec<String> {
+pub(super) fn order(
+    vm: &Vm,
+    (link, direction): (&str, TcAttachType),
+    mechanism: &str,
+) -> Vec<String> {
     if mechanism == "cls_bpf" {
         let side = match direction {
             TcAttachType::Egress => "egress",

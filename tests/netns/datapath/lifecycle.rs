@@ -32,6 +32,21 @@ fn another_build_takes_over_the_flows() {
     assert_eq!(azure.fabric.leaked().unwrap(), 0);
 }
 
+/// An upgrade that was killed before it came to the pods' veths: what is pinned of both builds tells the next call.
+#[test]
+fn an_upgrade_that_was_killed_is_ended_by_the_next_call() {
+    let azure = Azure::builder().build().unwrap();
+    let vm = &azure.vms[0];
+    let old = vm.add_pod(&on("ebpf"), &PodSpec::named("old")).unwrap();
+    let mut connection = connect(&azure, &old);
+    let programs = format!("{}/programs", pins());
+    let build = run(vm, &format!("ls {programs}")).trim().to_owned();
+    run(vm, &format!("mkdir {programs}/another"));
+    vm.add_pod(&on("ebpf"), &PodSpec::named("new")).unwrap();
+    assert_eq!(run(vm, &format!("ls {programs}")).trim(), build);
+    connection.is_alive().unwrap();
+}
+
 /// All pins lost: the next ADD sets the tier up anew and serves the pods that were there.
 #[test]
 fn lost_pins_are_made_again() {

@@ -21,6 +21,7 @@ mod offloads;
 mod reserved_ports;
 mod scarce_ports;
 mod translation;
+mod versions;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;

@@ -92,7 +92,7 @@ fn pins(bridge: &str, links: &[Link]) -> Finding {
     )
 }
 
-/// Pins of other versions of the maps' layouts stay when such a version was replaced while pods ran.
+/// Pins of other versions of the maps' layouts: until the next ADD, or of a bridge that gets none.
 fn versions() -> Finding {
     let root = Path::new("/sys/fs/bpf/azure-vnet");
     let current = format!("v{ABI_VERSION}");
@@ -109,7 +109,7 @@ fn versions() -> Finding {
             root.display(),
             others.join(", ")
         ),
-        "when `azure-vnet status` is healthy, remove those directories: rm -r",
+        "the next ADD takes over from them and removes them; remove what stays after it: rm -r",
     )
 }
 
