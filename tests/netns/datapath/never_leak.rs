@@ -17,8 +17,9 @@ use frames::Hostile;
 use super::{LIMIT, mac_of, on, run, seen_from_internet, status};
 
 const FRAMES: usize = 12_000;
-/// The least that reaches the internet of them: a node that drops everything would leak nothing either.
-const FEWEST: u64 = 1_000;
+/// The least that reaches the internet of them: a node that drops everything would leak nothing either. By the odds that frames are
+/// made with it is 1,060, give or take 33.
+const FEWEST: u64 = 800;
 
 #[test]
 fn ebpf_lets_nothing_out() {
