@@ -165,8 +165,9 @@ mod tests {
     fn first_plugin_gets_its_own_object_with_name_and_version() {
         let list = Conflist::shipped();
         let expected = concat!(
-            r#"{"bridge":"azure0","cniVersion":"0.3.0","ipam":{"type":"azure-vnet-ipam"},"mode":"bridge","#,
-            r#""name":"azure","type":"azure-vnet"}"#,
+            r#"{"bridge":"azure0","capabilities":{"portMappings":true},"cniVersion":"0.3.0","#,
+            r#""ipam":{"type":"azure-vnet-ipam"},"mode":"bridge","name":"azure","#,
+            r#""runtimeConfig":{"portMappings":[{"containerPort":80,"hostPort":8080,"protocol":"tcp"}]},"type":"azure-vnet"}"#,
         );
         assert_eq!(list.stdin(&list.plugins[0], &with_ports(), None), expected);
     }
