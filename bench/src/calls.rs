@@ -1,6 +1,7 @@
 //! What a runtime waits for: one plugin's ADD and DEL, from its start to its end, beside the reference plugins.
 
 mod candidate;
+mod growth;
 mod traced;
 
 use std::fmt::Write as _;
@@ -40,7 +41,7 @@ struct Row {
     del: Series,
 }
 
-/// Sequential rounds, then parallel ones, then one call of each kind under a magnifying glass.
+/// Sequential rounds, then one call of each kind under a magnifying glass, then parallel rounds, then each kind by itself.
 pub fn measure(extent: Extent, progress: &ProgressBar) -> Result<Part> {
     progress.set_message("CNI calls");
     let steps =
@@ -85,7 +86,12 @@ pub fn measure(extent: Extent, progress: &ProgressBar) -> Result<Part> {
             progress,
         )?);
     }
-    Ok(part(&rows, &traced))
+    drop(candidates);
+    drop(azure);
+    let few_and_many = [extent.standing.first(), extent.standing.last()]
+        .map(|pods| pods.copied().unwrap_or_default());
+    let growth = growth::measure(few_and_many, extent.rounds, progress)?;
+    Ok(part(&rows, &growth, &traced))
 }
 
 fn sequential(
@@ -101,20 +107,28 @@ fn sequential(
     for round in 0..rounds {
         for turn in 0..candidates.len() {
             let place = (turn + round) % candidates.len();
-            let candidate = &candidates[place];
-            let attachment = Candidate::attachment(&format!("round{round}"));
-            let _sandbox = candidate.vm.new_sandbox(&attachment.netns)?;
-            let start = Instant::now();
-            libcni::add(candidate.vm, &candidate.list, &attachment)?;
-            rows[place].add.push(start.elapsed().as_secs_f64() * 1e3);
-            let start = Instant::now();
-            libcni::del(candidate.vm, &candidate.list, &attachment)?;
-            rows[place].del.push(start.elapsed().as_secs_f64() * 1e3);
-            candidate.vm.remove_sandbox(&attachment.netns)?;
+            timed(
+                &candidates[place],
+                &format!("round{round}"),
+                &mut rows[place],
+            )?;
         }
         progress.inc(1);
     }
     Ok(rows)
+}
+
+/// One ADD and one DEL.
+fn timed(candidate: &Candidate<'_>, container_id: &str, row: &mut Row) -> Result<()> {
+    let attachment = Candidate::attachment(container_id);
+    let _sandbox = candidate.vm.new_sandbox(&attachment.netns)?;
+    let start = Instant::now();
+    libcni::add(candidate.vm, &candidate.list, &attachment)?;
+    row.add.push(start.elapsed().as_secs_f64() * 1e3);
+    let start = Instant::now();
+    libcni::del(candidate.vm, &candidate.list, &attachment)?;
+    row.del.push(start.elapsed().as_secs_f64() * 1e3);
+    Ok(candidate.vm.remove_sandbox(&attachment.netns)?)
 }
 
 /// The time until the last of so many calls has ended.
@@ -184,7 +198,7 @@ impl Row {
     }
 }
 
-fn part(rows: &[Row], traced: &[Value]) -> Part {
+fn part(rows: &[Row], growth: &[Row], traced: &[Value]) -> Part {
     let mut text = String::from(
         "## CNI calls\n\nFrom the start of the plugin to its end, in milliseconds; release builds. The machine's own share (fork, \
          pipes) is in all of them.\n\n| load | plugin | ADD p50 | p95 | p99 | DEL p50 | p95 | p99 | ADD × reference | DEL × reference |\n\
@@ -213,9 +227,11 @@ fn part(rows: &[Row], traced: &[Value]) -> Part {
             ratio(|row| &row.del),
         );
     }
+    text.push_str(&growth::markdown(growth));
     text.push_str(&traced::markdown(traced));
     let rows: Vec<Value> = rows
         .iter()
+        .chain(growth)
         .map(|row| {
             json!({
                 "plugin": row.candidate, "load": row.load, "add_ms": series_json(&row.add), "del_ms": series_json(&row.del),
