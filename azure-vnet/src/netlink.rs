@@ -182,7 +182,8 @@ impl Netlink {
     }
 
     /// Asks for a whole table, again and again until it did not change while it was read
-    /// (`NLM_F_DUMP_INTR`): on a busy node with many links that may take a while. The kernel allows one dump at a time on a socket: two must not be joined (`EBUSY`).
+    /// (`NLM_F_DUMP_INTR`): on a busy node with many links that may take a while. The kernel allows
+    /// one dump at a time on a socket: two must not be joined (`EBUSY`).
     async fn dump(
         &self,
         message: RouteNetlinkMessage,

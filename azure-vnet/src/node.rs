@@ -15,11 +15,12 @@ mod settings;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
+use ipnet::Ipv4Net;
+
 use crate::legacy;
 use crate::lock::Lock;
 use crate::netlink::link::Link;
 use crate::netlink::{MacAddress, Netlink, address};
-use ipnet::Ipv4Net;
 
 pub use error::NodeError;
 

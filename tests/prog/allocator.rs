@@ -25,8 +25,9 @@ fn halves(tuple: Tuple, port: u16) -> [Tuple; 2] {
     [tuple, tuple.sent_from(NODE, port).reversed()]
 }
 
+/// The packet begins a flow that leaves from `port`.
 #[track_caller]
-fn gets(node: &Node, (packet, tuple): (Packet, Tuple), pod: &Pod, port: u16) {
+pub fn gets(node: &Node, (packet, tuple): (Packet, Tuple), pod: &Pod, port: u16) {
     let left = packet.clone().leaving().source((NODE, port));
     node.to_uplink(&packet)
         .passes(Reason::FlowCreated, &left, &masqueraded(tuple, pod, port));

@@ -5,7 +5,8 @@ use std::net::Ipv4Addr;
 
 use azure_vnet_abi::Reason;
 
-use crate::flows::{Tuple, masqueraded};
+use crate::allocator::gets;
+use crate::flows::Tuple;
 use crate::harness::Node;
 use crate::packet::{Packet, SYN, echo, tcp, udp};
 use crate::plan::{DATABASE, KEPT, NODE, PORTS, Pod, REMOTE, WEB};
@@ -21,13 +22,6 @@ fn datagram(pod: &Pod, port: u16) -> (Packet, Tuple) {
         udp(local, REMOTE_END).of(pod),
         Tuple::udp(local, REMOTE_END),
     )
-}
-
-#[track_caller]
-fn gets(node: &Node, (packet, tuple): (Packet, Tuple), pod: &Pod, port: u16) {
-    let left = packet.clone().leaving().source((NODE, port));
-    node.to_uplink(&packet)
-        .passes(Reason::FlowCreated, &left, &masqueraded(tuple, pod, port));
 }
 
 #[track_caller]

@@ -30,11 +30,10 @@ pub async fn compare(
             format!("{name} in the pod does not have the MAC {mac}")
         });
     }
-    let present = pod.addresses(AddressFamily::Unspec).await?;
+    let present = pod.addresses_on(&interface).await?;
     for wanted in &plan.addresses {
         let found = present.iter().any(|entry| {
-            entry.header.index == interface.index
-                && entry.header.prefix_len == wanted.prefix_len()
+            entry.header.prefix_len == wanted.prefix_len()
                 && address::ip(entry) == Some(wanted.addr())
         });
         defects.unless(found, || {

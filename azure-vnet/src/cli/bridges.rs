@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use rtnetlink::packet_route::AddressFamily;
 use serde::Serialize;
 
 use super::Failure;
@@ -152,11 +151,9 @@ async fn look_at(netlink: &Netlink, links: &[Link], name: &str, nic: Option<&Str
 }
 
 async fn first_address(netlink: &Netlink, bridge: &Link) -> Option<Ipv4Addr> {
-    let addresses = netlink.addresses(AddressFamily::Inet).await.ok()?;
-    let mut here = addresses
-        .iter()
-        .filter(|entry| entry.header.index == bridge.index);
-    here.find_map(address::ipv4_net).map(|net| net.addr())
+    let addresses = netlink.addresses_on(bridge).await.ok()?;
+    let mut here = addresses.iter().filter_map(address::ipv4_net);
+    here.next().map(|net| net.addr())
 }
 
 impl Bridge {

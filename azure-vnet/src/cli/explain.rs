@@ -151,9 +151,8 @@ async fn stays(asked: &Explanation) -> Result<Option<String>, Failure> {
         )));
     }
     let netlink = Netlink::current().map_err(|error| Failure::of(&error))?;
-    let family = rtnetlink::packet_route::AddressFamily::Inet;
     let own = netlink
-        .addresses(family)
+        .ipv4_addresses()
         .await
         .map_err(|error| Failure::of(&error))?;
     let is_own = own

@@ -17,13 +17,10 @@ use super::{Label, Netlink, NetlinkError, Request};
 const LABEL_BYTES: usize = 15;
 
 impl Netlink {
-    /// All addresses of the namespace; of IPv4 alone, or of both families.
-    pub async fn addresses(
-        &self,
-        family: AddressFamily,
-    ) -> Result<Vec<AddressMessage>, NetlinkError> {
+    /// All IPv4 addresses of the namespace.
+    pub async fn ipv4_addresses(&self) -> Result<Vec<AddressMessage>, NetlinkError> {
         let mut wanted = AddressMessage::default();
-        wanted.header.family = family;
+        wanted.header.family = AddressFamily::Inet;
         self.listed_addresses(wanted, "the addresses".to_owned())
             .await
     }

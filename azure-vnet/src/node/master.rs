@@ -2,7 +2,6 @@
 //! A pure choice over what the kernel lists.
 
 use ipnet::Ipv4Net;
-use rtnetlink::packet_route::AddressFamily;
 
 use super::journal::Journal;
 use super::{NodeError, NodeWanted};
@@ -34,7 +33,7 @@ impl Snapshot {
     /// Reads links and addresses from the kernel.
     pub async fn take(netlink: &Netlink) -> Result<Self, NetlinkError> {
         let links = netlink.links().await?;
-        let addresses = netlink.addresses(AddressFamily::Inet).await?;
+        let addresses = netlink.ipv4_addresses().await?;
         let addresses = addresses
             .iter()
             .filter_map(|entry| Some((entry.header.index, address::ipv4_net(entry)?)))

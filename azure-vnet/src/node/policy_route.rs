@@ -93,7 +93,7 @@ struct Source {
 }
 
 async fn sources(netlink: &Netlink, bridge: &Link) -> Result<Vec<Source>, NetlinkError> {
-    let addresses = netlink.addresses(AddressFamily::Inet).await?;
+    let addresses = netlink.ipv4_addresses().await?;
     let (here, elsewhere): (Vec<_>, Vec<_>) = addresses
         .iter()
         .filter_map(|entry| Some((entry.header.index, address::ipv4_net(entry)?)))

@@ -6,7 +6,6 @@ use std::path::Path;
 
 use azure_vnet_abi::ABI_VERSION;
 use azure_vnet_ipam::Report;
-use rtnetlink::packet_route::AddressFamily;
 
 use super::super::{Failure, bridges, pool};
 use super::Finding;
@@ -172,7 +171,7 @@ fn leases(report: &Report, attachments: &[Attachment]) -> Vec<Finding> {
 
 /// An address for pods that the node answers for itself (cloud-init puts all of a NIC's there).
 async fn on_node(netlink: &Netlink, report: &Report) -> Finding {
-    let addresses = match netlink.addresses(AddressFamily::Inet).await {
+    let addresses = match netlink.ipv4_addresses().await {
         Ok(addresses) => addresses,
         Err(error) => {
             return Finding::warning("addresses", Failure::of(&error).to_string(), "try again");
