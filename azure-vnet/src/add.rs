@@ -86,6 +86,7 @@ fn uplink(config: &Config, lease: &Lease<'_>, node: &Node) -> Result<Uplink, Err
         fast_path: config.masquerade.fast_path,
         ports: config.masquerade.ports.choose(&ports::local_range())?,
         timeouts: config.masquerade.timeouts,
+        flows_per_pod: config.masquerade.flows_per_pod,
         policy: source.policy(subnet, agent::in_force().settings.as_ref()),
         subnet,
         source: source.clone(),

@@ -105,6 +105,8 @@ pub struct Uplink {
     pub ports: (u16, u16),
     /// When idle flows end (eBPF tier).
     pub timeouts: Timeouts,
+    /// How many flows a pod may have (eBPF tier).
+    pub flows_per_pod: u32,
     /// What is masqueraded.
     pub policy: Policy,
     /// The pool's subnet, and what the configuration says: what the policy was made of, beside

@@ -10,7 +10,7 @@ use azure_vnet_abi::{Flow, FlowKey, FlowKind, MAX_FLOWS, Pod, TcpState, Uplink};
 
 use crate::{
     packet::{ICMP, TCP, Transport},
-    sweep,
+    share, sweep,
 };
 
 /// Not an LRU map: an entry must not vanish because others are busier, and never one of a pair.
@@ -42,10 +42,23 @@ pub fn find(key: &FlowKey) -> Option<&'static mut Flow> {
     FLOWS.get_ptr_mut(key).map(|flow| unsafe { &mut *flow })
 }
 
-/// Makes an entry where there is none. This is the lock: of several CPUs that want the same key
-/// one succeeds.
+/// Makes the entry for a pod's own packets, where there is none; it is a part of the pod's share.
 #[inline(always)]
 pub fn insert(key: &FlowKey, flow: &Flow) -> Result<(), InsertError> {
+    insert_uncounted(key, flow)?;
+    share::grow(key.source);
+    Ok(())
+}
+
+/// Makes the entry for the replies of a masqueraded flow, where there is none.
+#[inline(always)]
+pub fn insert_replies(key: &FlowKey, flow: &Flow) -> Result<(), InsertError> {
+    insert_uncounted(key, flow)
+}
+
+/// This is the lock: of several CPUs that want the same key one succeeds.
+#[inline(always)]
+fn insert_uncounted(key: &FlowKey, flow: &Flow) -> Result<(), InsertError> {
     const EEXIST: i32 = -17;
     match FLOWS.insert(key, flow, BPF_NOEXIST.into()) {
         Ok(()) => Ok(()),
@@ -70,15 +83,17 @@ pub fn keep(key: &FlowKey, transport: &Transport, pod: &Pod, uplink: &Uplink, no
         timeout(key.protocol, state, uplink),
     );
     entry.tcp_state = state;
-    if insert(key, &entry).is_ok() {
+    if !share::is_used_up(key.source, uplink) && insert(key, &entry).is_ok() {
         sweep::enqueue(key);
     }
 }
 
-/// Forgets an entry; one that is gone already is as good.
+/// Forgets an entry of this [kind](FlowKind); one that is gone already is as good.
 #[inline(always)]
-pub fn remove(key: &FlowKey) {
-    let _ = FLOWS.remove(key);
+pub fn remove(key: &FlowKey, kind: u8) {
+    if FLOWS.remove(key).is_ok() && kind != FlowKind::UNMASQUERADE {
+        share::shrink(key.source);
+    }
 }
 
 /// Notes that a packet of this flow went by. Writes only when something changed or a second went
@@ -205,8 +220,9 @@ pub fn least_time(uplink: &Uplink) -> u32 {
 /// Forgets a flow with all its entries.
 #[inline(always)]
 pub fn forget(key: &FlowKey, flow: &Flow) {
-    if let Some((partner, _)) = other_half(key, flow) {
-        remove(&partner);
+    let kind = flow.kind;
+    if let Some((partner, other)) = other_half(key, flow) {
+        remove(&partner, other.kind);
     }
-    remove(key);
+    remove(key, kind);
 }

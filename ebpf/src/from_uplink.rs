@@ -13,7 +13,7 @@ use crate::{
     packet::{self, ETHERTYPE_ARP, ETHERTYPE_IPV4, Frame, ICMP, Ipv4, Part, Plain, TCP, Transport},
     pods, policy, ports,
     rewrite::{self, End},
-    sweep,
+    share, sweep,
     verdict::{self, Outcome},
 };
 
@@ -195,14 +195,15 @@ fn record_inbound(
         now,
         flow::timeout(ip.protocol, 0, uplink),
     );
-    // A full table must not close the way in for what is in range; the reply is then dropped,
-    // counted, at the NIC.
-    match flow::insert(reply, &entry) {
-        Ok(()) => {
-            sweep::enqueue(reply);
-            sweep::step(now);
-            Reason::InboundRecorded
-        }
-        Err(_) => Reason::ToPod,
+    // Neither a full table nor a pod's full share must close the way in for what is in range; the reply is
+    // then dropped, counted, at the NIC.
+    let is_recorded =
+        !share::is_used_up(reply.source, uplink) && flow::insert(reply, &entry).is_ok();
+    if is_recorded {
+        sweep::enqueue(reply);
+        sweep::step(now);
+        Reason::InboundRecorded
+    } else {
+        Reason::ToPod
     }
 }

@@ -11,6 +11,11 @@
 
 #![no_std]
 #![no_main]
+#![feature(core_intrinsics)]
+#![expect(
+    internal_features,
+    reason = "`core` has no atomic types for a target that lacks compare-and-swap"
+)]
 #![expect(
     missing_docs,
     reason = "the classifier macro makes a second function without the comment"
@@ -46,6 +51,7 @@ mod ports;
 mod refusal;
 mod rewrite;
 mod search;
+mod share;
 mod snat;
 mod sweep;
 mod taking;

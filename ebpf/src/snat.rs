@@ -10,7 +10,7 @@ use azure_vnet_abi::{Be16, Flow, FlowKey, FlowKind, Pod, Reason, Uplink};
 use crate::{
     flow::{self, InsertError},
     ports::Range,
-    search,
+    search, share,
     taking::{self, Taken},
 };
 
@@ -24,6 +24,9 @@ pub fn open(
     flags: u8,
     now: u32,
 ) -> Result<&'static Flow, Reason> {
+    if share::is_used_up(key.source, uplink) {
+        return Err(Reason::PodFlowLimit);
+    }
     let wanted = taking::wanted().ok_or(Reason::PortSearchGoesOn)?;
     wanted.reply_key = reply_key(key, uplink);
     wanted.reply = Flow::new(
@@ -49,7 +52,7 @@ pub fn open(
     match flow::insert(key, &wanted.outgoing) {
         Ok(()) => Ok(&wanted.outgoing),
         Err(error) => {
-            flow::remove(&wanted.reply_key);
+            flow::remove(&wanted.reply_key, FlowKind::UNMASQUERADE);
             search::begin_anew(&wanted.reply_key);
             match error {
                 // Another CPU had a packet of the same flow: its entry stands.

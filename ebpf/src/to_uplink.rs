@@ -133,7 +133,7 @@ fn known(
         fragment::expect_more(ip, ip.source, flow.mac, 0, now);
         return Some(Ok(Reason::InboundReply));
     }
-    flow::remove(key);
+    flow::remove(key, flow.kind);
     None
 }
 

@@ -186,6 +186,14 @@ impl fmt::Debug for Entry {
     }
 }
 
+/// How many flows a pod has: entries under keys of its own packets.
+pub fn flows_of(pod: Ipv4Addr, flows: &Snapshot) -> i64 {
+    let of_pod = |(tuple, flow): &(&Tuple, &Flow)| {
+        tuple.source().0 == pod && flow.kind != FlowKind::UNMASQUERADE
+    };
+    i64::try_from(flows.iter().filter(of_pod).count()).unwrap()
+}
+
 /// One entry of a masqueraded flow: for the packets of `pod`, which leave from `port`.
 pub fn outgoing(tuple: Tuple, pod: &Pod, port: u16) -> (Tuple, Entry) {
     let end = (NODE, port);

@@ -3,6 +3,7 @@
 //!
 //! Nothing is attached or pinned, so all of it ends with the value, also on a panic.
 
+use std::collections::BTreeMap;
 use std::mem::offset_of;
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
@@ -15,13 +16,13 @@ use aya::programs::{SchedClassifier, TcAttachType, TestRun as _, TestRunOptions}
 use aya::{Ebpf, EbpfLoader};
 use azure_vnet_abi::{
     Be32, Destination, Flow, FlowFlags, FlowKey, Fragment, Judgement, Mac, Pod as PodEntry,
-    PolicyKey, PolicyState, Port, Reason, ReservedPorts, RuleKey, Search, Timeouts, Uplink, maps,
-    programs,
+    PolicyKey, PolicyState, Port, Reason, ReservedPorts, RuleKey, Search, Share, Timeouts, Uplink,
+    maps, programs,
 };
 use azure_vnet_testbed::namespace::Namespace;
 use bytes::Bytes;
 
-use crate::flows::{Change, Snapshot, Tuple, assert_pairs, changes, sorted};
+use crate::flows::{Change, Snapshot, Tuple, assert_pairs, changes, flows_of, sorted};
 use crate::packet::Packet;
 use crate::plan::{
     CURRENT, DATABASE, HZ, MTU, NIC, NIC_IFINDEX, NODE, POLICY, PORTS, Pod, TIMEOUTS, WEB,
@@ -123,6 +124,31 @@ impl Node {
         let entry = Port::new(address, pod.container, pod.mac);
         let mut ports: HashMap<_, u32, Port> = self.map_mut(maps::PORTS);
         ports.insert(pod.ifindex, entry, 0).unwrap();
+        self.set_share(pod, 0);
+    }
+
+    /// How many flows each pod may have.
+    pub fn set_flows_per_pod(&mut self, flows: u32) {
+        let mut map: Array<_, Uplink> = self.map_mut(maps::UPLINK);
+        let uplink = map.get(&0, 0).unwrap().with_flows_per_pod(flows);
+        map.set(0, uplink, 0).unwrap();
+    }
+
+    /// How many flows a pod is counted to have.
+    pub fn set_share(&mut self, pod: &Pod, flows: i64) {
+        let mut map: HashMap<_, Be32, Share> = self.map_mut(maps::SHARES);
+        let address = Be32::from(pod.address);
+        map.insert(address, Share { flows }, 0).unwrap();
+    }
+
+    /// The same, of all pods.
+    pub fn shares(&self) -> BTreeMap<Ipv4Addr, i64> {
+        let map: HashMap<_, Be32, Share> = self.map(maps::SHARES);
+        let shares = map.iter().map(|share| {
+            let (address, share) = share.unwrap();
+            (address.into(), share.flows)
+        });
+        shares.collect()
     }
 
     /// One prefix more, or another action for one that is there.
@@ -217,10 +243,14 @@ impl Node {
     }
 
     fn observe(&self, run: impl FnOnce() -> (Verdict, Bytes)) -> Run {
-        let (flows, counters) = (self.flows(), self.counters());
+        let (flows, counters, shares) = (self.flows(), self.counters(), self.shares());
         let (verdict, frame) = run();
         let (flows_after, counters_after) = (self.flows(), self.counters());
         assert_pairs(&flows, &flows_after);
+        for (pod, share) in self.shares() {
+            let grown = flows_of(pod, &flows_after) - flows_of(pod, &flows);
+            assert_eq!(share - shares[&pod], grown, "the share of {pod}");
+        }
         Run {
             verdict,
             frame,

@@ -42,6 +42,7 @@ mod allocator_model;
 mod refusal;
 mod reserved;
 mod search;
+mod share;
 mod sweeper;
 
 // Everything else.

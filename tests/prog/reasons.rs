@@ -94,6 +94,11 @@ fn packet_for(reason: Reason) -> (Verdict, Run) {
             let node = Node::with_flow_table(1);
             (Dropped, node.to_uplink(&sent))
         }
+        Reason::PodFlowLimit => {
+            let mut node = Node::new();
+            node.set_flows_per_pod(0);
+            (Dropped, node.to_uplink(&sent))
+        }
         Reason::Ipv6 => (Dropped, node.to_uplink(ipv6(WEB.mac, FABRIC))),
         Reason::IcmpErrorOut => {
             let _ = node.from_uplink(&came);

@@ -300,6 +300,8 @@ fn cpus_share_the_ports_out() {
     );
     let flows = node.flows();
     assert_eq!(flows.len(), 2 * PORTS.len());
+    let flows_of_web = i64::try_from(PORTS.len()).unwrap();
+    assert_eq!(node.shares()[&WEB.address], flows_of_web);
     for (tuple, flow) in flows
         .iter()
         .filter(|(tuple, _)| tuple.source().0 == WEB.address)

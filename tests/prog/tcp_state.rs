@@ -96,6 +96,19 @@ fn each_direction_is_established_by_its_own_first_packet_after_the_syn() {
     let _ = Connection::established();
 }
 
+/// A simultaneous open (RFC 9293, section 3.5): the SYNs of both sides cross, and each is answered.
+#[test]
+fn syns_that_cross_open_a_connection() {
+    let mut connection = Connection::new();
+    connection.pod_sends(SYN, Some(OPENING), Some(OPENING));
+    connection.remote_sends(SYN, None, None);
+    connection.pod_sends(SYN | ACK, None, None);
+    connection.remote_sends(SYN | ACK, None, None);
+    connection.pod_sends(ACK, Some(ESTABLISHED), None);
+    connection.remote_sends(ACK, None, Some(ESTABLISHED));
+    connection.pod_sends(FIN | ACK, Some(CLOSING), Some(CLOSING));
+}
+
 #[test]
 fn data_changes_nothing() {
     let mut connection = Connection::established();

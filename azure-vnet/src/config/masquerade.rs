@@ -9,6 +9,7 @@
 //! | `rules` | `[]` | Exceptions, see below |
 //! | `ports` | `"auto"` | Ports to masquerade with, such as `"10240-29999"` |
 //! | `timeouts` | `{"tcpOpening": 120, "tcpEstablished": 7440, "tcpClosing": 120, "udp": 120, "icmp": 60}` | Seconds without a packet after which a flow is over (eBPF tier) |
+//! | `flowsPerPod` | `131072` | How many flows one pod may have (eBPF tier), up to 262144 |
 //! | `fastPath` | `true` | Established flows go past bridge and netfilter where nobody there needs them |
 //!
 //! A rule is an object of `to` (a prefix, or one address), `action` (`"exempt"`: the pod's address;
@@ -26,6 +27,7 @@
 //! file leaves the pool's subnet as the only range. Their `masqLinkLocal` (false unless a file sets it) is
 //! OR-ed with the one here, and replaces the default likewise. `preset` and `rules` go on top.
 
+use azure_vnet_abi::{MAX_FLOWS, Uplink};
 use ipnet::Ipv4Net;
 use serde_json::Value;
 
@@ -46,6 +48,8 @@ pub struct Masquerade {
     pub ports: Ports,
     /// When idle flows end.
     pub timeouts: Timeouts,
+    /// How many flows a pod may have.
+    pub flows_per_pod: u32,
     /// Whether established flows pass bridge and netfilter by.
     pub fast_path: bool,
     /// What the policy is made of.
@@ -77,6 +81,10 @@ pub fn read(sent: SentMasquerade) -> Result<Masquerade, Problems> {
         .timeouts
         .map(|value| timeouts::read(&value, &mut problems))
         .unwrap_or_default();
+    let flows_per_pod = sent
+        .flows_per_pod
+        .map(|value| flows_per_pod(&value, &mut problems))
+        .unwrap_or(Uplink::DEFAULT_FLOWS_PER_POD);
     problems.limit(
         "nonMasqueradeCIDRs",
         ranges.as_ref().map_or(0, Vec::len),
@@ -106,6 +114,7 @@ pub fn read(sent: SentMasquerade) -> Result<Masquerade, Problems> {
         datapath,
         ports,
         timeouts,
+        flows_per_pod,
         fast_path: sent.fast_path.unwrap_or(true),
         policy,
     })
@@ -146,6 +155,21 @@ fn preset(sent: Option<&str>, problems: &mut Problems) -> Preset {
         problems.note("preset", format!("\"{name}\": one of {}", known.join(", ")));
         Preset::default()
     })
+}
+
+/// From one to all that the flow table has room for.
+fn flows_per_pod(value: &Value, problems: &mut Problems) -> u32 {
+    const MOST: u32 = MAX_FLOWS / 2;
+    let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
+    number
+        .filter(|number| (1..=MOST).contains(number))
+        .unwrap_or_else(|| {
+            problems.note(
+                "flowsPerPod",
+                format!("{value} is not a number from 1 to {MOST}"),
+            );
+            Uplink::DEFAULT_FLOWS_PER_POD
+        })
 }
 
 fn ranges(value: &Value, problems: &mut Problems) -> Vec<Ipv4Net> {

@@ -87,6 +87,9 @@ pub struct SentMasquerade {
     /// Seconds without a packet after which a flow is over (eBPF tier), each from 5 to 432000; default `{"tcpOpening": 120, "tcpEstablished": 7440,
     /// "tcpClosing": 120, "udp": 120, "icmp": 60}`.
     pub timeouts: Option<Value>,
+    /// How many flows one pod may have, up to 262144 (eBPF tier); default 131072, half of what the flow table holds.
+    #[serde(rename = "flowsPerPod")]
+    pub flows_per_pod: Option<Value>,
     /// Whether established flows go past bridge and netfilter where nobody there needs them; default `true`.
     #[serde(rename = "fastPath")]
     pub fast_path: Option<bool>,

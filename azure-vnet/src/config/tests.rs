@@ -231,6 +231,29 @@ fn timeouts_are_the_default_but_for_those_that_are_said() {
 }
 
 #[test]
+fn the_flows_of_a_pod_are_half_of_all_unless_said() {
+    let read = |masquerade: Value| {
+        let conf = conf(&json!({ "masquerade": masquerade }));
+        Config::read(&conf).unwrap().masquerade.flows_per_pod
+    };
+    assert_eq!(read(json!({})), 131_072);
+    for number in [1, 5000, 262_144] {
+        assert_eq!(read(json!({ "flowsPerPod": number })), number);
+    }
+    for wrong in [
+        json!(0),
+        json!(-1),
+        json!(262_145),
+        json!(1.5),
+        json!("5000"),
+    ] {
+        let text = problems(&json!({ "flowsPerPod": wrong }));
+        let expected = format!("masquerade.flowsPerPod: {wrong} is not a number from 1 to 262144");
+        assert!(text.contains(&expected), "{expected} is not in: {text}");
+    }
+}
+
+#[test]
 fn a_policy_that_the_kernels_maps_do_not_hold_is_refused() {
     // Each prefix inherits what is said around it.
     let nested = |n: u32| {

@@ -68,6 +68,7 @@ impl Ebpf {
             }
         }
         attach_to_uplink(&mut programs, this.mechanism, &pins, uplink)?;
+        maps::count_shares(&pins)?;
         pins.forget_other_builds(BUILD);
         predecessors.forget(&pins);
         Ok(this)

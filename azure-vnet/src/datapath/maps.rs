@@ -7,9 +7,9 @@ use std::net::Ipv4Addr;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, MapInfo, PerCpuArray};
 use azure_vnet_abi::{
-    Be32, Destination, Flow, FlowKey, Fragment, FragmentKey, Judgement, Mac, Pod as PodEntry,
-    PolicyKey, PolicyState, Port, Reason, ReservedPorts, RuleKey, Search, Uplink as UplinkEntry,
-    maps,
+    Be32, Destination, Flow, FlowKey, FlowKind, Fragment, FragmentKey, Judgement, Mac,
+    Pod as PodEntry, PolicyKey, PolicyState, Port, Reason, ReservedPorts, RuleKey, Search, Share,
+    Uplink as UplinkEntry, maps,
 };
 
 use super::bpffs::Pins;
@@ -67,6 +67,13 @@ pub fn add_pod(pins: &Pins, pod: &Pod) -> Result<(), EbpfError> {
     let mac = Mac(pod.mac.0);
     let address = Be32::from(pod.address);
     let mut pods: HashMap<MapData, Be32, PodEntry> = open(pins, maps::PODS)?;
+    let known = found(pods.get(&address, 0)).map_err(of_pods)?;
+    if known.is_none_or(|known| known.ifindex != pod.ifindex) {
+        // Whatever was counted was another pod's.
+        shares(pins)?
+            .insert(address, Share::default(), 0)
+            .map_err(of_shares)?;
+    }
     pods.insert(address, PodEntry::new(pod.ifindex, pod.container, mac), 0)
         .map_err(|source| EbpfError::map(maps::PODS, source))?;
     let mut ports: HashMap<MapData, u32, Port> = open(pins, maps::PORTS)?;
@@ -102,7 +109,7 @@ pub fn remove_pod(pins: &Pins, pod: &Departed) -> Result<(), EbpfError> {
     };
     let entry = found(pods.get(&address, 0)).map_err(of_pods)?;
     if entry.is_some_and(|entry| Some(entry.ifindex) == pod.ifindex || !is_link(entry.ifindex)) {
-        found(pods.remove(&address)).map_err(of_pods)?;
+        forget_pod(pins, &mut pods, address)?;
     }
     Ok(())
 }
@@ -115,7 +122,7 @@ pub fn forget_dead(pins: &Pins) -> Result<Vec<Ipv4Addr>, EbpfError> {
     let known: Vec<(Be32, PodEntry)> = pods.iter().collect::<Result<_, _>>().map_err(of_pods)?;
     let mut dead = Vec::new();
     for (address, _) in known.iter().filter(|(_, pod)| !is_link(pod.ifindex)) {
-        found(pods.remove(address)).map_err(of_pods)?;
+        forget_pod(pins, &mut pods, *address)?;
         dead.push(Ipv4Addr::from(*address));
     }
     let known: Vec<u32> = ports.keys().collect::<Result<_, _>>().map_err(of_ports)?;
@@ -123,6 +130,36 @@ pub fn forget_dead(pins: &Pins) -> Result<Vec<Ipv4Addr>, EbpfError> {
         found(ports.remove(ifindex)).map_err(of_ports)?;
     }
     Ok(dead)
+}
+
+fn forget_pod(
+    pins: &Pins,
+    pods: &mut HashMap<MapData, Be32, PodEntry>,
+    address: Be32,
+) -> Result<(), EbpfError> {
+    if let Some(mut shares) = open_pinned::<Shares>(pins, maps::SHARES)? {
+        found(shares.remove(&address)).map_err(of_shares)?;
+    }
+    found(pods.remove(&address)).map_err(of_pods)?;
+    Ok(())
+}
+
+/// Counts anew what each pod has of the flow table: of flows that were taken over, nobody did. Flows that begin or end meanwhile may
+/// be counted wrong, a few and until their pod is gone.
+pub fn count_shares(pins: &Pins) -> Result<(), EbpfError> {
+    let mut flows: BTreeMap<Ipv4Addr, i64> = BTreeMap::new();
+    batch::for_each(pins, maps::FLOWS, |key: FlowKey, flow: Flow| {
+        if flow.kind != FlowKind::UNMASQUERADE {
+            *flows.entry(key.source.into()).or_default() += 1;
+        }
+    })?;
+    let mut shares = shares(pins)?;
+    let pods: Vec<Be32> = shares.keys().collect::<Result<_, _>>().map_err(of_shares)?;
+    for pod in pods {
+        let flows = flows.get(&pod.into()).copied().unwrap_or(0);
+        shares.insert(pod, Share { flows }, 0).map_err(of_shares)?;
+    }
+    Ok(())
 }
 
 /// Forgets the flows of `pod`, or, where its link's index is not known, of all pods whose links are gone, instead of waiting for
@@ -191,6 +228,13 @@ pub fn lacking(pins: &Pins, pod: &Pod) -> Result<Vec<&'static str>, EbpfError> {
     if entry.is_none_or(|entry| entry.ifindex != pod.ifindex) {
         lacking.push(maps::PODS);
     }
+    let share = match open_pinned::<Shares>(pins, maps::SHARES)? {
+        Some(shares) => found(shares.get(&address, 0)).map_err(of_shares)?,
+        None => None,
+    };
+    if share.is_none() {
+        lacking.push(maps::SHARES);
+    }
     let port = match open_ports(pins)? {
         Some(ports) => found(ports.get(&pod.ifindex, 0)).map_err(of_ports)?,
         None => None,
@@ -256,10 +300,17 @@ fn sizes(name: &str) -> (u32, u32) {
         maps::SEARCHES => of::<Destination, Search>(),
         maps::SEARCHING => of::<Destination, u32>(),
         maps::RESERVED => of::<u32, ReservedPorts>(),
+        maps::SHARES => of::<Be32, Share>(),
         // A ring buffer has neither keys nor values.
         maps::EVENTS => (0, 0),
         _ => of::<u32, u64>(),
     }
+}
+
+type Shares = HashMap<MapData, Be32, Share>;
+
+fn shares(pins: &Pins) -> Result<Shares, EbpfError> {
+    open(pins, maps::SHARES)
 }
 
 fn open_pods(pins: &Pins) -> Result<Option<HashMap<MapData, Be32, PodEntry>>, EbpfError> {
@@ -272,6 +323,10 @@ fn open_ports(pins: &Pins) -> Result<Option<HashMap<MapData, u32, Port>>, EbpfEr
 
 fn of_pods(source: MapError) -> EbpfError {
     EbpfError::map(maps::PODS, source)
+}
+
+fn of_shares(source: MapError) -> EbpfError {
+    EbpfError::map(maps::SHARES, source)
 }
 
 fn of_ports(source: MapError) -> EbpfError {
@@ -325,6 +380,7 @@ fn uplink_entry(uplink: &Uplink) -> UplinkEntry {
         u16::try_from(uplink.mtu).unwrap_or(u16::MAX),
         uplink.fast_path,
     )
+    .with_flows_per_pod(uplink.flows_per_pod)
 }
 
 /// `CONFIG_HZ`: the coarse clock advances once a jiffy, so its resolution is one.

@@ -24,6 +24,8 @@ pub struct Settings {
     ports: (u16, u16),
     #[serde(default)]
     timeouts: Timeouts,
+    #[serde(default = "default_flows_per_pod")]
+    flows_per_pod: u32,
     subnet: Ipv4Net,
     source: Source,
     /// Of the policy that the netfilter tier has; the eBPF tier's is in its maps.
@@ -105,6 +107,7 @@ impl Settings {
             mac: uplink.mac,
             ports: uplink.ports,
             timeouts: uplink.timeouts,
+            flows_per_pod: uplink.flows_per_pod,
             subnet: uplink.subnet,
             source: uplink.source.clone(),
             digest: uplink.policy.compile().digest(),
@@ -151,11 +154,16 @@ impl Settings {
             mac: self.mac,
             ports: self.ports,
             timeouts: self.timeouts,
+            flows_per_pod: self.flows_per_pod,
             policy: self.source.policy(self.subnet, files.as_ref()),
             subnet: self.subnet,
             source: self.source.clone(),
         }
     }
+}
+
+fn default_flows_per_pod() -> u32 {
+    azure_vnet_abi::Uplink::DEFAULT_FLOWS_PER_POD
 }
 
 fn path(bridge: &str) -> PathBuf {

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use aya::maps::lpm_trie::LpmTrie;
-use aya::maps::{Array, HashMap, MapData, MapError};
+use aya::maps::{Array, HashMap, MapData, MapError, MapInfo};
 use azure_vnet_abi::{
     Be32, Flow, FlowKey, Judgement, Pod as PodEntry, PolicyKey, PolicyState, ReservedPorts,
     Uplink as UplinkEntry, maps,
@@ -107,6 +107,16 @@ pub fn flows(bridge: &str) -> Result<Vec<(FlowKey, Flow)>, EbpfError> {
         flows.push((key, flow));
     })?;
     Ok(flows)
+}
+
+/// How many entries the flow table can hold: one that was taken over from an earlier version keeps its size.
+pub fn flow_table_size(bridge: &str) -> Result<Option<u32>, EbpfError> {
+    let path = Pins::of(bridge).map(maps::FLOWS);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let info = MapInfo::from_pin(&path).map_err(failed(maps::FLOWS))?;
+    Ok(Some(info.max_entries()))
 }
 
 /// One entry of the flow table.

@@ -4,7 +4,7 @@ use core::mem::{offset_of, size_of};
 
 use crate::{
     Destination, Event, Flow, FlowKey, Fragment, FragmentKey, Judgement, Pod, PolicyKey,
-    PolicyState, Port, Reason, ReservedPorts, RuleKey, Search, Timeouts, Uplink,
+    PolicyState, Port, Reason, ReservedPorts, RuleKey, Search, Share, Timeouts, Uplink,
 };
 
 macro_rules! layout {
@@ -26,6 +26,7 @@ pub const LAYOUT: &[(&str, &str, usize)] = layout! {
     Fragment { seen, address, mac, ifindex }
     Pod { ifindex, container, mac }
     Port { address, container, mac }
+    Share { flows }
     PolicyKey { generation, destination }
     Judgement { action, rules }
     RuleKey { generation, rules, protocol, port }
@@ -33,7 +34,7 @@ pub const LAYOUT: &[(&str, &str, usize)] = layout! {
     Search { next, in_use, until }
     ReservedPorts { words }
     PolicyState { current, previous, until, digest, more_digest }
-    Uplink { address, mac, mtu, port_min, port_max, hz, timeouts, ifindex, fast_path }
+    Uplink { address, mac, mtu, port_min, port_max, hz, timeouts, ifindex, fast_path, flows_per_pod }
     Timeouts { tcp_opening, tcp_established, tcp_closing, udp, icmp }
 };
 
@@ -44,14 +45,15 @@ const _: () = assert!(size_of::<PolicyKey>() == 8 && size_of::<RuleKey>() == 12)
 const _: () = assert!(size_of::<Judgement>() == 8 && size_of::<PolicyState>() == 32);
 const _: () = assert!(size_of::<Destination>() == 8 && size_of::<Search>() == 12);
 const _: () = assert!(size_of::<ReservedPorts>() == 8192);
-const _: () = assert!(size_of::<Uplink>() == 48);
+const _: () = assert!(size_of::<Uplink>() == 52);
+const _: () = assert!(size_of::<Share>() == 8);
 const _: () = assert!(size_of::<Event>() == 56);
 
 #[cfg(feature = "user")]
 mod user {
     use crate::{
         Be32, Destination, Flow, FlowKey, Judgement, Pod, PolicyKey, PolicyState, Port,
-        ReservedPorts, RuleKey, Search, Uplink,
+        ReservedPorts, RuleKey, Search, Share, Uplink,
     };
 
     // All of them are `repr(C)` or `repr(transparent)` of integers and byte arrays with explicit
@@ -81,6 +83,8 @@ mod user {
     unsafe impl aya::Pod for Search {}
     // SAFETY: plain bytes, as said above.
     unsafe impl aya::Pod for ReservedPorts {}
+    // SAFETY: plain bytes, as said above.
+    unsafe impl aya::Pod for Share {}
     // SAFETY: plain bytes, as said above.
     unsafe impl aya::Pod for Uplink {}
 }

@@ -27,7 +27,7 @@ pub use names::{
     MAX_FLOWS, MAX_FRAGMENTS, MAX_PODS, MAX_PREFIXES, MAX_RULES, MAX_SEARCHES, maps, programs,
 };
 pub use net::{Be16, Be32, Mac};
-pub use pod::{Pod, Port};
+pub use pod::{Pod, Port, Share};
 pub use policy::{Action, Judgement, PolicyKey, PolicyState, RuleKey};
 pub use reason::Reason;
 pub use reserved::ReservedPorts;
@@ -35,4 +35,4 @@ pub use search::{Destination, Search};
 pub use uplink::{Timeouts, Uplink};
 
 /// Version of every layout in this crate; the `v<n>` of the pin path.
-pub const ABI_VERSION: u32 = 7;
+pub const ABI_VERSION: u32 = 8;

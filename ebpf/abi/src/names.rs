@@ -46,10 +46,12 @@ pub mod maps {
     pub const SEARCHING: &str = "searching";
     /// [`ReservedPorts`](crate::ReservedPorts), one element.
     pub const RESERVED: &str = "reserved";
+    /// A pod's address to its [`Share`](crate::Share).
+    pub const SHARES: &str = "shares";
     /// All of them.
-    pub const ALL: [&str; 16] = [
+    pub const ALL: [&str; 17] = [
         UPLINK, PODS, PORTS, POLICY, RULES, POLICIES, FLOWS, FRAGMENTS, SWEEP, COUNTERS, CANDIDATE,
-        EVENTS, WATCH, SEARCHES, SEARCHING, RESERVED,
+        EVENTS, WATCH, SEARCHES, SEARCHING, RESERVED, SHARES,
     ];
     /// Those that a version takes over from an earlier one with what they hold, and the first version whose are as this one's:
     /// the same kind of map with the same layouts, which mean the same. What user space can write again is not among them; the policy
@@ -64,14 +66,14 @@ pub mod maps {
     ];
 }
 
-/// Elements the `pods` and `ports` maps hold: Azure allows 256 addresses on a NIC.
+/// Elements the `pods`, `ports` and `shares` maps hold: Azure allows 256 addresses on a NIC.
 pub const MAX_PODS: u32 = 1024;
 /// Prefixes the `policy` map holds: those of two policies while one takes the other's place.
 pub const MAX_PREFIXES: u32 = 16_384;
 /// Entries the `rules` map holds, likewise.
 pub const MAX_RULES: u32 = 16_384;
 /// Entries of the flow table, two for each masqueraded flow.
-pub const MAX_FLOWS: u32 = 262_144;
+pub const MAX_FLOWS: u32 = 524_288;
 /// Packets whose later fragments are waited for.
 pub const MAX_FRAGMENTS: u32 = 8192;
 /// Destinations that a port is searched towards at the same time.

@@ -1,4 +1,4 @@
-//! The pods of the node, by address and by the bridge port they are behind.
+//! The pods of the node, by address and by the bridge port they are behind, and what each has of the flow table.
 
 use crate::{Be32, Mac};
 
@@ -53,4 +53,13 @@ impl Port {
             padding: 0,
         }
     }
+}
+
+/// Value of the `shares` map, whose key is the pod's address ([`Be32`]): what the pod has of the flow table.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    /// Entries under keys of the pod's own packets: one for each flow. Several CPUs count at once, and a flow of an earlier pod with this
+    /// address may be the one that ends, so it may be below zero for a while.
+    pub flows: i64,
 }

@@ -60,11 +60,13 @@ pub enum Reason {
     Tagged = 25,
     /// The ports that this packet looked at are in use towards this destination; the next looks at others.
     PortSearchGoesOn = 26,
+    /// The pod has as many flows as a pod may have.
+    PodFlowLimit = 27,
 }
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::NotOurs,
         Self::InRange,
         Self::Exempt,
@@ -92,6 +94,7 @@ impl Reason {
         Self::UnmasqueradedFast,
         Self::Tagged,
         Self::PortSearchGoesOn,
+        Self::PodFlowLimit,
     ];
 
     /// How many there are: the size of the `counters` map.
@@ -131,6 +134,7 @@ impl Reason {
             Self::UnmasqueradedFast => "unmasqueraded_fast",
             Self::Tagged => "tagged",
             Self::PortSearchGoesOn => "port_search_goes_on",
+            Self::PodFlowLimit => "pod_flow_limit",
         }
     }
 
@@ -165,7 +169,8 @@ impl Reason {
             | Self::Ipv6
             | Self::Unconfigured
             | Self::Tagged
-            | Self::PortSearchGoesOn => false,
+            | Self::PortSearchGoesOn
+            | Self::PodFlowLimit => false,
         }
     }
 }

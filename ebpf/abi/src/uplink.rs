@@ -1,6 +1,6 @@
 //! What the programs know of the NIC they serve.
 
-use crate::{Be32, Mac};
+use crate::{Be32, MAX_FLOWS, Mac};
 
 /// The only element of the `uplink` map.
 #[repr(C)]
@@ -24,9 +24,14 @@ pub struct Uplink {
     pub ifindex: u32,
     /// 1 if new flows may take the fast path, else 0.
     pub fast_path: u32,
+    /// How many flows a pod may have ([`Share`](crate::Share)).
+    pub flows_per_pod: u32,
 }
 
 impl Uplink {
+    /// [`flows_per_pod`](Self::flows_per_pod) unless something else is asked for: half of what the flow table holds where all are masqueraded.
+    pub const DEFAULT_FLOWS_PER_POD: u32 = MAX_FLOWS / 4;
+
     /// Settings without a fast path.
     pub const fn new(
         address: Be32,
@@ -45,6 +50,16 @@ impl Uplink {
             timeouts,
             ifindex: 0,
             fast_path: 0,
+            flows_per_pod: Self::DEFAULT_FLOWS_PER_POD,
+        }
+    }
+
+    /// With another limit for the flows of a pod.
+    #[must_use]
+    pub const fn with_flows_per_pod(self, flows_per_pod: u32) -> Self {
+        Self {
+            flows_per_pod,
+            ..self
         }
     }
 

@@ -20,6 +20,7 @@ mod never_leak;
 mod offloads;
 mod reserved_ports;
 mod scarce_ports;
+mod share;
 mod translation;
 mod versions;
 

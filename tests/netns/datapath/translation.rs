@@ -3,10 +3,13 @@
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::thread;
+use std::time::Instant;
 
 use azure_vnet_testbed::Azure;
 use azure_vnet_testbed::address_plan::INTERNET;
+use azure_vnet_testbed::namespace::Namespace;
 use azure_vnet_testbed::pod::{Pod, PodSpec};
+use socket2::{Domain, Socket, Type};
 
 use super::{LIMIT, on};
 
@@ -160,6 +163,69 @@ fn a_smaller_mtu_on_the_way_is_found_out() {
         drop(stream);
         assert_eq!(received.join().unwrap().unwrap(), 1 << 20, "{tier}");
     }
+}
+
+/// A simultaneous open (RFC 9293, section 3.5): the pod's first SYN is lost behind the node, and the remote, which knows the port, connects
+/// to it from its side.
+#[test]
+fn both_sides_may_open_at_once() {
+    const POD_PORT: u16 = 20_500;
+    const REMOTE_PORT: u16 = 8443;
+    for tier in TIERS {
+        let azure = Azure::builder().build().unwrap();
+        let vm = &azure.vms[0];
+        let pod = vm.add_pod(&on(tier), &PodSpec::named("web")).unwrap();
+        let internet = azure.internet.namespace();
+        let rules = format!(
+            "table ip lossy {{ chain input {{ type filter hook input priority 0; \
+             tcp dport {REMOTE_PORT} tcp flags & (syn | ack) == syn counter drop; }}; }}"
+        );
+        let nft = internet.program("nft").unwrap();
+        nft.args(["-f", "-"]).stdin(rules).checked().unwrap();
+        let remote = SocketAddrV4::new(INTERNET[0], REMOTE_PORT);
+        let seen_as = SocketAddrV4::new(vm.nic.primary, POD_PORT);
+        thread::scope(|scope| {
+            let of_pod = scope.spawn(|| {
+                let from = SocketAddrV4::new(pod.address, POD_PORT);
+                open(pod.namespace(), from, remote)
+            });
+            let begun = Instant::now();
+            while is_lossless(internet) {
+                assert!(begun.elapsed() < LIMIT, "{tier}: no SYN of the pod");
+                thread::sleep(LIMIT / 500);
+            }
+            let mut of_remote = open(internet, remote, seen_as).unwrap();
+            let mut of_pod = of_pod.join().unwrap().unwrap();
+            for (from, to) in [(0, 1), (1, 0)] {
+                let streams = [&mut of_pod, &mut of_remote];
+                streams[from].write_all(b"hello").unwrap();
+                let mut heard = [0; 5];
+                streams[to].read_exact(&mut heard).unwrap();
+                assert_eq!(&heard, b"hello", "{tier}");
+            }
+        });
+        assert_eq!(azure.fabric.leaked().unwrap(), 0, "{tier}");
+    }
+}
+
+/// Whether the SYN has not come yet.
+fn is_lossless(internet: &Namespace) -> bool {
+    let nft = internet.program("nft").unwrap();
+    let listing = nft.args(["list", "table", "ip", "lossy"]).checked();
+    listing.unwrap().contains("counter packets 0 ")
+}
+
+fn open(namespace: &Namespace, from: SocketAddrV4, to: SocketAddrV4) -> io::Result<TcpStream> {
+    let connect = || {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&from.into())?;
+        socket.connect_timeout(&to.into(), LIMIT)?;
+        io::Result::Ok(TcpStream::from(socket))
+    };
+    let stream = namespace.run(connect).unwrap()?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    Ok(stream)
 }
 
 /// The link between the fabric and the internet host takes 1280 bytes, on the fabric's side only, so that the host still offers

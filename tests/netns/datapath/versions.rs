@@ -13,13 +13,15 @@ use azure_vnet_testbed::libcni::Attachment;
 use azure_vnet_testbed::pod::{Pod, PodSpec};
 use azure_vnet_testbed::process::{Error, Program};
 use azure_vnet_testbed::steady::Steady;
-use azure_vnet_testbed::{NETNS_DIR, PLUGIN_DIR, Vm};
+use azure_vnet_testbed::{Azure, NETNS_DIR, PLUGIN_DIR, Vm};
 use serde_json::{Value, json};
 use socket2::Type;
 
 use super::chained::host_veth;
 use super::fast_path::{MECHANISMS, assert_clean, azure, datagram_sockets};
 use super::foreign::order;
+use super::scarce_ports;
+use super::share::{has_room_for, with_flows_per_pod};
 use super::{REPORT_OF_INTERNET, connect, list, on, pins, run, seen_from_internet};
 
 /// Of all versions and bridges.
@@ -218,6 +220,26 @@ fn one_whose_flows_are_not_known_is_followed_without_them() {
 }
 
 /// The policy changes with the version: it ends what it closes, as it does otherwise.
+/// Nobody counted them; now somebody does.
+#[test]
+fn flows_that_are_taken_over_are_a_part_of_their_pods_share() {
+    let azure = Azure::builder().build().unwrap();
+    let vm = &azure.vms[0];
+    let list = with_flows_per_pod(3);
+    let early = vm
+        .add_pod(&with_flows_per_pod(2), &PodSpec::named("early"))
+        .unwrap();
+    let server = scarce_ports::server(&azure);
+    let flows = has_room_for(2, &early, &server);
+    rename_version(vm, BEFORE);
+    let late = vm.add_pod(&list, &PodSpec::named("late")).unwrap();
+    has_room_for(1, &early, &server);
+    has_room_for(3, &late, &server);
+    for client in &flows {
+        scarce_ports::exchange(client, &server).unwrap();
+    }
+}
+
 #[test]
 fn a_policy_that_comes_with_it_closes_what_it_closes() {
     for (forced, _) in MECHANISMS {

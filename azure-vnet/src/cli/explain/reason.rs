@@ -39,6 +39,7 @@ pub fn meaning(reason: Reason) -> &'static str {
             "nearly every port of the range is in use towards this destination: the next packet finds the last, if there is one"
         }
         Reason::FlowTableFull => "the flow table is full",
+        Reason::PodFlowLimit => "the pod has as many flows as one pod may have (flowsPerPod)",
         Reason::Ipv6 => "IPv6, of which Azure has given the pod no address",
         Reason::Unconfigured => "the programs have not been told about the NIC",
         Reason::IcmpErrorOut => "an ICMP error about a packet of a flow",

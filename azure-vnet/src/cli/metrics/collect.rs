@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
 
-use azure_vnet_abi::{ABI_VERSION, MAX_FLOWS};
+use azure_vnet_abi::ABI_VERSION;
 
 use super::super::flows::{self, Flow, Kind as FlowKind, Protocol};
 use super::super::{output, pool};
@@ -92,20 +92,31 @@ fn counters(metrics: &mut Metrics, bridge: &str) -> Result<(), String> {
                 "Ports to masquerade with: as many flows can one destination have.",
             )
             .sample([("bridge", bridge)], ports);
+        metrics
+            .metric(
+                "azure_vnet_flows_per_pod_limit",
+                Kind::Gauge,
+                "Flows that one pod may have.",
+            )
+            .sample([("bridge", bridge)], uplink.flows_per_pod.into());
     }
-    metrics
-        .metric(
-            "azure_vnet_flow_table_size",
-            Kind::Gauge,
-            "Entries that the flow table can hold: two for each masqueraded flow, one for each inbound.",
-        )
-        .sample([("bridge", bridge)], MAX_FLOWS.into());
+    let size = view::flow_table_size(bridge).map_err(|error| error.to_string())?;
+    if let Some(size) = size {
+        metrics
+            .metric(
+                "azure_vnet_flow_table_size",
+                Kind::Gauge,
+                "Entries that the flow table can hold: two for each masqueraded flow, one for each inbound.",
+            )
+            .sample([("bridge", bridge)], size.into());
+    }
     Ok(())
 }
 
 fn flow_metrics(metrics: &mut Metrics, bridge: &str, flows: &[Flow]) {
     let mut groups: BTreeMap<(&str, &str, &str), u64> = BTreeMap::new();
     let mut destinations: HashMap<(Protocol, Ipv4Addr, u16), u64> = HashMap::new();
+    let mut pods: HashMap<Ipv4Addr, u64> = HashMap::new();
     for flow in flows {
         let kind = match flow.kind {
             FlowKind::Masqueraded => "masqueraded",
@@ -114,6 +125,7 @@ fn flow_metrics(metrics: &mut Metrics, bridge: &str, flows: &[Flow]) {
         *groups
             .entry((flow.protocol.name(), kind, flow.state.name()))
             .or_default() += 1;
+        *pods.entry(flow.pod).or_default() += 1;
         if flow.kind == FlowKind::Masqueraded {
             let destination = (flow.protocol, flow.remote, flow.remote_port);
             *destinations.entry(destination).or_default() += 1;
@@ -137,6 +149,13 @@ fn flow_metrics(metrics: &mut Metrics, bridge: &str, flows: &[Flow]) {
             "Masqueraded flows to the one destination that has most; it cannot have more than there are ports.",
         )
         .sample([("bridge", bridge)], destinations.into_values().max().unwrap_or(0));
+    metrics
+        .metric(
+            "azure_vnet_flows_of_busiest_pod",
+            Kind::Gauge,
+            "Flows of the one pod that has most; it cannot have more than azure_vnet_flows_per_pod_limit.",
+        )
+        .sample([("bridge", bridge)], pods.into_values().max().unwrap_or(0));
 }
 
 fn pool_metrics(metrics: &mut Metrics) {

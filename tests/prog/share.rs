@@ -1,0 +1,123 @@
+//! No pod has more of the flow table than its share. That what is counted is what there is, is looked at after every packet of all of
+//! these tests (`Node::observe`).
+
+use std::net::Ipv4Addr;
+
+use azure_vnet_abi::Reason;
+
+use crate::flows::{Change, Tuple, inbound, masqueraded};
+use crate::harness::Node;
+use crate::packet::{ACK, Packet, SYN, tcp, udp};
+use crate::plan::{DATABASE, KEPT, NODE, Pod, REMOTE, WEB};
+
+const REMOTE_END: (Ipv4Addr, u16) = (REMOTE, 53);
+const CLIENT: (Ipv4Addr, u16) = (REMOTE, 54321);
+const SERVICE: (Ipv4Addr, u16) = (WEB.address, 8080);
+
+fn datagram(pod: &Pod, port: u16) -> (Packet, Tuple) {
+    let local = (pod.address, port);
+    (
+        udp(local, REMOTE_END).of(pod),
+        Tuple::udp(local, REMOTE_END),
+    )
+}
+
+#[track_caller]
+fn begins(node: &Node, pod: &Pod, port: u16) {
+    let (packet, tuple) = datagram(pod, port);
+    let left = packet.clone().leaving().source((NODE, port));
+    node.to_uplink(&packet)
+        .passes(Reason::FlowCreated, &left, &masqueraded(tuple, pod, port));
+}
+
+#[track_caller]
+fn is_refused(node: &Node, pod: &Pod, port: u16) {
+    let (packet, _) = datagram(pod, port);
+    node.to_uplink(&packet).drops(Reason::PodFlowLimit, &[]);
+}
+
+fn with_limit(flows: u32) -> Node {
+    let mut node = Node::new();
+    node.set_flows_per_pod(flows);
+    node
+}
+
+#[test]
+fn a_pod_that_has_its_share_gets_no_more_and_others_do() {
+    let node = with_limit(2);
+    begins(&node, &WEB, KEPT);
+    begins(&node, &WEB, KEPT + 1);
+    for port in [KEPT + 2, 1, KEPT + 2] {
+        is_refused(&node, &WEB, port);
+    }
+    begins(&node, &DATABASE, KEPT + 2);
+    begins(&node, &DATABASE, KEPT + 3);
+    is_refused(&node, &DATABASE, KEPT + 4);
+}
+
+#[test]
+fn the_flows_that_it_has_go_on() {
+    let node = with_limit(1);
+    begins(&node, &WEB, KEPT);
+    is_refused(&node, &WEB, KEPT + 1);
+    let (packet, _) = datagram(&WEB, KEPT);
+    let left = packet.clone().leaving().source((NODE, KEPT));
+    node.to_uplink(&packet)
+        .passes(Reason::Masqueraded, &left, &[]);
+    node.from_uplink(&udp(REMOTE_END, (NODE, KEPT))).passes(
+        Reason::Unmasqueraded,
+        &udp(REMOTE_END, (WEB.address, KEPT)).entering(&WEB),
+        &[],
+    );
+}
+
+/// The packet that is refused looks at old flows as any that begins one: the next one finds room.
+#[test]
+fn a_flow_that_is_over_makes_room() {
+    let mut node = with_limit(1);
+    begins(&node, &WEB, KEPT);
+    let (_, old) = datagram(&WEB, KEPT);
+    let halves = [old, old.sent_from(NODE, KEPT).reversed()];
+    for half in halves {
+        node.time_out(half);
+    }
+    let (packet, _) = datagram(&WEB, KEPT + 1);
+    node.to_uplink(&packet)
+        .drops(Reason::PodFlowLimit, &halves.map(Change::Removed));
+    begins(&node, &WEB, KEPT + 1);
+}
+
+/// What comes in is not kept out by it: the pod hears of it, and cannot answer.
+#[test]
+fn flows_from_outside_are_a_part_of_it() {
+    let node = with_limit(1);
+    let connect = |port| tcp((CLIENT.0, port), SERVICE, SYN);
+    let answer = |port| tcp(SERVICE, (CLIENT.0, port), SYN | ACK).of(&WEB);
+    let first = Tuple::tcp(SERVICE, CLIENT);
+    node.from_uplink(&connect(CLIENT.1)).passes(
+        Reason::InboundRecorded,
+        &connect(CLIENT.1).entering(&WEB),
+        &[Change::added(inbound(first, &WEB))],
+    );
+    let other = CLIENT.1 + 1;
+    node.from_uplink(&connect(other))
+        .passes(Reason::ToPod, &connect(other).entering(&WEB), &[]);
+    node.to_uplink(&answer(other))
+        .drops(Reason::PodFlowLimit, &[]);
+    is_refused(&node, &WEB, KEPT);
+    node.to_uplink(&answer(CLIENT.1)).passes(
+        Reason::InboundReply,
+        &answer(CLIENT.1).leaving(),
+        &[],
+    );
+}
+
+/// An earlier pod's flow ended after the address was given to another: that one has room for one more, not for none.
+#[test]
+fn a_count_below_zero_is_room() {
+    let mut node = with_limit(1);
+    node.set_share(&WEB, -1);
+    begins(&node, &WEB, KEPT);
+    begins(&node, &WEB, KEPT + 1);
+    is_refused(&node, &WEB, KEPT + 2);
+}
