@@ -12,9 +12,6 @@ use crate::series::Series;
 
 /// Bytes of payload in a frame of 64.
 pub const PAYLOAD: usize = 64 - 14 - 20 - 8;
-/// Packets in one system call: a tenth of a millisecond, so that few calls meet something else that the machine has to do.
-const BATCH: u16 = 64;
-
 /// A packet that can be sent again and again.
 pub struct Blast<'a> {
     socket: BorrowedFd<'a>,
@@ -23,6 +20,9 @@ pub struct Blast<'a> {
 }
 
 impl<'a> Blast<'a> {
+    /// Packets in one system call: a tenth of a millisecond, so that few calls meet something else that the machine has to do.
+    pub const BATCH: u16 = 64;
+
     /// By UDP.
     pub fn new(socket: &'a UdpSocket, to: SocketAddrV4) -> Self {
         Self {
@@ -53,15 +53,18 @@ impl<'a> Blast<'a> {
         message.msg_hdr.msg_iovlen = 1;
         message.msg_hdr.msg_name = self.to.as_ptr().cast_mut().cast();
         message.msg_hdr.msg_namelen = self.to.len();
-        let mut batch = [message; BATCH as usize];
+        let mut batch = [message; Self::BATCH as usize];
 
         let mut per_packet = Series::default();
         for _ in 0..calls {
             let start = Instant::now();
             self.send_batch(&mut batch)?;
-            per_packet.push(start.elapsed().as_secs_f64() * 1e9 / f64::from(BATCH));
+            per_packet.push(start.elapsed().as_secs_f64() * 1e9 / f64::from(Self::BATCH));
         }
-        Ok((u64::from(calls) * u64::from(BATCH), per_packet.median()))
+        Ok((
+            u64::from(calls) * u64::from(Self::BATCH),
+            per_packet.median(),
+        ))
     }
 
     fn send_batch(&self, batch: &mut [libc::mmsghdr]) -> Result<()> {
@@ -71,12 +74,12 @@ impl<'a> Blast<'a> {
             libc::sendmmsg(
                 self.socket.as_raw_fd(),
                 batch.as_mut_ptr(),
-                u32::from(BATCH),
+                u32::from(Self::BATCH),
                 0,
             )
         };
         ensure!(
-            sent == i32::from(BATCH),
+            sent == i32::from(Self::BATCH),
             "sendmmsg: {}",
             std::io::Error::last_os_error()
         );

@@ -12,7 +12,7 @@ use crate::packets::Floor;
 use crate::series::Series;
 use crate::servers::Servers;
 use crate::variant::{Subject, Variant};
-use crate::work::{Figure, FloorCost, Work};
+use crate::work::{Figure, Work};
 
 /// What was measured, subject by subject.
 pub struct Comparison {
@@ -90,9 +90,33 @@ impl Comparison {
         progress.set_message(title);
         progress.inc_length((rounds * works.len() * nodes.len()) as u64);
         for round in 0..rounds {
-            this.round(round, &azure, &servers, &floor, &nodes, works, progress)?;
+            this.round(round, &azure, &servers, &floor, &nodes, works, progress);
         }
+        this.say_costs_in_nanoseconds();
         Ok(this)
+    }
+
+    /// They were measured in multiples of what the sender takes, which the machine's speed is in as well.
+    fn say_costs_in_nanoseconds(&mut self) {
+        let senders = [
+            (Figure::CostOut, self.floor.0.median()),
+            (Figure::CostIn, self.floor.1.median()),
+        ];
+        for row in &mut self.rows {
+            for (figure, sender) in senders {
+                if let Some(series) = row.figures.get_mut(&figure) {
+                    *series = series.values().iter().map(|cost| cost * sender).collect();
+                }
+            }
+        }
+    }
+
+    fn floor_of(&mut self, work: Work) -> &mut Series {
+        if work == Work::PacketsIn {
+            &mut self.floor.1
+        } else {
+            &mut self.floor.0
+        }
     }
 
     #[expect(
@@ -108,20 +132,15 @@ impl Comparison {
         nodes: &[(usize, Node<'_>)],
         works: &[Work],
         progress: &ProgressBar,
-    ) -> Result<()> {
-        let cost = FloorCost {
-            out: floor.out(servers)?,
-            back: floor.back(servers)?,
-        };
-        self.floor.0.push(cost.out);
-        self.floor.1.push(cost.back);
+    ) {
         for work in works {
             for turn in 0..nodes.len() {
                 let place = (turn + round) % nodes.len();
                 let (number, node) = &nodes[place];
-                match work.sample(azure, *number, node, servers, cost) {
-                    Ok(figures) => {
-                        for (figure, value) in figures {
+                match work.sample(azure, *number, node, servers, floor) {
+                    Ok(sample) => {
+                        self.floor_of(*work).extend(sample.sender);
+                        for (figure, value) in sample.figures {
                             self.rows[place]
                                 .figures
                                 .entry(figure)
@@ -136,7 +155,6 @@ impl Comparison {
                 progress.inc(1);
             }
         }
-        Ok(())
     }
 
     /// Once for each reason.

@@ -1,7 +1,7 @@
 //! What a node costs a packet of an established flow.
 //!
-//! The sender is in the figure of every way, so the same sender into a sink at the node's first device is taken off. What is left
-//! is what happens between the pod's host veth and the fabric, or the NIC and the pod.
+//! The sender is in the figure of every way, so the same sender into a sink at the node's first device is taken off, as it is at the same
+//! moment. What is left is what happens between the pod's host veth and the fabric, or the NIC and the pod.
 
 use std::net::{SocketAddrV4, UdpSocket};
 
@@ -12,12 +12,15 @@ use azure_vnet_testbed::{Azure, NETNS_DIR};
 use crate::blast::Blast;
 use crate::cpu::{NEAR, pinned};
 use crate::node::Node;
+use crate::series::Series;
 use crate::servers::Servers;
 use crate::sink::Sink;
 use crate::wire::Wire;
 
-/// System calls of a sample.
-const CALLS: u32 = 500;
+/// System calls of a burst.
+const CALLS: u32 = 20;
+/// Bursts of a sample, of the sender alone and of the whole way.
+const PAIRS: u32 = 25;
 
 /// The VM that has no pods: what a packet costs before it comes to a node's own work.
 pub struct Floor<'a> {
@@ -55,44 +58,93 @@ impl<'a> Floor<'a> {
         })
     }
 
-    /// Nanoseconds of a packet that ends at the pod's host veth.
-    pub fn out(&self, servers: &Servers) -> Result<f64> {
+    /// A packet that ends at the pod's host veth.
+    fn out(&self, servers: &Servers) -> Result<(Sink<'_>, Blast<'_>)> {
         let sink = Sink::at(self.azure.vms[self.vm].namespace(), "floor")?;
         let _ = &self.sandbox; // holds the namespace of the socket
-        send(&sink, &Blast::new(&self.socket, servers.udp()))
-    }
-
-    /// Nanoseconds of a packet that ends at the NIC.
-    pub fn back(&self, servers: &Servers) -> Result<f64> {
-        let vm = &self.azure.vms[self.vm];
-        let sink = Sink::at(vm.namespace(), "eth0")?;
-        let to = SocketAddrV4::new(vm.nic.primary, 40_000);
-        let wire = Wire::open(self.azure, self.vm)?;
-        send(&sink, &wire.blast(vm.nic.mac, servers.udp(), to))
+        Ok((sink, Blast::new(&self.socket, servers.udp())))
     }
 }
 
-/// Nanoseconds of a packet from the pod to the fabric, the sender's share included.
-pub fn out(azure: &Azure, number: usize, node: &Node<'_>, servers: &Servers) -> Result<f64> {
+/// What a packet costs, in the medians of a sample.
+pub struct Cost {
+    /// Nanoseconds of the sender and the devices before the node.
+    pub sender: f64,
+    /// Nanoseconds of the whole way, the sender's included.
+    pub whole: f64,
+    /// What the node adds, in multiples of what the sender takes at that moment.
+    pub node: f64,
+}
+
+/// A packet from the pod to the fabric.
+pub fn out(
+    azure: &Azure,
+    number: usize,
+    node: &Node<'_>,
+    servers: &Servers,
+    floor: &Floor<'_>,
+) -> Result<Cost> {
     node.greet(servers)?;
+    let (floor_sink, floor_blast) = floor.out(servers)?;
     let sink = Sink::at(azure.fabric.namespace(), &format!("vm{number}"))?;
-    send(&sink, &Blast::new(node.socket(), servers.udp()))
+    let blast = Blast::new(node.socket(), servers.udp());
+    in_turn((&floor_sink, &floor_blast), (&sink, &blast))
         .with_context(|| format!("out of {}", node.subject.variant))
 }
 
-/// Nanoseconds of a packet from outside to the pod, the sender's share included.
-pub fn back(azure: &Azure, number: usize, node: &Node<'_>, servers: &Servers) -> Result<f64> {
+/// A packet from outside to the pod; the sender alone ends at a NIC.
+pub fn back(
+    azure: &Azure,
+    number: usize,
+    node: &Node<'_>,
+    servers: &Servers,
+    floor: &Floor<'_>,
+) -> Result<Cost> {
     let to = node.greet(servers)?;
+    let vm = &azure.vms[floor.vm];
+    let floor_sink = Sink::at(vm.namespace(), "eth0")?;
+    let floor_wire = Wire::open(azure, floor.vm)?;
+    let nowhere = SocketAddrV4::new(vm.nic.primary, 40_000);
+    let floor_blast = floor_wire.blast(vm.nic.mac, servers.udp(), nowhere);
     let sink = Sink::at(node.pod(), "eth0")?;
     let wire = Wire::open(azure, number)?;
-    send(&sink, &wire.blast(node.mac()?, servers.udp(), to))
+    let blast = wire.blast(node.mac()?, servers.udp(), to);
+    in_turn((&floor_sink, &floor_blast), (&sink, &blast))
         .with_context(|| format!("into {}", node.subject.variant))
 }
 
-fn send(sink: &Sink<'_>, blast: &Blast<'_>) -> Result<f64> {
-    // Neighbours are known and caches warm before the clock runs.
+/// Short bursts, one of the sender alone and one of the whole way, and so on: a machine whose neighbours come and go is not equally fast for
+/// long, but two bursts are a few milliseconds.
+fn in_turn(alone: (&Sink<'_>, &Blast<'_>), whole: (&Sink<'_>, &Blast<'_>)) -> Result<Cost> {
     pinned(NEAR, || {
-        blast.send(20)?;
-        sink.all_of(|| blast.send(CALLS))
+        // Neighbours are known and caches warm before the clock runs.
+        alone.1.send(CALLS)?;
+        whole.1.send(CALLS)?;
+        let mut times = [Series::default(), Series::default(), Series::default()];
+        let mut bursts = || -> Result<(u64, ())> {
+            let mut sent = 0;
+            for _ in 0..PAIRS {
+                let (count, sender) = alone.1.send(CALLS)?;
+                let (_, time) = whole.1.send(CALLS)?;
+                for (series, value) in times.iter_mut().zip([sender, time, time / sender - 1.0]) {
+                    series.push(value);
+                }
+                sent += count;
+            }
+            Ok((sent, ()))
+        };
+        let both_arrive = || whole.0.all_of(&mut bursts).map(|()| (sent(), ()));
+        alone.0.all_of(both_arrive)?;
+        let [sender, whole, node] = times.map(|series| series.median());
+        Ok(Cost {
+            sender,
+            whole,
+            node,
+        })
     })
+}
+
+/// How many packets either side of a sample sends.
+fn sent() -> u64 {
+    u64::from(PAIRS) * u64::from(CALLS) * u64::from(Blast::BATCH)
 }

@@ -139,7 +139,7 @@ fn comparison_markdown(comparison: &Comparison) -> String {
     let _ = writeln!(
         text,
         "Medians of {} interleaved rounds, quartiles in brackets. The sender and the devices before the node take {} ns a packet on \
-         the way out and {} ns on the way in; that is taken off.\n",
+         the way out and {} ns on the way in; that is taken off, as it is within the same milliseconds.\n",
         comparison.rounds,
         number(comparison.floor.0.median()),
         number(comparison.floor.1.median()),

@@ -6,7 +6,7 @@ use anyhow::Result;
 use azure_vnet_testbed::Azure;
 
 use crate::node::Node;
-use crate::packets;
+use crate::packets::{self, Cost, Floor};
 use crate::servers::Servers;
 use crate::tcp;
 
@@ -30,7 +30,7 @@ pub enum Work {
 /// One figure of a work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Figure {
-    /// Nanoseconds that the node spends on a packet: sender taken off.
+    /// Nanoseconds that the node spends on a packet: sender taken off. A sample is in multiples of the sender's time, until all are there.
     CostOut,
     /// Packets per second, sender included.
     RateOut,
@@ -100,11 +100,11 @@ const STREAM_TIME: Duration = Duration::from_millis(150);
 const QUESTIONS: usize = 1000;
 const CONNECTIONS: usize = 800;
 
-/// The floor of one round: nanoseconds of a packet out and in before a node's own work.
-#[derive(Clone, Copy, Debug)]
-pub struct FloorCost {
-    pub out: f64,
-    pub back: f64,
+/// What one sample says.
+pub struct Sample {
+    pub figures: Vec<(Figure, f64)>,
+    /// Nanoseconds of the sender, where its multiples are among the figures.
+    pub sender: Option<f64>,
 }
 
 impl Work {
@@ -126,22 +126,20 @@ impl Work {
         number: usize,
         node: &Node<'_>,
         servers: &Servers,
-        floor: FloorCost,
-    ) -> Result<Vec<(Figure, f64)>> {
-        Ok(match self {
+        floor: &Floor<'_>,
+    ) -> Result<Sample> {
+        let packets = |cost, rate, measured: Cost| Sample {
+            figures: vec![(cost, measured.node), (rate, 1e9 / measured.whole)],
+            sender: Some(measured.sender),
+        };
+        let figures = match self {
             Self::PacketsOut => {
-                let time = packets::out(azure, number, node, servers)?;
-                vec![
-                    (Figure::CostOut, time - floor.out),
-                    (Figure::RateOut, 1e9 / time),
-                ]
+                let measured = packets::out(azure, number, node, servers, floor)?;
+                return Ok(packets(Figure::CostOut, Figure::RateOut, measured));
             }
             Self::PacketsIn => {
-                let time = packets::back(azure, number, node, servers)?;
-                vec![
-                    (Figure::CostIn, time - floor.back),
-                    (Figure::RateIn, 1e9 / time),
-                ]
+                let measured = packets::back(azure, number, node, servers, floor)?;
+                return Ok(packets(Figure::CostIn, Figure::RateIn, measured));
             }
             Self::Stream => vec![(
                 Figure::Stream,
@@ -162,6 +160,10 @@ impl Work {
                 let time = tcp::connections(node.pod(), servers, CONNECTIONS)?;
                 vec![(Figure::Connection, time)]
             }
+        };
+        Ok(Sample {
+            figures,
+            sender: None,
         })
     }
 }

@@ -83,8 +83,9 @@ pub fn read(sent: SentMasquerade) -> Result<Masquerade, Problems> {
         .unwrap_or_default();
     let flows_per_pod = sent
         .flows_per_pod
-        .map(|value| flows_per_pod(&value, &mut problems))
-        .unwrap_or(Uplink::DEFAULT_FLOWS_PER_POD);
+        .map_or(Uplink::DEFAULT_FLOWS_PER_POD, |value| {
+            flows_per_pod(&value, &mut problems)
+        });
     problems.limit(
         "nonMasqueradeCIDRs",
         ranges.as_ref().map_or(0, Vec::len),
