@@ -65,15 +65,16 @@ fn outcomes(tier: &str, seed: u64) -> Vec<Seen> {
         let source = Source::new(pod);
         let mut sink = Sink::new(azure.fabric.namespace());
         let numbered: Vec<(u32, &Sent)> = (1..).zip(&packets).collect();
+        let arrives =
+            |sent: &Sent| matches!(expected(tier, &policy, sent), Some(Seen::Pod | Seen::Node));
+        let last = packets.iter().find(|sent| arrives(sent)).unwrap();
         for (fence, batch) in (u32::MAX / 2..).zip(numbered.chunks(BATCH)) {
-            let arriving = batch.iter().filter(|(_, sent)| {
-                matches!(expected(tier, &policy, sent), Some(Seen::Pod | Seen::Node))
-            });
+            let arriving = batch.iter().filter(|(_, sent)| arrives(sent));
             let arriving: Vec<u32> = arriving.map(|(number, _)| *number).collect();
             for (number, sent) in batch {
                 source.send(*number, sent);
             }
-            sink.wait_for(&source, fence, &arriving);
+            sink.wait_for(&source, (fence, last), &arriving);
         }
         let arrived = sink.finish();
         for (number, sent) in numbered {

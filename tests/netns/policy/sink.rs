@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use azure_vnet_testbed::address_plan::{FABRIC_MAC, PEERED};
+use azure_vnet_testbed::address_plan::FABRIC_MAC;
 use azure_vnet_testbed::icmp::internet_checksum;
 use azure_vnet_testbed::namespace::Namespace;
 use azure_vnet_testbed::packet_socket::packet_socket;
@@ -79,14 +79,8 @@ impl Sink {
     }
 
     /// Waits until all of these have arrived, and in any case until a packet that was sent behind them has.
-    pub fn wait_for(&mut self, source: &Source, fence: u32, expected: &[u32]) {
-        let behind = Sent {
-            destination: PEERED,
-            protocol: 17,
-            source_port: 9,
-            port: 9,
-        };
-        source.send(fence, &behind);
+    pub fn wait_for(&mut self, source: &Source, (fence, last): (u32, &Sent), expected: &[u32]) {
+        source.send(fence, last);
         self.socket.set_read_timeout(Some(LIMIT)).unwrap();
         while !self.seen.contains_key(&fence)
             || !expected.iter().all(|number| self.seen.contains_key(number))
