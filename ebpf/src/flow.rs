@@ -69,7 +69,9 @@ fn insert_uncounted(key: &FlowKey, flow: &Flow) -> Result<(), InsertError> {
 
 /// Remembers a connection that leaves with the pod's address and shall go on so. Where there is no
 /// room for it, its next packet tries again.
-#[inline(always)]
+///
+/// A function of its own, because a caller that searches a port has no room on the stack for one more entry.
+#[inline(never)]
 pub fn keep(key: &FlowKey, transport: &Transport, pod: &Pod, uplink: &Uplink, now: u32) {
     let state = first_state(key, transport);
     let mut entry = Flow::new(

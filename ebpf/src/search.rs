@@ -46,9 +46,20 @@ static SEARCHING: HashMap<
 
 /// Takes a port for [`wanted`](taking::wanted), from that at place `first` of the range upwards. Returns it
 /// or one of [`Taken`].
+#[inline(always)]
+pub fn find_port(first: u32) -> u32 {
+    // One after the other and not one from within the other: kernels before 6.8 count the stack of all that call
+    // each other, and 512 bytes are the most.
+    match try_ports(first) {
+        Taken::IN_USE => search_port(first.wrapping_add(TRIES)),
+        taken => taken,
+    }
+}
+
+/// The same, but for free ports only, and only for the first few.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn find_port(first: u32) -> u32 {
+pub extern "C" fn try_ports(first: u32) -> u32 {
     let Ok(uplink) = config::uplink() else {
         return Taken::IN_USE;
     };
@@ -59,7 +70,7 @@ pub extern "C" fn find_port(first: u32) -> u32 {
             return taken;
         }
     }
-    search_port(first.wrapping_add(TRIES))
+    Taken::IN_USE
 }
 
 /// The same by searching on.
