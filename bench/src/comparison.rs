@@ -19,8 +19,8 @@ pub struct Comparison {
     /// What it is called in the report.
     pub title: &'static str,
     pub rows: Vec<Row>,
-    /// Nanoseconds of the sender and the devices before the node, out and in.
-    pub floor: (Series, Series),
+    /// What figures were measured in multiples of: the sender and the devices before the node, or the first subject.
+    pub yardsticks: BTreeMap<Figure, Series>,
     pub rounds: usize,
     /// What could not be measured, and why.
     pub missing: Vec<String>,
@@ -83,7 +83,7 @@ impl Comparison {
         let mut this = Self {
             title,
             rows,
-            floor: Default::default(),
+            yardsticks: BTreeMap::new(),
             rounds,
             missing,
         };
@@ -92,30 +92,19 @@ impl Comparison {
         for round in 0..rounds {
             this.round(round, &azure, &servers, &floor, &nodes, works, progress);
         }
-        this.say_costs_in_nanoseconds();
+        this.say_multiples_in_units();
         Ok(this)
     }
 
-    /// They were measured in multiples of what the sender takes, which the machine's speed is in as well.
-    fn say_costs_in_nanoseconds(&mut self) {
-        let senders = [
-            (Figure::CostOut, self.floor.0.median()),
-            (Figure::CostIn, self.floor.1.median()),
-        ];
+    /// What was measured in multiples of something is said in the unit of that, at its median.
+    fn say_multiples_in_units(&mut self) {
         for row in &mut self.rows {
-            for (figure, sender) in senders {
-                if let Some(series) = row.figures.get_mut(&figure) {
-                    *series = series.values().iter().map(|cost| cost * sender).collect();
+            for (figure, series) in &mut row.figures {
+                if let Some(yardstick) = self.yardsticks.get(figure) {
+                    let unit = yardstick.median();
+                    *series = series.values().iter().map(|value| value * unit).collect();
                 }
             }
-        }
-    }
-
-    fn floor_of(&mut self, work: Work) -> &mut Series {
-        if work == Work::PacketsIn {
-            &mut self.floor.1
-        } else {
-            &mut self.floor.0
         }
     }
 
@@ -137,15 +126,17 @@ impl Comparison {
             for turn in 0..nodes.len() {
                 let place = (turn + round) % nodes.len();
                 let (number, node) = &nodes[place];
-                match work.sample(azure, *number, node, servers, floor) {
+                let subject = (*number, node);
+                match work.sample(azure, subject, &nodes[0].1, servers, floor) {
                     Ok(sample) => {
-                        self.floor_of(*work).extend(sample.sender);
-                        for (figure, value) in sample.figures {
-                            self.rows[place]
-                                .figures
-                                .entry(figure)
-                                .or_default()
-                                .push(value);
+                        for measured in sample {
+                            let figures = &mut self.rows[place].figures;
+                            let series = figures.entry(measured.figure).or_default();
+                            series.push(measured.value);
+                            if let Some(yardstick) = measured.yardstick {
+                                let all = self.yardsticks.entry(measured.figure);
+                                all.or_default().push(yardstick);
+                            }
                         }
                     }
                     Err(error) => {

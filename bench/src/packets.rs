@@ -70,8 +70,6 @@ impl<'a> Floor<'a> {
 pub struct Cost {
     /// Nanoseconds of the sender and the devices before the node.
     pub sender: f64,
-    /// Nanoseconds of the whole way, the sender's included.
-    pub whole: f64,
     /// What the node adds, in multiples of what the sender takes at that moment.
     pub node: f64,
 }
@@ -120,26 +118,23 @@ fn in_turn(alone: (&Sink<'_>, &Blast<'_>), whole: (&Sink<'_>, &Blast<'_>)) -> Re
         // Neighbours are known and caches warm before the clock runs.
         alone.1.send(CALLS)?;
         whole.1.send(CALLS)?;
-        let mut times = [Series::default(), Series::default(), Series::default()];
+        let (mut senders, mut added) = (Series::default(), Series::default());
         let mut bursts = || -> Result<(u64, ())> {
             let mut sent = 0;
             for _ in 0..PAIRS {
                 let (count, sender) = alone.1.send(CALLS)?;
                 let (_, time) = whole.1.send(CALLS)?;
-                for (series, value) in times.iter_mut().zip([sender, time, time / sender - 1.0]) {
-                    series.push(value);
-                }
+                senders.push(sender);
+                added.push(time / sender - 1.0);
                 sent += count;
             }
             Ok((sent, ()))
         };
         let both_arrive = || whole.0.all_of(&mut bursts).map(|()| (sent(), ()));
         alone.0.all_of(both_arrive)?;
-        let [sender, whole, node] = times.map(|series| series.median());
         Ok(Cost {
-            sender,
-            whole,
-            node,
+            sender: senders.median(),
+            node: added.median(),
         })
     })
 }

@@ -121,9 +121,12 @@ fn comparison_json(comparison: &Comparison) -> Value {
         })
     };
     let rows: Vec<Value> = comparison.rows.iter().map(row).collect();
+    let yardsticks: Map<String, Value> = (comparison.yardsticks.iter())
+        .map(|(figure, series)| (figure.key().to_owned(), series_json(series)))
+        .collect();
     json!({
         "title": comparison.title, "rounds": comparison.rounds, "rows": rows,
-        "floor_out_ns": series_json(&comparison.floor.0), "floor_in_ns": series_json(&comparison.floor.1),
+        "yardsticks": yardsticks,
         "not_measured": comparison.missing,
     })
 }
@@ -136,13 +139,18 @@ pub fn series_json(series: &Series) -> Value {
 /// A table for each figure: median, quartiles, and the ratios that are asked about.
 fn comparison_markdown(comparison: &Comparison) -> String {
     let mut text = format!("\n## {}\n\n", comparison.title);
+    let sender = |figure| {
+        let yardstick = comparison.yardsticks.get(&figure);
+        number(yardstick.map_or(f64::NAN, Series::median))
+    };
     let _ = writeln!(
         text,
-        "Medians of {} interleaved rounds, quartiles in brackets. The sender and the devices before the node take {} ns a packet on \
-         the way out and {} ns on the way in; that is taken off, as it is within the same milliseconds.\n",
+        "Medians of {} interleaved rounds, quartiles in brackets. The machine is not equally fast for long. So packets are sent in turn with the same \
+         sender into a sink before the node, a burst of a few milliseconds each, which is taken off ({} ns a packet on the way out, {} ns on the way \
+         in); latencies in turn with those of the first row; and both are put down at the median speed of the run. Streams are as the clock said.\n",
         comparison.rounds,
-        number(comparison.floor.0.median()),
-        number(comparison.floor.1.median()),
+        sender(Figure::CostOut),
+        sender(Figure::CostIn),
     );
     for figure in Figure::ALL {
         text.push_str(&figure_markdown(comparison, figure));

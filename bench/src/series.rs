@@ -44,12 +44,6 @@ impl Series {
     }
 }
 
-impl Extend<f64> for Series {
-    fn extend<T: IntoIterator<Item = f64>>(&mut self, values: T) {
-        self.0.extend(values);
-    }
-}
-
 impl FromIterator<f64> for Series {
     fn from_iter<T: IntoIterator<Item = f64>>(values: T) -> Self {
         Self(values.into_iter().collect())

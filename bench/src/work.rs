@@ -30,7 +30,7 @@ pub enum Work {
 /// One figure of a work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Figure {
-    /// Nanoseconds that the node spends on a packet: sender taken off. A sample is in multiples of the sender's time, until all are there.
+    /// Nanoseconds that the node spends on a packet: sender taken off.
     CostOut,
     /// Packets per second, sender included.
     RateOut,
@@ -97,14 +97,32 @@ impl Figure {
 
 /// How long a sample takes.
 const STREAM_TIME: Duration = Duration::from_millis(150);
-const QUESTIONS: usize = 1000;
-const CONNECTIONS: usize = 800;
 
-/// What one sample says.
-pub struct Sample {
-    pub figures: Vec<(Figure, f64)>,
-    /// Nanoseconds of the sender, where its multiples are among the figures.
-    pub sender: Option<f64>,
+/// One figure of a sample. Where there is a yardstick, it is in multiples of that: of the same kind of work that was done in turn with it. So
+/// it is not in the figure how fast the machine was at that moment.
+pub struct Measured {
+    pub figure: Figure,
+    pub value: f64,
+    pub yardstick: Option<f64>,
+}
+
+impl Measured {
+    /// As the clock said it.
+    fn plainly(figure: Figure, value: f64) -> Self {
+        Self {
+            figure,
+            value,
+            yardstick: None,
+        }
+    }
+
+    fn beside(figure: Figure, value: f64, yardstick: f64) -> Self {
+        Self {
+            figure,
+            value,
+            yardstick: Some(yardstick),
+        }
+    }
 }
 
 impl Work {
@@ -119,51 +137,53 @@ impl Work {
     /// Those whose figures depend on how much there is on a node.
     pub const SCALING: [Self; 3] = [Self::PacketsOut, Self::PacketsIn, Self::Connections];
 
-    /// One sample of this work on VM number `number`.
+    /// One sample of this work on VM number `number`; latencies in turn with `first`, the first subject.
     pub fn sample(
         self,
         azure: &Azure,
-        number: usize,
-        node: &Node<'_>,
+        (number, node): (usize, &Node<'_>),
+        first: &Node<'_>,
         servers: &Servers,
         floor: &Floor<'_>,
-    ) -> Result<Sample> {
-        let packets = |cost, rate, measured: Cost| Sample {
-            figures: vec![(cost, measured.node), (rate, 1e9 / measured.whole)],
-            sender: Some(measured.sender),
+    ) -> Result<Vec<Measured>> {
+        let of_packets = |cost, rate, measured: Cost| {
+            vec![
+                Measured::beside(cost, measured.node, measured.sender),
+                Measured::beside(rate, 1.0 / (1.0 + measured.node), 1e9 / measured.sender),
+            ]
         };
-        let figures = match self {
+        Ok(match self {
             Self::PacketsOut => {
                 let measured = packets::out(azure, number, node, servers, floor)?;
-                return Ok(packets(Figure::CostOut, Figure::RateOut, measured));
+                of_packets(Figure::CostOut, Figure::RateOut, measured)
             }
             Self::PacketsIn => {
                 let measured = packets::back(azure, number, node, servers, floor)?;
-                return Ok(packets(Figure::CostIn, Figure::RateIn, measured));
+                of_packets(Figure::CostIn, Figure::RateIn, measured)
             }
-            Self::Stream => vec![(
+            Self::Stream => vec![Measured::plainly(
                 Figure::Stream,
                 tcp::stream(node.pod(), servers, STREAM_TIME)?,
             )],
-            Self::StreamWithoutGso => {
-                let rate = tcp::stream_without_gso(node.pod(), servers, STREAM_TIME)?;
-                vec![(Figure::StreamWithoutGso, rate)]
-            }
+            Self::StreamWithoutGso => vec![Measured::plainly(
+                Figure::StreamWithoutGso,
+                tcp::stream_without_gso(node.pod(), servers, STREAM_TIME)?,
+            )],
             Self::Answers => {
-                let times = tcp::answers(node.pod(), servers, QUESTIONS)?;
+                let (median, tail) = tcp::answers(first.pod(), node.pod(), servers)?;
                 vec![
-                    (Figure::AnswerMedian, times.median()),
-                    (Figure::Answer99, times.quantile(0.99)),
+                    Measured::beside(Figure::AnswerMedian, median.times, median.first),
+                    Measured::beside(Figure::Answer99, tail.times, tail.first),
                 ]
             }
             Self::Connections => {
-                let time = tcp::connections(node.pod(), servers, CONNECTIONS)?;
-                vec![(Figure::Connection, time)]
+                let median = tcp::connections(first.pod(), node.pod(), servers)?;
+                vec![Measured::beside(
+                    Figure::Connection,
+                    median.times,
+                    median.first,
+                )]
             }
-        };
-        Ok(Sample {
-            figures,
-            sender: None,
         })
     }
 }
