@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Result;
 use azure_vnet_testbed::Azure;
 
-use crate::cpu::{self, FAR};
+use crate::cpu::{self, FAR, NEAR};
 
 /// `discard` of RFC 863.
 const UDP_PORT: u16 = 9;
@@ -105,7 +105,6 @@ impl Servers {
                 let Ok(stream) = stream else { return };
                 let work = work.clone();
                 thread::spawn(move || {
-                    cpu::stay(FAR);
                     work(stream);
                 });
             }
@@ -125,6 +124,7 @@ impl Drop for Servers {
 }
 
 fn take(mut stream: TcpStream, received: &AtomicU64) {
+    cpu::stay(FAR);
     let mut buffer = vec![0; 256 << 10];
     loop {
         match stream.read(&mut buffer) {
@@ -139,6 +139,7 @@ fn take(mut stream: TcpStream, received: &AtomicU64) {
 }
 
 fn answer(mut stream: TcpStream) {
+    cpu::stay(NEAR);
     let _ = stream.set_nodelay(true);
     let mut byte = [0];
     while matches!(stream.read(&mut byte), Ok(1)) {
@@ -150,7 +151,7 @@ fn answer(mut stream: TcpStream) {
 
 /// This end closes first, so that the waiting after it is ours and the client may use its port again.
 fn answer_once(listener: &TcpListener) {
-    cpu::stay(FAR);
+    cpu::stay(NEAR);
     for stream in listener.incoming() {
         let Ok(mut stream) = stream else { return };
         let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));

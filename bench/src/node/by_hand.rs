@@ -11,8 +11,8 @@ use azure_vnet_testbed::{Azure, NETNS_DIR, Vm};
 use super::{Attached, BRIDGE};
 use crate::variant::{Subject, Variant};
 
-/// Pods on a bridge that the NIC is a port of. The fabric is told not to look at these frames' MAC addresses, and where it has to
-/// send to a pod, the pod's: what a plugin has to do about that is not in the figure.
+/// Pods on a bridge that the NIC is a port of. The fabric is told the pods' MAC addresses where it has to send to them: what a plugin has
+/// to do about that is not in the figure.
 pub fn bridged(azure: &Azure, number: usize, subject: Subject) -> Result<Vec<Attached<'_>>> {
     let vm = &azure.vms[number];
     let (mac, primary, length) = (vm.nic.mac, vm.nic.primary, SUBNET.prefix_len());
@@ -58,7 +58,6 @@ pub fn bridged(azure: &Azure, number: usize, subject: Subject) -> Result<Vec<Att
     } else {
         batch(azure.fabric.namespace(), &fabric)?;
     }
-    stop_looking_at_macs(azure, number)?;
     Ok(pods.into_iter().map(Attached::ByHand).collect())
 }
 
@@ -136,14 +135,6 @@ fn configure(pod: &Namespace, address: Ipv4Addr, length: u8, gateway: Ipv4Addr) 
         format!("route add default via {gateway}"),
     ];
     batch(pod, &lines)
-}
-
-fn stop_looking_at_macs(azure: &Azure, number: usize) -> Result<()> {
-    let script =
-        format!("flush chain netdev fabric vm{number}\ndelete chain netdev fabric vm{number}\n");
-    let nft = azure.fabric.namespace().program("nft")?;
-    nft.args(["-f", "-"]).stdin(script).checked()?;
-    Ok(())
 }
 
 pub fn batch(namespace: &Namespace, lines: &[String]) -> Result<()> {
