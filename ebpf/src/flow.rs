@@ -6,7 +6,7 @@ use aya_ebpf::{
     helpers::generated::bpf_jiffies64,
     macros::btf_map,
 };
-use azure_vnet_abi::{Flow, FlowKey, FlowKind, MAX_FLOWS, Pod, TcpState, Uplink};
+use azure_vnet_abi::{Flow, FlowKey, FlowKind, MAX_FLOWS, Pod, TcpState, Timeouts, Uplink};
 
 use crate::{
     packet::{ICMP, TCP, Transport},
@@ -86,7 +86,7 @@ pub fn keep(key: &FlowKey, transport: &Transport, pod: &Pod, uplink: &Uplink, no
     );
     entry.tcp_state = state;
     if !share::is_used_up(key.source, uplink) && insert(key, &entry).is_ok() {
-        sweep::enqueue(key);
+        sweep::enqueue(key, now);
     }
 }
 
@@ -205,6 +205,13 @@ pub fn time_left(key: &FlowKey, flow: &Flow, now: u32) -> u32 {
         0 => other_half(key, flow).map_or(0, |(_, other)| other.time_left(now)),
         left => left,
     }
+}
+
+/// The shortest time, in jiffies, after which any flow without a packet is over.
+#[inline(always)]
+pub fn least_timeout(uplink: &Uplink) -> u32 {
+    let Timeouts { udp, icmp, .. } = uplink.timeouts;
+    least_time(uplink).min(udp.min(icmp).wrapping_mul(uplink.hz))
 }
 
 /// For how many jiffies at least any flow goes on that is not over, whatever packets it gets: these may

@@ -200,8 +200,8 @@ fn record_inbound(
     let is_recorded =
         !share::is_used_up(reply.source, uplink) && flow::insert(reply, &entry).is_ok();
     if is_recorded {
-        sweep::enqueue(reply);
-        sweep::step(now);
+        sweep::enqueue(reply, now);
+        sweep::step(uplink, now);
         Reason::InboundRecorded
     } else {
         Reason::ToPod

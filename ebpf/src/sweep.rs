@@ -1,47 +1,69 @@
 //! Sweeping the flow table: whoever makes an entry looks at two old ones.
 //!
-//! Every entry's key waits in a queue. Each new flow takes two keys from its head, forgets flows
-//! that are over and puts the others back at the end. So the work is bounded, needs no timer and
-//! no daemon, runs on every kernel with queues (4.20), and there is never more rubbish than live
-//! flows for long: the table shrinks by two where it grows by one. A node that makes no flows
-//! needs no room for any.
+//! Every flow waits in a queue, whose head was not looked at for longest. Each new flow takes two from there, forgets those
+//! that are over and puts the others back at the end. What was put in line less than the shortest timeout ago is hardly over
+//! yet, and is not looked at: that would be four entries that no cache has. So the work is bounded, needs no timer and
+//! no daemon, runs on every kernel with queues (4.20), and there is never more rubbish than live flows for long: the
+//! table shrinks by two where it grows by one. A node that makes no flows needs no room for any.
 
 use aya_ebpf::{btf_maps::Queue, macros::btf_map};
-use azure_vnet_abi::{FlowKey, MAX_FLOWS};
+use azure_vnet_abi::{FlowKey, MAX_FLOWS, Queued, Uplink};
 
 use crate::flow;
 
-/// One key for each flow, that of the pod's packets.
+/// One element for each flow.
 #[btf_map(name = "sweep")]
-static QUEUE: Queue<FlowKey, { MAX_FLOWS as usize }> = Queue::new();
+static QUEUE: Queue<Queued, { MAX_FLOWS as usize }> = Queue::new();
 
-/// Puts a new flow in line.
+/// Puts a flow in line.
 #[inline(always)]
-pub fn enqueue(key: &FlowKey) {
+pub fn enqueue(key: &FlowKey, now: u32) {
     // A flow that finds the queue full is still forgotten when somebody wants its port.
-    let _ = QUEUE.push(key, 0);
+    let queued = Queued {
+        key: *key,
+        since: now,
+    };
+    let _ = QUEUE.push(&queued, 0);
 }
 
-/// Looks at the two flows that were not looked at for longest.
+/// Looks at two flows that were not looked at for longest, and for a while.
 #[inline(always)]
-pub fn step(now: u32) {
-    look_at_next(now);
-    look_at_next(now);
+pub fn step(uplink: &Uplink, now: u32) {
+    let while_ago = flow::least_timeout(uplink);
+    look_at_next(now, while_ago);
+    look_at_next(now, while_ago);
 }
 
-/// A function of its own, so that the verifier walks it once for each call and not once for each
-/// way to it.
+/// The same however short ago that was: there was no room for a flow.
+#[inline(always)]
+pub fn make_room(now: u32) {
+    look_at_next(now, 0);
+    look_at_next(now, 0);
+}
+
+/// Looks at the flow at the head, if it has been in line for so many jiffies.
+///
+/// A global function (see [`taking`](crate::taking)): the verifier walks it once.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn look_at_next(now: u32) {
-    let Ok(Some(key)) = QUEUE.pop() else {
-        return;
+pub extern "C" fn look_at_next(now: u32, jiffies: u32) -> u32 {
+    if jiffies != 0 {
+        match QUEUE.peek() {
+            Ok(Some(head)) if now.wrapping_sub(head.since) >= jiffies => {}
+            _ => return 0,
+        }
+    }
+    let Ok(Some(Queued { key, .. })) = QUEUE.pop() else {
+        return 0;
     };
     let Some(flow) = flow::find(&key) else {
-        return;
+        return 0;
     };
     if flow::is_over(&key, flow, now) {
         flow::forget(&key, flow);
     } else {
-        let _ = QUEUE.push(key, 0);
+        enqueue(&key, now);
     }
+    // Kernels before 6.8 take no global function without a result.
+    0
 }

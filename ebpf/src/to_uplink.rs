@@ -203,10 +203,16 @@ fn new_flow(
             let tcp_state = flow::first_state(key, transport);
             let flags = fast::fitness(uplink, key, queue);
             let opened = snat::open(key, pod, uplink, tcp_state, flags, now);
-            // Also where there was no room: the next packet may find some.
-            sweep::step(now);
-            let flow = opened?;
-            sweep::enqueue(key);
+            let flow = match opened {
+                Ok(flow) => flow,
+                Err(reason) => {
+                    // The next packet may find some.
+                    sweep::make_room(now);
+                    return Err(reason);
+                }
+            };
+            sweep::step(uplink, now);
+            sweep::enqueue(key, now);
             masquerade(ctx, ip, transport, flow, now, Reason::FlowCreated)
         }
     }

@@ -10,14 +10,14 @@ use std::ops::RangeInclusive;
 use std::sync::LazyLock;
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, HashMap, PerCpuArray};
+use aya::maps::{Array, HashMap, PerCpuArray, Queue};
 use aya::programs::tc::{SchedClassifierLink, qdisc_add_clsact};
 use aya::programs::{SchedClassifier, TcAttachType, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
 use azure_vnet_abi::{
     Be32, Destination, Flow, FlowFlags, FlowKey, Fragment, Judgement, Mac, Pod as PodEntry,
-    PolicyKey, PolicyState, Port, Reason, ReservedPorts, RuleKey, Search, Share, Timeouts, Uplink,
-    maps, programs,
+    PolicyKey, PolicyState, Port, Queued, Reason, ReservedPorts, RuleKey, Search, Share, Timeouts,
+    Uplink, maps, programs,
 };
 use azure_vnet_testbed::namespace::Namespace;
 use bytes::Bytes;
@@ -331,7 +331,7 @@ impl Node {
         let mut flow = self.flow(tuple);
         flow.last_seen = flow.last_seen.wrapping_sub(jiffies);
         self.set_flow(tuple, flow);
-        self.age_searches(jiffies);
+        self.age_all_else(jiffies);
     }
 
     /// Lets so many jiffies go by for all entries.
@@ -340,15 +340,29 @@ impl Node {
             flow.last_seen = flow.last_seen.wrapping_sub(jiffies);
             self.set_flow(tuple, flow);
         }
-        self.age_searches(jiffies);
+        self.age_all_else(jiffies);
     }
 
-    fn age_searches(&mut self, jiffies: u32) {
+    fn age_all_else(&mut self, jiffies: u32) {
+        self.age_queue(jiffies);
         let mut map: HashMap<_, Destination, Search> = self.map_mut(maps::SEARCHES);
         let searches: Vec<_> = map.iter().collect::<Result<_, _>>().unwrap();
         for (destination, mut search) in searches {
             search.until = search.until.wrapping_sub(jiffies);
             map.insert(destination, search, 0).unwrap();
+        }
+    }
+
+    /// Flows stand in line for longer by so many jiffies.
+    fn age_queue(&mut self, jiffies: u32) {
+        let mut queue: Queue<_, Queued> = self.map_mut(maps::SWEEP);
+        let mut all = Vec::new();
+        while let Ok(queued) = queue.pop(0) {
+            all.push(queued);
+        }
+        for mut queued in all {
+            queued.since = queued.since.wrapping_sub(jiffies);
+            queue.push(queued, 0).unwrap();
         }
     }
 

@@ -58,6 +58,24 @@ fn a_new_flow_forgets_two_that_are_over() {
     assert_eq!(node.flows().len(), 4, "only the two new flows are left");
 }
 
+/// Nobody looks at entries that can hardly be over, unless there is no room.
+#[test]
+fn what_is_new_in_line_is_looked_at_when_room_is_needed() {
+    let mut node = Node::new();
+    begins(&node, KEPT, &[]);
+    for half in halves(KEPT) {
+        let mut flow = node.flow(half);
+        flow.last_seen = flow.last_seen.wrapping_sub(flow.timeout + 1);
+        node.set_flow(half, flow);
+    }
+    begins(&node, KEPT + 1, &[]);
+    node.set_flows_per_pod(2);
+    let one_more = udp((WEB.address, KEPT + 2), (REMOTE, 53)).of(&WEB);
+    let gone: Vec<_> = removed(&[KEPT]).collect();
+    node.to_uplink(&one_more).drops(Reason::PodFlowLimit, &gone);
+    begins(&node, KEPT + 2, &[]);
+}
+
 #[test]
 fn what_lives_stays_and_is_looked_at_again() {
     let mut node = Node::new();

@@ -69,6 +69,9 @@ impl Ebpf {
         }
         attach_to_uplink(&mut programs, this.mechanism, &pins, uplink)?;
         maps::count_shares(&pins)?;
+        if !predecessors.is_empty() {
+            maps::queue_flows(&pins)?;
+        }
         pins.forget_other_builds(BUILD);
         predecessors.forget(&pins);
         Ok(this)

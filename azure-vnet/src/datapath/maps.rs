@@ -5,11 +5,11 @@ use std::io;
 use std::net::Ipv4Addr;
 
 use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, HashMap, Map, MapData, MapError, MapInfo, PerCpuArray};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, MapInfo, PerCpuArray, Queue};
 use azure_vnet_abi::{
     Be32, Destination, Flow, FlowKey, FlowKind, Fragment, FragmentKey, Judgement, Mac,
-    Pod as PodEntry, PolicyKey, PolicyState, Port, Reason, ReservedPorts, RuleKey, Search, Share,
-    Uplink as UplinkEntry, maps,
+    Pod as PodEntry, PolicyKey, PolicyState, Port, Queued, Reason, ReservedPorts, RuleKey, Search,
+    Share, Uplink as UplinkEntry, maps,
 };
 
 use super::bpffs::Pins;
@@ -162,6 +162,20 @@ pub fn count_shares(pins: &Pins) -> Result<(), EbpfError> {
     Ok(())
 }
 
+/// Puts flows that were taken over from another version in the line of those that are looked at again.
+pub fn queue_flows(pins: &Pins) -> Result<(), EbpfError> {
+    let failed = |source| EbpfError::map(maps::SWEEP, source);
+    let mut queue: Queue<MapData, Queued> = open(pins, maps::SWEEP)?;
+    let mut outcome = Ok(());
+    batch::for_each(pins, maps::FLOWS, |key: FlowKey, flow: Flow| {
+        if outcome.is_ok() && flow.kind != FlowKind::UNMASQUERADE {
+            let since = flow.last_seen;
+            outcome = queue.push(Queued { key, since }, 0);
+        }
+    })?;
+    outcome.map_err(failed)
+}
+
 /// Forgets the flows of `pod`, or, where its link's index is not known, of all pods whose links are gone, instead of waiting for
 /// them to time out.
 pub fn forget_flows(pins: &Pins, pod: &Departed) -> Result<(), EbpfError> {
@@ -294,7 +308,7 @@ fn sizes(name: &str) -> (u32, u32) {
         maps::FLOWS => of::<FlowKey, Flow>(),
         maps::FRAGMENTS => of::<FragmentKey, Fragment>(),
         // A queue has no keys.
-        maps::SWEEP => of::<(), FlowKey>(),
+        maps::SWEEP => of::<(), Queued>(),
         maps::CANDIDATE => of::<u32, FlowKey>(),
         maps::WATCH => of::<u32, u32>(),
         maps::SEARCHES => of::<Destination, Search>(),

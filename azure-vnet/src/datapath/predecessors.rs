@@ -21,6 +21,11 @@ impl Predecessors {
         Self(pins.of_other_versions())
     }
 
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Pins the maps that hold flows and the policy here as well, where this version knows what is in them: not those of a later one. To be called
     /// before the programs are loaded.
     pub fn hand_over_maps(&self, pins: &Pins) -> Result<(), EbpfError> {

@@ -60,6 +60,16 @@ impl FlowKey {
     }
 }
 
+/// Element of the `sweep` queue: a flow that is to be looked at again.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Queued {
+    /// The key of the flow's entry for the pod's packets.
+    pub key: FlowKey,
+    /// Low half of the jiffies when it was put in line.
+    pub since: u32,
+}
+
 /// What an entry does to the packets it matches; the value of [`Flow::kind`].
 ///
 /// Constants and not an enum, because not every bit pattern in a map would be a valid one.

@@ -4,7 +4,7 @@ use core::mem::{offset_of, size_of};
 
 use crate::{
     Destination, Event, Flow, FlowKey, Fragment, FragmentKey, Judgement, Pod, PolicyKey,
-    PolicyState, Port, Reason, ReservedPorts, RuleKey, Search, Share, Timeouts, Uplink,
+    PolicyState, Port, Queued, Reason, ReservedPorts, RuleKey, Search, Share, Timeouts, Uplink,
 };
 
 macro_rules! layout {
@@ -22,6 +22,7 @@ pub const LAYOUT: &[(&str, &str, usize)] = layout! {
     Event { reason, ifindex, length, head, padding }
     FlowKey { source, destination, source_port, destination_port, protocol }
     Flow { last_seen, timeout, address, port, kind, tcp_state, generation, ifindex, mac, flags }
+    Queued { key, since }
     FragmentKey { source, destination, identification, protocol }
     Fragment { seen, address, mac, ifindex }
     Pod { ifindex, container, mac }
@@ -46,13 +47,13 @@ const _: () = assert!(size_of::<Judgement>() == 8 && size_of::<PolicyState>() ==
 const _: () = assert!(size_of::<Destination>() == 8 && size_of::<Search>() == 12);
 const _: () = assert!(size_of::<ReservedPorts>() == 8192);
 const _: () = assert!(size_of::<Uplink>() == 52);
-const _: () = assert!(size_of::<Share>() == 8);
+const _: () = assert!(size_of::<Share>() == 8 && size_of::<Queued>() == 20);
 const _: () = assert!(size_of::<Event>() == 56);
 
 #[cfg(feature = "user")]
 mod user {
     use crate::{
-        Be32, Destination, Flow, FlowKey, Judgement, Pod, PolicyKey, PolicyState, Port,
+        Be32, Destination, Flow, FlowKey, Judgement, Pod, PolicyKey, PolicyState, Port, Queued,
         ReservedPorts, RuleKey, Search, Share, Uplink,
     };
 
@@ -83,6 +84,8 @@ mod user {
     unsafe impl aya::Pod for Search {}
     // SAFETY: plain bytes, as said above.
     unsafe impl aya::Pod for ReservedPorts {}
+    // SAFETY: plain bytes, as said above.
+    unsafe impl aya::Pod for Queued {}
     // SAFETY: plain bytes, as said above.
     unsafe impl aya::Pod for Share {}
     // SAFETY: plain bytes, as said above.

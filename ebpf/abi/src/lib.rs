@@ -20,7 +20,7 @@ mod search;
 mod uplink;
 
 pub use event::{EVENT_BYTES, Event};
-pub use flow::{Flow, FlowFlags, FlowKey, FlowKind, TcpState};
+pub use flow::{Flow, FlowFlags, FlowKey, FlowKind, Queued, TcpState};
 pub use fragment::{Fragment, FragmentKey};
 pub use layout::LAYOUT;
 pub use names::{

@@ -30,7 +30,7 @@ pub mod maps {
     pub const FLOWS: &str = "flows";
     /// [`FragmentKey`](crate::FragmentKey) to [`Fragment`](crate::Fragment).
     pub const FRAGMENTS: &str = "fragments";
-    /// Queue of the [`FlowKey`](crate::FlowKey)s that are to be looked at again.
+    /// Queue of flows that are to be looked at again, [`Queued`](crate::Queued).
     pub const SWEEP: &str = "sweep";
     /// Per-CPU packet counters by [`Reason`](crate::Reason).
     pub const COUNTERS: &str = "counters";
@@ -54,11 +54,10 @@ pub mod maps {
         EVENTS, WATCH, SEARCHES, SEARCHING, RESERVED, SHARES,
     ];
     /// Those that a version takes over from an earlier one with what they hold, and the first version whose are as this one's:
-    /// the same kind of map with the same layouts, which mean the same. What user space can write again is not among them; the policy
+    /// the same kind of map with the same layouts, which mean the same. What user space can write again is not among them, as the queue of the flows; the policy
     /// is, because the one before counts for connections that it let out.
-    pub const TAKEN_OVER: [(&str, u32); 6] = [
+    pub const TAKEN_OVER: [(&str, u32); 5] = [
         (FLOWS, 2),
-        (SWEEP, 2),
         (FRAGMENTS, 2),
         (POLICY, 4),
         (RULES, 4),

@@ -240,6 +240,24 @@ fn flows_that_are_taken_over_are_a_part_of_their_pods_share() {
     }
 }
 
+/// They stood in another line.
+#[test]
+fn flows_that_are_taken_over_end() {
+    let azure = Azure::builder().build().unwrap();
+    let vm = &azure.vms[0];
+    let timeouts = json!({ "udp": 5 });
+    let masquerade = json!({ "datapath": "ebpf", "flowsPerPod": 2, "timeouts": timeouts });
+    let list = list(&masquerade);
+    let early = vm.add_pod(&list, &PodSpec::named("early")).unwrap();
+    let server = scarce_ports::server(&azure);
+    has_room_for(2, &early, &server);
+    rename_version(vm, BEFORE);
+    let late = vm.add_pod(&list, &PodSpec::named("late")).unwrap();
+    thread::sleep(Duration::from_secs(7));
+    has_room_for(2, &late, &server);
+    has_room_for(2, &early, &server);
+}
+
 #[test]
 fn a_policy_that_comes_with_it_closes_what_it_closes() {
     for (forced, _) in MECHANISMS {
