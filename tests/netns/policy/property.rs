@@ -65,11 +65,11 @@ fn outcomes(tier: &str, seed: u64) -> Vec<Seen> {
         let source = Source::new(pod);
         let mut sink = Sink::new(azure.fabric.namespace());
         let numbered: Vec<(u32, &Sent)> = (1..).zip(&packets).collect();
-        let arrives =
+        let gets_out =
             |sent: &Sent| matches!(expected(tier, &policy, sent), Some(Seen::Pod | Seen::Node));
-        let last = packets.iter().find(|sent| arrives(sent)).unwrap();
+        let last = packets.iter().find(|sent| gets_out(sent)).unwrap();
         for (fence, batch) in (u32::MAX / 2..).zip(numbered.chunks(BATCH)) {
-            let arriving = batch.iter().filter(|(_, sent)| arrives(sent));
+            let arriving = batch.iter().filter(|(_, sent)| gets_out(sent));
             let arriving: Vec<u32> = arriving.map(|(number, _)| *number).collect();
             for (number, sent) in batch {
                 source.send(*number, sent);
