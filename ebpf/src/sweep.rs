@@ -23,7 +23,7 @@ pub fn enqueue(key: &FlowKey, now: u32) {
         key: *key,
         since: now,
     };
-    let _ = QUEUE.push(&queued, 0);
+    let _ = QUEUE.push(queued, 0);
 }
 
 /// Looks at two flows that were not looked at for longest, and for a while.
