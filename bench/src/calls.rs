@@ -1,5 +1,6 @@
 //! What a runtime waits for: one plugin's ADD and DEL, from its start to its end, beside the reference plugins.
 
+mod bare;
 mod candidate;
 mod growth;
 mod traced;
@@ -16,6 +17,7 @@ use serde_json::{Value, json};
 use crate::plot::number;
 use crate::report::{Part, series_json};
 use crate::series::Series;
+use bare::Bare;
 use candidate::{Candidate, Kind};
 
 pub use traced::run_and_print_peak_rss;
@@ -58,6 +60,7 @@ pub fn measure(extent: Extent, progress: &ProgressBar) -> Result<Part> {
         .map(|(kind, vm)| Candidate::new(*kind, vm))
         .collect::<Result<Vec<_>>>()?;
 
+    let bare = Bare::new(candidates[0].vm)?;
     let mut rows = Vec::new();
     let mut standing = 0;
     for pods in extent.standing {
@@ -67,7 +70,13 @@ pub fn measure(extent: Extent, progress: &ProgressBar) -> Result<Part> {
             }
         }
         standing = *pods;
-        rows.extend(sequential(&candidates, *pods, extent.rounds, progress)?);
+        rows.extend(sequential(
+            &candidates,
+            &bare,
+            *pods,
+            extent.rounds,
+            progress,
+        )?);
     }
     let traced = candidates
         .iter()
@@ -96,6 +105,7 @@ pub fn measure(extent: Extent, progress: &ProgressBar) -> Result<Part> {
 
 fn sequential(
     candidates: &[Candidate<'_>],
+    bare: &Bare<'_>,
     pods: usize,
     rounds: usize,
     progress: &ProgressBar,
@@ -104,6 +114,7 @@ fn sequential(
         .iter()
         .map(|candidate| Row::new(candidate, format!("{pods} pods")))
         .collect();
+    let mut pairs = Bare::row(format!("{pods} pods"));
     for round in 0..rounds {
         for turn in 0..candidates.len() {
             let place = (turn + round) % candidates.len();
@@ -113,8 +124,10 @@ fn sequential(
                 &mut rows[place],
             )?;
         }
+        bare.timed(&mut pairs)?;
         progress.inc(1);
     }
+    rows.push(pairs);
     Ok(rows)
 }
 

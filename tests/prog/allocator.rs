@@ -10,9 +10,10 @@ use crate::harness::Node;
 use crate::packet::{ACK, FIN, Packet, RST, SYN, echo, tcp, udp};
 use crate::plan::{DATABASE, KEPT, NODE, OTHER_REMOTE, PORTS, Pod, REMOTE, WEB};
 
-const REMOTE_END: (Ipv4Addr, u16) = (REMOTE, 53);
+pub const REMOTE_END: (Ipv4Addr, u16) = (REMOTE, 53);
 
-fn datagram(pod: &Pod, port: u16) -> (Packet, Tuple) {
+/// A packet of the pod's to [`REMOTE_END`], and its tuple.
+pub fn datagram(pod: &Pod, port: u16) -> (Packet, Tuple) {
     let local = (pod.address, port);
     (
         udp(local, REMOTE_END).of(pod),

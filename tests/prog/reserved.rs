@@ -1,28 +1,16 @@
 //! Ports of the range that the node needs itself: no new flow gets one, whichever way it comes to a port, and flows that have one go
 //! on.
 
-use std::net::Ipv4Addr;
-
 use azure_vnet_abi::Reason;
 
-use crate::allocator::gets;
+use crate::allocator::{REMOTE_END, datagram, gets};
 use crate::flows::Tuple;
 use crate::harness::Node;
-use crate::packet::{Packet, SYN, echo, tcp, udp};
+use crate::packet::{SYN, echo, tcp, udp};
 use crate::plan::{DATABASE, KEPT, NODE, PORTS, Pod, REMOTE, WEB};
-
-const REMOTE_END: (Ipv4Addr, u16) = (REMOTE, 53);
 
 /// Packets that look at all of [`PORTS`] between them.
 const PACKETS: usize = 4;
-
-fn datagram(pod: &Pod, port: u16) -> (Packet, Tuple) {
-    let local = (pod.address, port);
-    (
-        udp(local, REMOTE_END).of(pod),
-        Tuple::udp(local, REMOTE_END),
-    )
-}
 
 #[track_caller]
 fn finds_none(node: &Node, pod: &Pod, port: u16) {

@@ -5,29 +5,18 @@ use std::net::Ipv4Addr;
 
 use azure_vnet_abi::Reason;
 
-use crate::flows::{Change, Tuple, inbound, masqueraded};
+use crate::allocator::{REMOTE_END, datagram, gets};
+use crate::flows::{Change, Tuple, inbound};
 use crate::harness::Node;
-use crate::packet::{ACK, Packet, SYN, tcp, udp};
+use crate::packet::{ACK, SYN, tcp, udp};
 use crate::plan::{DATABASE, KEPT, NODE, Pod, REMOTE, WEB};
 
-const REMOTE_END: (Ipv4Addr, u16) = (REMOTE, 53);
 const CLIENT: (Ipv4Addr, u16) = (REMOTE, 54321);
 const SERVICE: (Ipv4Addr, u16) = (WEB.address, 8080);
 
-fn datagram(pod: &Pod, port: u16) -> (Packet, Tuple) {
-    let local = (pod.address, port);
-    (
-        udp(local, REMOTE_END).of(pod),
-        Tuple::udp(local, REMOTE_END),
-    )
-}
-
 #[track_caller]
 fn begins(node: &Node, pod: &Pod, port: u16) {
-    let (packet, tuple) = datagram(pod, port);
-    let left = packet.clone().leaving().source((NODE, port));
-    node.to_uplink(&packet)
-        .passes(Reason::FlowCreated, &left, &masqueraded(tuple, pod, port));
+    gets(node, datagram(pod, port), pod, port);
 }
 
 #[track_caller]
