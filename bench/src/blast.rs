@@ -12,6 +12,7 @@ use crate::series::Series;
 
 /// Bytes of payload in a frame of 64.
 pub const PAYLOAD: usize = 64 - 14 - 20 - 8;
+
 /// A packet that can be sent again and again.
 pub struct Blast<'a> {
     socket: BorrowedFd<'a>,
@@ -41,8 +42,8 @@ impl<'a> Blast<'a> {
         }
     }
 
-    /// Makes so many calls from the calling thread; how many packets that was, and in the median call the nanoseconds of one.
-    pub fn send(&self, calls: u32) -> Result<(u64, f64)> {
+    /// Makes so many calls of [`Self::BATCH`] packets from the calling thread; in the median call, the nanoseconds of one packet.
+    pub fn send(&self, calls: u32) -> Result<f64> {
         let mut part = libc::iovec {
             iov_base: self.bytes.as_ptr().cast_mut().cast(),
             iov_len: self.bytes.len(),
@@ -61,10 +62,7 @@ impl<'a> Blast<'a> {
             self.send_batch(&mut batch)?;
             per_packet.push(start.elapsed().as_secs_f64() * 1e9 / f64::from(Self::BATCH));
         }
-        Ok((
-            u64::from(calls) * u64::from(Self::BATCH),
-            per_packet.median(),
-        ))
+        Ok(per_packet.median())
     }
 
     fn send_batch(&self, batch: &mut [libc::mmsghdr]) -> Result<()> {

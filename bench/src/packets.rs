@@ -119,27 +119,20 @@ fn in_turn(alone: (&Sink<'_>, &Blast<'_>), whole: (&Sink<'_>, &Blast<'_>)) -> Re
         alone.1.send(CALLS)?;
         whole.1.send(CALLS)?;
         let (mut senders, mut added) = (Series::default(), Series::default());
-        let mut bursts = || -> Result<(u64, ())> {
-            let mut sent = 0;
+        let sent = u64::from(PAIRS) * u64::from(CALLS) * u64::from(Blast::BATCH);
+        let bursts = || {
             for _ in 0..PAIRS {
-                let (count, sender) = alone.1.send(CALLS)?;
-                let (_, time) = whole.1.send(CALLS)?;
+                let sender = alone.1.send(CALLS)?;
+                let time = whole.1.send(CALLS)?;
                 senders.push(sender);
                 added.push(time / sender - 1.0);
-                sent += count;
             }
-            Ok((sent, ()))
+            Ok(())
         };
-        let both_arrive = || whole.0.all_of(&mut bursts).map(|()| (sent(), ()));
-        alone.0.all_of(both_arrive)?;
+        alone.0.all_of(sent, || whole.0.all_of(sent, bursts))?;
         Ok(Cost {
             sender: senders.median(),
             node: added.median(),
         })
     })
-}
-
-/// How many packets either side of a sample sends.
-fn sent() -> u64 {
-    u64::from(PAIRS) * u64::from(CALLS) * u64::from(Blast::BATCH)
 }

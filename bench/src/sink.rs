@@ -50,10 +50,10 @@ impl<'a> Sink<'a> {
             .with_context(|| format!("no counter in {table}"))
     }
 
-    /// Runs `send`, which returns how many packets it sent and a figure; an error if not all of them arrived.
-    pub fn all_of<T>(&self, send: impl FnOnce() -> Result<(u64, T)>) -> Result<T> {
+    /// Runs `send`, which sends `count` packets; an error if not all of them arrived.
+    pub fn all_of(&self, count: u64, send: impl FnOnce() -> Result<()>) -> Result<()> {
         let before = self.arrived()?;
-        let (count, figure) = send()?;
+        send()?;
         let arrived = self.arrived()? - before;
         // One in a thousand may be in a queue still.
         ensure!(
@@ -61,7 +61,7 @@ impl<'a> Sink<'a> {
             "only {arrived} of {count} packets came to {}",
             self.device
         );
-        Ok(figure)
+        Ok(())
     }
 }
 

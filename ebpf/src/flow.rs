@@ -50,15 +50,10 @@ pub fn insert(key: &FlowKey, flow: &Flow) -> Result<(), InsertError> {
     Ok(())
 }
 
-/// Makes the entry for the replies of a masqueraded flow, where there is none.
+/// Makes an entry that is no part of a share, that for replies, where there is none. This is the lock: of several CPUs that want
+/// the same key one succeeds.
 #[inline(always)]
-pub fn insert_replies(key: &FlowKey, flow: &Flow) -> Result<(), InsertError> {
-    insert_uncounted(key, flow)
-}
-
-/// This is the lock: of several CPUs that want the same key one succeeds.
-#[inline(always)]
-fn insert_uncounted(key: &FlowKey, flow: &Flow) -> Result<(), InsertError> {
+pub fn insert_uncounted(key: &FlowKey, flow: &Flow) -> Result<(), InsertError> {
     const EEXIST: i32 = -17;
     match FLOWS.insert(key, flow, BPF_NOEXIST.into()) {
         Ok(()) => Ok(()),

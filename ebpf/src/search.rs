@@ -48,8 +48,8 @@ static SEARCHING: HashMap<
 /// or one of [`Taken`].
 #[inline(always)]
 pub fn find_port(first: u32) -> u32 {
-    // One after the other and not one from within the other: kernels before 6.8 count the stack of all that call
-    // each other, and 512 bytes are the most.
+    // One after the other and not one from within the other: the stacks of all that call each other may have 512 bytes
+    // together, and older kernels count each as a multiple of 32.
     match try_ports(first) {
         Taken::IN_USE => search_port(first.wrapping_add(TRIES)),
         taken => taken,

@@ -47,11 +47,9 @@ pub fn make_room(now: u32) {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn look_at_next(now: u32, jiffies: u32) -> u32 {
-    if jiffies != 0 {
-        match QUEUE.peek() {
-            Ok(Some(head)) if now.wrapping_sub(head.since) >= jiffies => {}
-            _ => return 0,
-        }
+    match QUEUE.peek() {
+        Ok(Some(head)) if now.wrapping_sub(head.since) >= jiffies => {}
+        _ => return 0,
     }
     let Ok(Some(Queued { key, .. })) = QUEUE.pop() else {
         return 0;
@@ -64,6 +62,6 @@ pub extern "C" fn look_at_next(now: u32, jiffies: u32) -> u32 {
     } else {
         enqueue(&key, now);
     }
-    // Kernels before 6.8 take no global function without a result.
+    // Nobody asks, but a global function has to return a number.
     0
 }

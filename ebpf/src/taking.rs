@@ -92,7 +92,7 @@ pub extern "C" fn take_over(port: u32) -> u32 {
 
 #[inline(always)]
 fn insert(wanted: &Wanted, port: u32) -> u32 {
-    match flow::insert_replies(&wanted.reply_key, &wanted.reply) {
+    match flow::insert_uncounted(&wanted.reply_key, &wanted.reply) {
         Ok(()) => port,
         Err(InsertError::Exists) => Taken::IN_USE,
         Err(InsertError::Full) => Taken::FULL,

@@ -34,6 +34,19 @@ pub fn gets(node: &Node, (packet, tuple): (Packet, Tuple), pod: &Pod, port: u16)
         .passes(Reason::FlowCreated, &left, &masqueraded(tuple, pod, port));
 }
 
+/// The flow of this [`datagram`], which kept its `port`, goes on in both directions.
+#[track_caller]
+pub fn goes_on(node: &Node, packet: &Packet, pod: &Pod, port: u16) {
+    let left = packet.clone().leaving().source((NODE, port));
+    node.to_uplink(packet)
+        .passes(Reason::Masqueraded, &left, &[]);
+    node.from_uplink(&udp(REMOTE_END, (NODE, port))).passes(
+        Reason::Unmasqueraded,
+        &udp(REMOTE_END, (pod.address, port)).entering(pod),
+        &[],
+    );
+}
+
 /// As `gets`, but from the flow `old` of `old_pod`, of which nothing stays.
 #[track_caller]
 fn takes_over(node: &Node, (packet, tuple): (Packet, Tuple), pod: &Pod, port: u16, old: Tuple) {
@@ -288,13 +301,6 @@ mod full_table {
         let (packet, tuple) = datagram(&WEB, KEPT);
         gets(&node, (packet.clone(), tuple), &WEB, KEPT);
         let _ = node.to_uplink(&datagram(&DATABASE, KEPT).0);
-        let left = packet.clone().leaving().source((NODE, KEPT));
-        node.to_uplink(&packet)
-            .passes(Reason::Masqueraded, &left, &[]);
-        node.from_uplink(&udp(REMOTE_END, (NODE, KEPT))).passes(
-            Reason::Unmasqueraded,
-            &udp(REMOTE_END, (WEB.address, KEPT)).entering(&WEB),
-            &[],
-        );
+        goes_on(&node, &packet, &WEB, KEPT);
     }
 }

@@ -5,10 +5,10 @@ use std::net::Ipv4Addr;
 
 use azure_vnet_abi::Reason;
 
-use crate::allocator::{REMOTE_END, datagram, gets};
+use crate::allocator::{datagram, gets, goes_on};
 use crate::flows::{Change, Tuple, inbound};
 use crate::harness::Node;
-use crate::packet::{ACK, SYN, tcp, udp};
+use crate::packet::{ACK, SYN, tcp};
 use crate::plan::{DATABASE, KEPT, NODE, Pod, REMOTE, WEB};
 
 const CLIENT: (Ipv4Addr, u16) = (REMOTE, 54321);
@@ -49,15 +49,7 @@ fn the_flows_that_it_has_go_on() {
     let node = with_limit(1);
     begins(&node, &WEB, KEPT);
     is_refused(&node, &WEB, KEPT + 1);
-    let (packet, _) = datagram(&WEB, KEPT);
-    let left = packet.clone().leaving().source((NODE, KEPT));
-    node.to_uplink(&packet)
-        .passes(Reason::Masqueraded, &left, &[]);
-    node.from_uplink(&udp(REMOTE_END, (NODE, KEPT))).passes(
-        Reason::Unmasqueraded,
-        &udp(REMOTE_END, (WEB.address, KEPT)).entering(&WEB),
-        &[],
-    );
+    goes_on(&node, &datagram(&WEB, KEPT).0, &WEB, KEPT);
 }
 
 /// The packet that is refused looks at old flows as any that begins one: the next one finds room.

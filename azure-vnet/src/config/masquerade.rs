@@ -27,6 +27,8 @@
 //! file leaves the pool's subnet as the only range. Their `masqLinkLocal` (false unless a file sets it) is
 //! OR-ed with the one here, and replaces the default likewise. `preset` and `rules` go on top.
 
+use std::ops::RangeInclusive;
+
 use azure_vnet_abi::{MAX_FLOWS, Uplink};
 use ipnet::Ipv4Net;
 use serde_json::Value;
@@ -161,16 +163,19 @@ fn preset(sent: Option<&str>, problems: &mut Problems) -> Preset {
 /// From one to all that the flow table has room for.
 fn flows_per_pod(value: &Value, problems: &mut Problems) -> u32 {
     const MOST: u32 = MAX_FLOWS / 2;
-    let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
-    number
-        .filter(|number| (1..=MOST).contains(number))
-        .unwrap_or_else(|| {
-            problems.note(
-                "flowsPerPod",
-                format!("{value} is not a number from 1 to {MOST}"),
-            );
-            Uplink::DEFAULT_FLOWS_PER_POD
-        })
+    number(value, 1..=MOST).unwrap_or_else(|| {
+        problems.note(
+            "flowsPerPod",
+            format!("{value} is not a number from 1 to {MOST}"),
+        );
+        Uplink::DEFAULT_FLOWS_PER_POD
+    })
+}
+
+/// A whole number within `limits`.
+fn number(value: &Value, limits: RangeInclusive<u32>) -> Option<u32> {
+    let number = u32::try_from(value.as_u64()?).ok()?;
+    limits.contains(&number).then_some(number)
 }
 
 fn ranges(value: &Value, problems: &mut Problems) -> Vec<Ipv4Net> {

@@ -68,9 +68,8 @@ impl Ebpf {
             }
         }
         attach_to_uplink(&mut programs, this.mechanism, &pins, uplink)?;
-        maps::count_shares(&pins)?;
         if !predecessors.is_empty() {
-            maps::queue_flows(&pins)?;
+            maps::adopt_flows(&pins)?;
         }
         pins.forget_other_builds(BUILD);
         predecessors.forget(&pins);

@@ -144,15 +144,25 @@ fn forget_pod(
     Ok(())
 }
 
-/// Counts anew what each pod has of the flow table: of flows that were taken over, nobody did. Flows that begin or end meanwhile may
-/// be counted wrong, a few and until their pod is gone.
-pub fn count_shares(pins: &Pins) -> Result<(), EbpfError> {
+/// For flows that were taken over from another version, which did neither: counts what each pod has of the table, and puts them in the line
+/// of those that are looked at again. Flows that begin or end meanwhile may be counted wrong, a few and until their pod is gone.
+pub fn adopt_flows(pins: &Pins) -> Result<(), EbpfError> {
+    // A call that was killed may have put them in line as well: where there is no place left, the oldest give way.
+    const BPF_EXIST: u64 = 2;
+    let mut queue: Queue<MapData, Queued> = open(pins, maps::SWEEP)?;
+    let mut queued = Ok(());
     let mut flows: BTreeMap<Ipv4Addr, i64> = BTreeMap::new();
     batch::for_each(pins, maps::FLOWS, |key: FlowKey, flow: Flow| {
-        if flow.kind != FlowKind::UNMASQUERADE {
-            *flows.entry(key.source.into()).or_default() += 1;
+        if flow.kind == FlowKind::UNMASQUERADE {
+            return;
+        }
+        *flows.entry(key.source.into()).or_default() += 1;
+        if queued.is_ok() {
+            let since = flow.last_seen;
+            queued = queue.push(Queued { key, since }, BPF_EXIST);
         }
     })?;
+    queued.map_err(|source| EbpfError::map(maps::SWEEP, source))?;
     let mut shares = shares(pins)?;
     let pods: Vec<Be32> = shares.keys().collect::<Result<_, _>>().map_err(of_shares)?;
     for pod in pods {
@@ -160,20 +170,6 @@ pub fn count_shares(pins: &Pins) -> Result<(), EbpfError> {
         shares.insert(pod, Share { flows }, 0).map_err(of_shares)?;
     }
     Ok(())
-}
-
-/// Puts flows that were taken over from another version in the line of those that are looked at again.
-pub fn queue_flows(pins: &Pins) -> Result<(), EbpfError> {
-    let failed = |source| EbpfError::map(maps::SWEEP, source);
-    let mut queue: Queue<MapData, Queued> = open(pins, maps::SWEEP)?;
-    let mut outcome = Ok(());
-    batch::for_each(pins, maps::FLOWS, |key: FlowKey, flow: Flow| {
-        if outcome.is_ok() && flow.kind != FlowKind::UNMASQUERADE {
-            let since = flow.last_seen;
-            outcome = queue.push(Queued { key, since }, 0);
-        }
-    })?;
-    outcome.map_err(failed)
 }
 
 /// Forgets the flows of `pod`, or, where its link's index is not known, of all pods whose links are gone, instead of waiting for

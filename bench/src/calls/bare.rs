@@ -7,6 +7,7 @@ use azure_vnet_testbed::Vm;
 
 use super::Row;
 use super::candidate::Candidate;
+use crate::node::batch;
 use crate::series::Series;
 
 const BRIDGE: &str = "bare";
@@ -19,11 +20,12 @@ pub struct Bare<'a> {
 impl<'a> Bare<'a> {
     /// With a bridge of its own, which leads nowhere.
     pub fn new(vm: &'a Vm) -> Result<Self> {
-        let bare = Self { vm };
-        bare.ip(&format!(
-            "link add {BRIDGE} type bridge\nlink set {BRIDGE} up\n"
-        ))?;
-        Ok(bare)
+        let lines = [
+            format!("link add {BRIDGE} type bridge"),
+            format!("link set {BRIDGE} up"),
+        ];
+        batch(vm.namespace(), &lines)?;
+        Ok(Self { vm })
     }
 
     pub fn row(load: String) -> Row {
@@ -40,20 +42,17 @@ impl<'a> Bare<'a> {
         let name = "pair";
         let attachment = Candidate::attachment(name);
         let _sandbox = self.vm.new_sandbox(&attachment.netns)?;
+        let add = [
+            format!("link add {name} type veth peer name eth0 netns {name}"),
+            format!("link set {name} master {BRIDGE} up"),
+        ];
+        let delete = [format!("link delete {name}")];
         let start = Instant::now();
-        self.ip(&format!(
-            "link add {name} type veth peer name eth0 netns {name}\nlink set {name} master {BRIDGE} up\n"
-        ))?;
+        batch(self.vm.namespace(), &add)?;
         row.add.push(start.elapsed().as_secs_f64() * 1e3);
         let start = Instant::now();
-        self.ip(&format!("link delete {name}\n"))?;
+        batch(self.vm.namespace(), &delete)?;
         row.del.push(start.elapsed().as_secs_f64() * 1e3);
         Ok(self.vm.remove_sandbox(&attachment.netns)?)
-    }
-
-    fn ip(&self, lines: &str) -> Result<()> {
-        let ip = self.vm.program("ip")?.args(["-batch", "-"]).stdin(lines);
-        ip.checked()?;
-        Ok(())
     }
 }

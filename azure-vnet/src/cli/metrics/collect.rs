@@ -153,7 +153,7 @@ fn flow_metrics(metrics: &mut Metrics, bridge: &str, flows: &[Flow]) {
         .metric(
             "azure_vnet_flows_of_busiest_pod",
             Kind::Gauge,
-            "Flows of the one pod that has most; it cannot have more than azure_vnet_flows_per_pod_limit.",
+            "Flows of the one pod that has most; in the eBPF tier it cannot have more than azure_vnet_flows_per_pod_limit.",
         )
         .sample([("bridge", bridge)], pods.into_values().max().unwrap_or(0));
 }

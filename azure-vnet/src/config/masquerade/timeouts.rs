@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::Problems;
+use super::{Problems, number};
 use crate::masquerade::Timeouts;
 
 /// Reads the object; what is not in it stays as it is by default.
@@ -31,8 +31,7 @@ pub fn read(value: &Value, problems: &mut Problems) -> Timeouts {
             continue;
         };
         let (least, most) = (Timeouts::LEAST, Timeouts::MOST);
-        let seconds = value.as_u64().and_then(|number| u32::try_from(number).ok());
-        match seconds.filter(|seconds| (least..=most).contains(seconds)) {
+        match number(value, least..=most) {
             Some(seconds) => **field = seconds,
             None => problems.note(
                 &path,
