@@ -47,7 +47,13 @@ fn set_aside(path: &Path, file: &File) -> io::Result<bool> {
     if flock(file, FlockOperation::NonBlockingLockExclusive).is_err() {
         return Ok(false);
     }
-    let (mine, at_path) = (file.metadata()?, path.metadata()?);
+    let at_path = match path.metadata() {
+        Ok(at_path) => at_path,
+        // Set aside by another, who has not opened a new one yet.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(error) => return Err(error),
+    };
+    let mine = file.metadata()?;
     if (mine.dev(), mine.ino()) == (at_path.dev(), at_path.ino()) {
         std::fs::rename(path, aside(path))?;
     }
@@ -83,6 +89,16 @@ mod tests {
             "0000000000000006\n0000000000000007\n0000000000000008\n"
         );
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn one_that_another_has_just_set_aside_is_opened_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let file = append(&path).unwrap();
+        std::fs::rename(&path, aside(&path)).unwrap();
+        assert!(set_aside(&path, &file).unwrap());
+        assert!(aside(&path).exists());
     }
 
     /// With a limit that is reached once, many writers at a time lose no line and tear none.
