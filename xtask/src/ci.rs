@@ -50,8 +50,8 @@ fn print_steps(steps: &[Step]) {
     println!();
 }
 
-/// Both tiers and both ways to attach; then the tiers with one pod on each VM, and with the default
-/// number of pods of a node.
+/// Both tiers and both ways to attach; then the tiers with one pod on each VM, and, with what is released, with the
+/// default number of pods of a node.
 fn demos() -> impl Iterator<Item = demo::Options> {
     let demo = |datapath: &str, cls_bpf, pods| demo::Options {
         datapath: Some(datapath.to_owned()),
@@ -59,6 +59,7 @@ fn demos() -> impl Iterator<Item = demo::Options> {
         cls_bpf,
         // Once is enough to see that every stop of it has an answer.
         tour: datapath == "ebpf" && pods.is_none(),
+        released: pods == Some(30),
         keep: false,
     };
     [

@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::{
     command::{as_root, run},
-    plugins,
+    dist, plugins,
 };
 
 const LIMIT: Duration = Duration::from_mins(10);
@@ -28,6 +28,9 @@ pub struct Options {
     /// Show what the operator's commands say on the running simulation
     #[arg(long)]
     pub tour: bool,
+    /// With the programs that `dist` builds, instead of those with debug checks
+    #[arg(long)]
+    pub released: bool,
     /// Leave everything up until Enter or Ctrl-C, and print how to look around
     #[arg(long)]
     pub keep: bool,
@@ -51,7 +54,9 @@ impl Options {
 impl fmt::Display for Options {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let cls_bpf = if self.cls_bpf { " --cls-bpf" } else { "" };
-        write!(out, "demo {}{cls_bpf}", self.arguments().join(" "))
+        let released = if self.released { " --released" } else { "" };
+        let arguments = self.arguments().join(" ");
+        write!(out, "demo {arguments}{cls_bpf}{released}")
     }
 }
 
@@ -63,10 +68,14 @@ pub fn main(options: &Options) -> Result<()> {
 
 /// Runs the demo with what was built before.
 pub fn show(options: &Options) -> Result<()> {
-    let binaries = plugins::directory()?;
-    let mut demo = as_root(binaries.join("demo"));
+    let testbed = plugins::directory()?;
+    let mut demo = as_root(testbed.join("demo"));
+    let plugins = match options.released {
+        true => dist::build()?,
+        false => testbed,
+    };
     demo.args(options.arguments())
-        .env(plugins::BIN_DIR, &binaries);
+        .env(plugins::BIN_DIR, plugins);
     if options.cls_bpf {
         demo.env("AZURE_VNET_FORCE_CLS_BPF", "1");
     }

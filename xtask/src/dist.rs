@@ -14,6 +14,7 @@ use crate::{
     build_ebpf,
     command::{cargo, command, output, run},
     setup, size,
+    static_target::StaticTarget,
     workspace::{self, Metadata},
 };
 
@@ -47,16 +48,16 @@ pub fn main() -> Result<()> {
 
 /// Builds the plugins without anything that they would have to find on a node; returns where they are.
 pub fn build() -> Result<PathBuf> {
-    let target = format!("{ARCH}-unknown-linux-gnu");
+    let target = StaticTarget::ensure();
     let mut compile = cargo();
     compile
-        .args(["build", "--release", "--bins", "--target", &target])
+        .args(["build", "--release", "--bins", "--target", &target.triple])
         .args(PLUGINS.iter().flat_map(|plugin| ["--package", plugin]))
         // Of the target's code only, thanks to --target: build scripts and macros are not static.
-        .env("RUSTFLAGS", "-C target-feature=+crt-static");
+        .env("RUSTFLAGS", target.flags);
     run(&mut compile, BUILD_LIMIT)?;
     let built = Metadata::read()?.target_directory()?;
-    Ok(built.join(target).join("release"))
+    Ok(built.join(target.triple).join("release"))
 }
 
 /// The archive of the plugins in `built`, under the name that `install-cni-plugin.sh` looks for, with its checksum beside it.
@@ -126,7 +127,8 @@ fn architecture() -> Result<&'static str> {
 fn check_static(program: &Path) -> Result<()> {
     let bytes = fs::read(program)?;
     // ELF: a program that names a dynamic linker has a header of type PT_INTERP, with the linker's path in it.
-    let dynamic = bytes.windows(9).any(|window| window == b"/ld-linux");
+    let names = |linker: &[u8]| bytes.windows(linker.len()).any(|window| window == linker);
+    let dynamic = names(b"/ld-linux") || names(b"/ld-musl");
     ensure!(!dynamic, "{} needs shared libraries", program.display());
     run(command(program).arg("--version"), LIMIT)?;
     Ok(())

@@ -17,6 +17,7 @@ mod plugins;
 mod reference;
 mod setup;
 mod size;
+mod static_target;
 mod tally;
 mod test;
 mod verifier_cost;

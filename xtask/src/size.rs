@@ -13,7 +13,7 @@ const CEILINGS: [(&str, u64, &str); 2] = [
     ),
     (
         "azure-vnet-ipam",
-        4 << 20,
+        3_300_000,
         "static; HTTP and XML without TLS",
     ),
 ];
