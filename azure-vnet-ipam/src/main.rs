@@ -3,6 +3,11 @@
 use std::process::ExitCode;
 
 use azure_vnet_cni::log;
+use dlmalloc::GlobalDlmalloc;
+
+/// A call is over before memory is worth giving back (docs/decisions/0023-musl.md).
+#[global_allocator]
+static ALLOCATOR: GlobalDlmalloc = GlobalDlmalloc;
 
 const LOG: &str = "azure-vnet-ipam.log";
 

@@ -5,6 +5,11 @@ use std::process::ExitCode;
 use azure_vnet::error::Error;
 use azure_vnet::{LOG, add, check, cli, del, gc, status};
 use azure_vnet_cni::{CniError, Outcome, Request, log};
+use dlmalloc::GlobalDlmalloc;
+
+/// A call is over before memory is worth giving back (docs/decisions/0023-musl.md).
+#[global_allocator]
+static ALLOCATOR: GlobalDlmalloc = GlobalDlmalloc;
 
 fn main() -> ExitCode {
     if std::env::var_os("CNI_COMMAND").is_none() && std::env::args_os().len() > 1 {

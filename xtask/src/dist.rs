@@ -53,8 +53,7 @@ pub fn build() -> Result<PathBuf> {
     compile
         .args(["build", "--release", "--bins", "--target", &target.triple])
         .args(PLUGINS.iter().flat_map(|plugin| ["--package", plugin]))
-        // Of the target's code only, thanks to --target: build scripts and macros are not static.
-        .env("RUSTFLAGS", target.flags);
+        .args(target.arguments);
     run(&mut compile, BUILD_LIMIT)?;
     let built = Metadata::read()?.target_directory()?;
     Ok(built.join(target.triple).join("release"))

@@ -13,8 +13,8 @@ const INSTALL_LIMIT: Duration = Duration::from_mins(15);
 pub struct StaticTarget {
     /// As cargo has it.
     pub triple: String,
-    /// What rustc has to be told beside.
-    pub flags: &'static str,
+    /// What cargo has to be told beside.
+    pub arguments: Vec<String>,
 }
 
 impl StaticTarget {
@@ -22,28 +22,29 @@ impl StaticTarget {
     /// no network), which serves as well and starts later.
     pub fn ensure() -> Self {
         let musl = format!("{ARCH}-unknown-linux-musl");
-        if is_installed(&musl) {
-            return Self {
-                triple: musl,
-                flags: "",
-            };
-        }
-        println!("setup: installing rustup's target {musl} (what the released plugins are linked with)");
-        match install(&musl) {
-            Ok(()) => Self {
-                triple: musl,
-                flags: "",
-            },
-            Err(error) => {
+        if !is_installed(&musl) {
+            println!("setup: installing rustup's target {musl} (what the released plugins are linked with)");
+            if let Err(error) = install(&musl) {
                 println!(
                     "setup: no target {musl} ({error:#}): the plugins are linked with glibc instead, and each call takes \
                      about a millisecond longer. `rustup target add {musl}` mends that"
                 );
-                Self {
-                    triple: format!("{ARCH}-unknown-linux-gnu"),
-                    flags: "-C target-feature=+crt-static",
-                }
+                return Self::glibc();
             }
+        }
+        Self {
+            triple: musl,
+            arguments: Vec::new(),
+        }
+    }
+
+    fn glibc() -> Self {
+        let triple = format!("{ARCH}-unknown-linux-gnu");
+        // Beside the flags of .cargo/config.toml, and of the target's code only: build scripts and macros are not static.
+        let flags = format!(r#"target.{triple}.rustflags=["-Ctarget-feature=+crt-static"]"#);
+        Self {
+            arguments: vec!["--config".to_owned(), flags],
+            triple,
         }
     }
 }

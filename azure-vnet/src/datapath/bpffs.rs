@@ -9,7 +9,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use azure_vnet_abi::ABI_VERSION;
+use azure_vnet_abi::{ABI_VERSION, maps};
 use rustix::mount::{MountFlags, mount};
 
 use super::ebpf::EbpfError;
@@ -73,24 +73,33 @@ impl Pins {
         builds.all(|entry| entry.file_name() == build) && self.of_other_versions().is_empty()
     }
 
+    /// Whether every map is pinned.
+    pub fn have_all_maps(&self) -> bool {
+        let pinned = names_in(&self.root.join("maps"));
+        maps::ALL
+            .iter()
+            .all(|map| pinned.iter().any(|name| name == map))
+    }
+
     /// The bridges that have pins.
     pub fn bridges() -> Vec<String> {
-        let entries = std::fs::read_dir(place()).into_iter().flatten().flatten();
-        let names = entries.map(|entry| entry.file_name().into_string());
-        names.filter_map(Result::ok).collect()
+        names_in(&place())
     }
 
     /// The names of the pinned links.
     pub fn links(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(self.root.join("links"));
-        let entries = entries.into_iter().flatten().flatten();
-        let names = entries.map(|entry| entry.file_name().into_string());
-        names.filter_map(Result::ok).collect()
+        names_in(&self.root.join("links"))
     }
 
     /// Removes the pin of a link; one that is not there is as good.
     pub fn remove_link(&self, name: &str) -> Result<(), EbpfError> {
         let path = self.link(name);
+        as_good(&path, std::fs::remove_file(&path)).map(drop)
+    }
+
+    /// Removes the pin of a map, likewise.
+    pub fn remove_map(&self, name: &str) -> Result<(), EbpfError> {
+        let path = self.map(name);
         as_good(&path, std::fs::remove_file(&path)).map(drop)
     }
 
@@ -137,6 +146,14 @@ impl Pins {
             None => Ok(()),
         }
     }
+}
+
+/// What is in a directory; nothing where it cannot be read.
+fn names_in(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory);
+    let entries = entries.into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().into_string());
+    names.filter_map(Result::ok).collect()
 }
 
 /// What is not there, or has something of another bridge in it, is no failure.

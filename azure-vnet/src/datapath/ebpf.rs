@@ -32,7 +32,8 @@ impl Ebpf {
     pub fn reuse(uplink: &Uplink, mechanism: Mechanism) -> Option<Self> {
         let pins = Pins::of(&uplink.bridge);
         // Of another range other ports are reserved, which have to be known first.
-        if !pins.are_only_of(BUILD) || !maps::has_ports(&pins, uplink).ok()? {
+        let is_whole = pins.are_only_of(BUILD) && pins.have_all_maps();
+        if !is_whole || !maps::has_ports(&pins, uplink).ok()? {
             return None;
         }
         let mut programs = Programs::open(&pins).ok()?;
@@ -50,6 +51,8 @@ impl Ebpf {
         let pins = Pins::of(&uplink.bridge);
         pins.create(BUILD).map_err(EbpfError::Bpffs)?;
         let predecessors = Predecessors::of(&pins);
+        let has_lost_maps = !pins.have_all_maps();
+        policy::forget_halves(&pins)?;
         predecessors.hand_over_maps(&pins)?;
         let mut programs = Programs::load(&pins)?;
         reserve::install(uplink)?;
@@ -68,7 +71,7 @@ impl Ebpf {
             }
         }
         attach_to_uplink(&mut programs, this.mechanism, &pins, uplink)?;
-        if !predecessors.is_empty() {
+        if has_lost_maps || !predecessors.is_empty() {
             maps::adopt_flows(&pins)?;
         }
         pins.forget_other_builds(BUILD);
@@ -123,8 +126,10 @@ pub fn set_policy(uplink: &Uplink) -> Result<(), EbpfError> {
 /// Forgets a pod. Its program goes with its veth; only the pin is ours to remove.
 pub fn remove_pod(bridge: &str, pod: &Departed) -> Result<(), EbpfError> {
     let pins = Pins::of(bridge);
-    maps::remove_pod(&pins, pod)?;
-    maps::forget_flows(&pins, pod)?;
+    // To look for a pod's flows is to read the whole table.
+    if maps::remove_pod(&pins, pod)? {
+        maps::forget_flows(&pins, pod)?;
+    }
     pins.remove_link(&pod.host_veth)
 }
 

@@ -68,11 +68,12 @@ pub fn add_pod(pins: &Pins, pod: &Pod) -> Result<(), EbpfError> {
     let address = Be32::from(pod.address);
     let mut pods: HashMap<MapData, Be32, PodEntry> = open(pins, maps::PODS)?;
     let known = found(pods.get(&address, 0)).map_err(of_pods)?;
-    if known.is_none_or(|known| known.ifindex != pod.ifindex) {
-        // Whatever was counted was another pod's.
-        shares(pins)?
-            .insert(address, Share::default(), 0)
-            .map_err(of_shares)?;
+    let mut shares = shares(pins)?;
+    let share = found(shares.get(&address, 0)).map_err(of_shares)?;
+    // Whatever was counted for another link was another pod's.
+    if share.is_none() || known.is_none_or(|known| known.ifindex != pod.ifindex) {
+        let none = Share::default();
+        shares.insert(address, none, 0).map_err(of_shares)?;
     }
     pods.insert(address, PodEntry::new(pod.ifindex, pod.container, mac), 0)
         .map_err(|source| EbpfError::map(maps::PODS, source))?;
@@ -82,11 +83,11 @@ pub fn add_pod(pins: &Pins, pod: &Pod) -> Result<(), EbpfError> {
         .map_err(|source| EbpfError::map(maps::PORTS, source))
 }
 
-/// Forgets a pod and its port. An entry that another pod has by now stays: the address may have been
-/// given away again.
-pub fn remove_pod(pins: &Pins, pod: &Departed) -> Result<(), EbpfError> {
+/// Forgets a pod and its port, and says whether the flow table may have entries of it. What another pod has by now stays: the
+/// address may have been given away again.
+pub fn remove_pod(pins: &Pins, pod: &Departed) -> Result<bool, EbpfError> {
     let (Some(mut pods), Some(mut ports)) = (open_pods(pins)?, open_ports(pins)?) else {
-        return Ok(());
+        return Ok(true);
     };
     let mut address = pod.address.map(Be32::from);
     if let Some(ifindex) = pod.ifindex {
@@ -105,13 +106,13 @@ pub fn remove_pod(pins: &Pins, pod: &Departed) -> Result<(), EbpfError> {
         }
     }
     let Some(address) = address else {
-        return Ok(());
+        return Ok(true);
     };
     let entry = found(pods.get(&address, 0)).map_err(of_pods)?;
     if entry.is_some_and(|entry| Some(entry.ifindex) == pod.ifindex || !is_link(entry.ifindex)) {
-        forget_pod(pins, &mut pods, address)?;
+        return forget_pod(pins, &mut pods, address);
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Forgets the pods and ports whose links are gone; returns the addresses of those pods.
@@ -132,20 +133,23 @@ pub fn forget_dead(pins: &Pins) -> Result<Vec<Ipv4Addr>, EbpfError> {
     Ok(dead)
 }
 
+/// Says whether the pod may have flows.
 fn forget_pod(
     pins: &Pins,
     pods: &mut HashMap<MapData, Be32, PodEntry>,
     address: Be32,
-) -> Result<(), EbpfError> {
+) -> Result<bool, EbpfError> {
+    let mut flows = None;
     if let Some(mut shares) = open_pinned::<Shares>(pins, maps::SHARES)? {
+        flows = found(shares.get(&address, 0)).map_err(of_shares)?;
         found(shares.remove(&address)).map_err(of_shares)?;
     }
     found(pods.remove(&address)).map_err(of_pods)?;
-    Ok(())
+    Ok(flows != Some(Share { flows: 0 }))
 }
 
-/// For flows that were taken over from another version, which did neither: counts what each pod has of the table, and puts them in the line
-/// of those that are looked at again. Flows that begin or end meanwhile may be counted wrong, a few and until their pod is gone.
+/// For flows that were taken over from another version, which did neither, or whose counts or line are lost: counts what each pod has of the
+/// table, and puts them in the line of those that are looked at again. Flows that begin or end meanwhile may be counted wrong, a few and until their pod is gone.
 pub fn adopt_flows(pins: &Pins) -> Result<(), EbpfError> {
     // A call that was killed may have put them in line as well: where there is no place left, the oldest give way.
     const BPF_EXIST: u64 = 2;

@@ -19,6 +19,18 @@ use super::ebpf::EbpfError;
 use super::maps::{found, open};
 use crate::masquerade::{Action, Compiled, Packet, Policy, UNCARRIED};
 
+/// What a policy is made of: which generation is in force, and the entries of the generations.
+const MAPS: [&str; 3] = [maps::POLICIES, maps::POLICY, maps::RULES];
+
+/// Where a pin is lost, what is left is about entries that are not there any more: the pins of the rest go, so that the
+/// policy is written anew. The programs that run have all of it, until they are replaced.
+pub fn forget_halves(pins: &Pins) -> Result<(), EbpfError> {
+    if MAPS.iter().all(|map| pins.map(map).exists()) {
+        return Ok(());
+    }
+    MAPS.iter().try_for_each(|map| pins.remove_map(map))
+}
+
 /// Whether there is nothing to do for this policy.
 pub fn is_current(pins: &Pins, policy: &Policy) -> Result<bool, EbpfError> {
     let state = state(&state_map(pins)?)?;

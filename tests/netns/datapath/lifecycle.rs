@@ -1,10 +1,16 @@
 //! What is lost or replaced under running pods.
 
+use std::io;
+
 use aya::programs::{SchedClassifier, TcAttachType};
+use azure_vnet_abi::maps;
 use azure_vnet_testbed::pod::PodSpec;
 use azure_vnet_testbed::{Azure, Vm};
+use serde_json::json;
 
-use super::{connect, on, pins, run, seen_from_internet, status};
+use super::scarce_ports::{client, server};
+use super::share::has_room_for;
+use super::{connect, list, on, pins, run, seen_from_internet, status};
 
 /// The programs of another build are replaced in place: the connection does not notice.
 #[test]
@@ -62,6 +68,37 @@ fn lost_pins_are_made_again() {
     old.delete().unwrap();
     new.delete().unwrap();
     assert_eq!(azure.fabric.verdicts(0).unwrap().spoofed(), spoofed);
+}
+
+/// One pin lost, as by a hand that tidies up: the next ADD makes that map again, with what has to be in it, and what the others hold
+/// stays. But for the flows: those are the connections.
+#[test]
+fn a_lost_pin_is_made_again() {
+    let azure = Azure::builder().pool(40).build().unwrap();
+    let vm = &azure.vms[0];
+    let [open, closed] = [server(&azure), server(&azure)];
+    closed.set_nonblocking(true).unwrap();
+    let port = closed.local_addr().unwrap().port();
+    let rule = json!({ "to": "0.0.0.0/0", "proto": "udp", "port": port, "action": "drop" });
+    let list = list(&json!({ "datapath": "ebpf", "flowsPerPod": 2, "rules": [rule] }));
+    let old = vm.add_pod(&list, &PodSpec::named("old")).unwrap();
+    let mut connection = connect(&azure, &old);
+    for map in maps::ALL.into_iter().filter(|name| *name != maps::FLOWS) {
+        let pin = format!("{}/maps/{map}", pins());
+        run(vm, &format!("rm {pin}"));
+        let new = vm.add_pod(&list, &PodSpec::named(map)).unwrap();
+        run(vm, &format!("ls {pin}"));
+
+        connection.is_alive().unwrap();
+        let refused = client(new.namespace(), &closed);
+        refused.send(b"is it closed?").unwrap();
+        assert_eq!(seen_from_internet(&new), vm.nic.primary, "{map}");
+        let error = closed.recv(&mut [0; 16]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "{map}");
+        new.delete().unwrap();
+    }
+    // Of two flows the connection has one.
+    has_room_for(1, &old, &open);
 }
 
 /// The plugin's memory of its choice lost: it finds what is there and goes on.
