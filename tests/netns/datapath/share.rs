@@ -29,6 +29,10 @@ pub fn has_room_for(flows: usize, pod: &Pod<'_>, server: &UdpSocket) -> Vec<UdpS
     one_more.send(b"is there room?").unwrap();
     let error = one_more.recv(&mut [0; 16]).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    server.set_nonblocking(true).unwrap();
+    let error = server.recv(&mut [0; 16]).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    server.set_nonblocking(false).unwrap();
     clients
 }
 
