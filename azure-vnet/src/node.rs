@@ -158,6 +158,12 @@ pub fn remembered() -> Vec<(String, String)> {
         .collect()
 }
 
+/// The bridge that the node's IPv4 default route moved to, and its gateway then; `None` where no earlier call settled such a network.
+pub fn default_gateway() -> Option<(String, Ipv4Addr)> {
+    let mut journals = journal::all().into_iter().filter(Journal::is_done);
+    journals.find_map(|journal| Some((journal.bridge, journal.gateway?)))
+}
+
 /// The way with a lock: choose the NIC, move, and look at the result.
 async fn settle(netlink: &Netlink, wanted: &NodeWanted) -> Result<Node, NodeError> {
     let _lock = Lock::acquire(Path::new(LOCK))?;

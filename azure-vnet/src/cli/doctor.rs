@@ -6,6 +6,7 @@
 mod conflicts;
 mod kernel;
 mod leftovers;
+mod routes;
 mod setup;
 
 use std::fmt;
@@ -94,6 +95,7 @@ pub async fn run(options: &Options, output: Output) -> Result<Outcome, Failure> 
     findings.extend(setup::check());
     findings.extend(conflicts::check(&bridges));
     findings.extend(setup::check_bridges(&bridges));
+    findings.extend(routes::check(&netlink).await);
     findings.extend(leftovers::check(&netlink, &links).await);
     let count = |verdict| {
         findings
