@@ -15,6 +15,10 @@ const KEEP_LIMIT: Duration = Duration::from_hours(24);
 
 /// What to show.
 #[derive(Args, Clone, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of the command line"
+)]
 pub struct Options {
     /// Which tier masquerades: auto, ebpf, netfilter
     #[arg(long)]
@@ -70,9 +74,10 @@ pub fn main(options: &Options) -> Result<()> {
 pub fn show(options: &Options) -> Result<()> {
     let testbed = plugins::directory()?;
     let mut demo = as_root(testbed.join("demo"));
-    let plugins = match options.released {
-        true => dist::build()?,
-        false => testbed,
+    let plugins = if options.released {
+        dist::build()?
+    } else {
+        testbed
     };
     demo.args(options.arguments())
         .env(plugins::BIN_DIR, plugins);

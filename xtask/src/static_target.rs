@@ -23,7 +23,9 @@ impl StaticTarget {
     pub fn ensure() -> Self {
         let musl = format!("{ARCH}-unknown-linux-musl");
         if !is_installed(&musl) {
-            println!("setup: installing rustup's target {musl} (what the released plugins are linked with)");
+            println!(
+                "setup: installing rustup's target {musl} (what the released plugins are linked with)"
+            );
             if let Err(error) = install(&musl) {
                 println!(
                     "setup: no target {musl} ({error:#}): the plugins are linked with glibc instead, and each call takes \

@@ -25,7 +25,9 @@ pub async fn check(netlink: &Netlink) -> Option<Finding> {
             "the node has no IPv4 default route, and had one by {gateway} when {bridge} was made: {bridge} or its NIC was down, \
              or somebody removed it"
         ),
-        format!("ip route add default via {gateway} dev {bridge}, or let the DHCP client set it again"),
+        format!(
+            "ip route add default via {gateway} dev {bridge}, or let the DHCP client set it again"
+        ),
     ))
 }
 
