@@ -11,8 +11,9 @@ use super::bound;
 
 const SYSCTL: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
 
-/// More than the kernel can have to say: every other port takes 192 KiB.
-const LONGEST: usize = 256 * 1024;
+/// What the kernel usually has to say, and more than it can: every other port takes 192 KiB. It clears as much as it is asked for,
+/// and so do we.
+const LENGTHS: [usize; 2] = [1024, 256 * 1024];
 
 /// VXLAN's port as IANA has it, and as Linux had it before: of kernels that have no tunnel yet.
 const VXLAN: [u16; 2] = [4789, 8472];
@@ -68,9 +69,15 @@ impl Reserved {
 /// In one `read`: the kernel fills the buffer that it is given and says nothing to the next (`proc_do_large_bitmap`), so that
 /// `std::fs::read`, which begins with 32 bytes, would miss what comes behind.
 fn read(path: &str) -> io::Result<String> {
-    let mut text = vec![0; LONGEST];
-    let length = File::open(path)?.read(&mut text)?;
-    text.truncate(length);
+    let mut text = Vec::new();
+    for length in LENGTHS {
+        text = vec![0; length];
+        let read = File::open(path)?.read(&mut text)?;
+        text.truncate(read);
+        if read < length {
+            break;
+        }
+    }
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
