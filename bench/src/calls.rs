@@ -214,7 +214,7 @@ impl Row {
 fn part(rows: &[Row], growth: &[Row], traced: &[Value]) -> Part {
     let mut text = String::from(
         "## CNI calls\n\nFrom the start of the plugin to its end, in milliseconds; release builds. The machine's own share (fork, \
-         pipes) is in all of them.\n\n| load | plugin | ADD p50 | p95 | p99 | DEL p50 | p95 | p99 | ADD × reference | DEL × reference |\n\
+         pipes) is in all of them. × reference is the median over the rounds, in each of which every plugin has its turn.\n\n| load | plugin | ADD p50 | p95 | p99 | DEL p50 | p95 | p99 | ADD × reference | DEL × reference |\n\
          |---|---|---:|---:|---:|---:|---:|---:|---:|---:|\n",
     );
     for row in rows {
@@ -223,7 +223,7 @@ fn part(rows: &[Row], growth: &[Row], traced: &[Value]) -> Part {
             .find(|other| other.load == row.load && other.candidate == Kind::Reference.to_string());
         let ratio = |of: fn(&Row) -> &Series| {
             reference.map_or("-".to_owned(), |reference| {
-                format!("{:.2}", of(row).median() / of(reference).median())
+                format!("{:.2}", of(row).times(of(reference)))
             })
         };
         let figures: Vec<String> = [&row.add, &row.del]

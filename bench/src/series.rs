@@ -20,6 +20,13 @@ impl Series {
         self.quantile(0.5)
     }
 
+    /// How many times as much as `base`: the median of what it is in each round, as the machine is not equally fast in all of them.
+    pub fn times(&self, base: &Self) -> f64 {
+        let ratios = self.0.iter().zip(&base.0);
+        let ratios: Self = ratios.map(|(value, base)| value / base).collect();
+        ratios.median()
+    }
+
     /// First and third quartile.
     pub fn quartiles(&self) -> (f64, f64) {
         (self.quantile(0.25), self.quantile(0.75))
@@ -69,6 +76,14 @@ mod tests {
         let series: Series = [40.0, 10.0, 30.0, 20.0].into_iter().collect();
         assert_eq!((series.median(), series.quartiles()), (25.0, (17.5, 32.5)));
         assert_eq!((series.quantile(0.0), series.quantile(1.0)), (10.0, 40.0));
+    }
+
+    #[test]
+    fn a_round_that_is_slow_is_slow_for_both() {
+        let series: Series = [10.0, 100.0, 30.0].into_iter().collect();
+        let base: Series = [20.0, 200.0, 20.0].into_iter().collect();
+        assert!((series.times(&base) - 0.5).abs() < 1e-9);
+        assert!(series.times(&Series::default()).is_nan());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use crate::command::{command, probe, run};
 
-const INSTALL_LIMIT: Duration = Duration::from_mins(15);
+const INSTALL_LIMIT: Duration = Duration::from_mins(5);
 
 /// A target for static programs.
 pub struct StaticTarget {

@@ -148,8 +148,9 @@ fn forget_pod(
     Ok(flows != Some(Share { flows: 0 }))
 }
 
-/// For flows that were taken over from another version, which did neither, or whose counts or line are lost: counts what each pod has of the
-/// table, and puts them in the line of those that are looked at again. Flows that begin or end meanwhile may be counted wrong, a few and until their pod is gone.
+/// For flows that were taken over from another version, which did neither, or whose counts or line are lost: counts what each
+/// pod has of the table, and puts them in the line of those that are looked at again. Flows that begin or end meanwhile may be
+/// counted wrong, a few and until their pod is gone.
 pub fn adopt_flows(pins: &Pins) -> Result<(), EbpfError> {
     // A call that was killed may have put them in line as well: where there is no place left, the oldest give way.
     const BPF_EXIST: u64 = 2;

@@ -56,7 +56,7 @@ pub fn markdown(rows: &[Row]) -> String {
     for pair in rows.chunks(2) {
         for row in pair {
             let times = |of: fn(&Row) -> &crate::series::Series| {
-                format!("{:.2}", of(row).median() / of(&pair[0]).median())
+                format!("{:.2}", of(row).times(of(&pair[0])))
             };
             let _ = writeln!(
                 text,
