@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crc::{CRC_32_ISO_HDLC, Crc, Table};
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
@@ -18,6 +19,9 @@ const VERSION: u32 = 1;
 
 /// 250 pods and their pool take some 60 KiB.
 pub(super) const MAX_BYTES: u64 = 16 << 20;
+
+/// The CRC-32 of zlib and Ethernet. Sixteen bytes at a time: a record of 250 pods takes 30 µs.
+static CRC32: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISO_HDLC);
 
 /// The checksum is over the exact bytes of `state`.
 #[derive(Serialize, Deserialize)]
@@ -108,7 +112,7 @@ pub(super) fn encode(state: &State) -> serde_json::Result<Vec<u8>> {
     let state = to_raw_value(state)?;
     let envelope = Envelope {
         version: VERSION,
-        crc32: crc32fast::hash(state.get().as_bytes()),
+        crc32: CRC32.checksum(state.get().as_bytes()),
         state,
     };
     let mut bytes = serde_json::to_vec(&envelope)?;
@@ -122,7 +126,7 @@ fn decode(bytes: &[u8]) -> Result<State, Damage> {
     if envelope.version != VERSION {
         return Err(Damage::Version(envelope.version));
     }
-    if crc32fast::hash(envelope.state.get().as_bytes()) != envelope.crc32 {
+    if CRC32.checksum(envelope.state.get().as_bytes()) != envelope.crc32 {
         return Err(Damage::Checksum);
     }
     serde_json::from_str(envelope.state.get()).map_err(json)
