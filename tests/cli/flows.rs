@@ -3,8 +3,9 @@
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
+use aya::Pod as Plain;
 use aya::maps::{HashMap, Map, MapData};
-use azure_vnet_abi::{Be16, Be32, Flow, FlowKey, FlowKind, Mac};
+use azure_vnet_abi::{ABI_VERSION, Be16, Be32, Flow, FlowKey, FlowKind, Mac, Share, maps};
 use azure_vnet_testbed::Azure;
 use azure_vnet_testbed::address_plan::INTERNET;
 use azure_vnet_testbed::pod::Pod;
@@ -68,9 +69,9 @@ fn a_full_table() {
     let vm = &azure.vms[0];
     let [web, db] = pods(&azure, "ebpf");
     let flows = azure_vnet_abi::MAX_FLOWS / 2;
-    let links = [&web, &db].map(link);
+    let owners = [&web, &db].map(|pod| (pod.address, link(pod)));
     vm.namespace()
-        .run(|| fill(web.address, vm.nic.primary, flows, links))
+        .run(|| fill(owners, vm.nic.primary, flows))
         .unwrap();
     assert_eq!(
         printed(vm, 0, &["flows", "--count", "--state", "active"]),
@@ -92,17 +93,27 @@ fn link(pod: &Pod<'_>) -> u32 {
     pod.vm.namespace().run(index).unwrap().unwrap()
 }
 
-/// UDP flows of an address to 16 destinations, both entries of each; those to the first one are of another pod's link.
-fn fill(pod: Ipv4Addr, node: Ipv4Addr, flows: u32, [link, other]: [u32; 2]) {
-    let path = format!(
-        "/sys/fs/bpf/azure-vnet/v{}/azure0/maps/flows",
-        azure_vnet_abi::ABI_VERSION
-    );
+fn map<K: Plain, V: Plain>(name: &str) -> HashMap<MapData, K, V> {
+    let path = format!("/sys/fs/bpf/azure-vnet/v{ABI_VERSION}/azure0/maps/{name}");
     let map = Map::from_map_data(MapData::from_pin(path).unwrap()).unwrap();
-    let mut map: HashMap<MapData, FlowKey, Flow> = map.try_into().unwrap();
+    map.try_into().unwrap()
+}
+
+/// As the programs fill it: UDP flows to 16 destinations, both entries of each, and what each pod has of them; those to the first
+/// destination are the other pod's.
+fn fill([pod, other]: [(Ipv4Addr, u32); 2], node: Ipv4Addr, flows: u32) {
+    let mut shares = map::<Be32, Share>(maps::SHARES);
+    let of_other = flows / 16;
+    for ((address, _), flows) in [(pod, flows - of_other), (other, of_other)] {
+        let share = Share {
+            flows: flows.into(),
+        };
+        shares.insert(Be32::from(address), share, 0).unwrap();
+    }
+    let mut map = map::<FlowKey, Flow>(maps::FLOWS);
     let now = azure_vnet::datapath::view::jiffies();
     for number in 0..flows {
-        let link = if number % 16 == 0 { other } else { link };
+        let (pod, link) = if number % 16 == 0 { other } else { pod };
         let entry = |kind, address, port| {
             Flow::new(
                 kind,
