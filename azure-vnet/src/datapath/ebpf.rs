@@ -27,7 +27,7 @@ pub struct Ebpf {
 }
 
 impl Ebpf {
-    /// The tier as an earlier call left it, if it is whole: the same build, both programs on the
+    /// The tier as an earlier call left it, if it is whole: the same build, every map, both programs on the
     /// NIC. Whatever is missing is for [`Ebpf::set_up`] to mend, under the lock.
     pub fn reuse(uplink: &Uplink, mechanism: Mechanism) -> Option<Self> {
         let pins = Pins::of(&uplink.bridge);
