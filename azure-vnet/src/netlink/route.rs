@@ -163,13 +163,18 @@ pub fn has_gateway(route: &RouteMessage) -> bool {
     })
 }
 
-/// The gateway of an IPv4 default route of the main table.
-pub fn default_gateway(route: &RouteMessage) -> Option<std::net::Ipv4Addr> {
+/// True for an IPv4 default route of the main table.
+pub fn is_default(route: &RouteMessage) -> bool {
     let header = &route.header;
-    if header.address_family != AddressFamily::Inet
-        || header.destination_prefix_length != 0
-        || header.table != RouteHeader::RT_TABLE_MAIN
-    {
+    header.address_family == AddressFamily::Inet
+        && header.destination_prefix_length == 0
+        && header.table == RouteHeader::RT_TABLE_MAIN
+        && header.kind == RouteType::Unicast
+}
+
+/// The gateway of such a route.
+pub fn default_gateway(route: &RouteMessage) -> Option<std::net::Ipv4Addr> {
+    if !is_default(route) {
         return None;
     }
     route

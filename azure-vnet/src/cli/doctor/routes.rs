@@ -1,11 +1,8 @@
 //! The node's own way out. A link that goes down loses its routes, and the bridge has those of the node: pods go on, as their
 //! packets are not routed, and the node is cut off.
 
-use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::route::{RouteMessage, RouteType};
-
 use super::Finding;
-use crate::netlink::Netlink;
+use crate::netlink::{Netlink, route};
 use crate::node;
 
 /// Whether a node that had a default route when its bridge was made has one.
@@ -16,7 +13,7 @@ pub async fn check(netlink: &Netlink) -> Option<Finding> {
         Ok(routes) => routes,
         Err(error) => return Some(Finding::problem(CHECK, error.to_string(), "see the error")),
     };
-    if routes.iter().any(is_default) {
+    if routes.iter().any(route::is_default) {
         return Some(Finding::ok(CHECK, "the node has a default route"));
     }
     Some(Finding::problem(
@@ -29,11 +26,4 @@ pub async fn check(netlink: &Netlink) -> Option<Finding> {
             "ip route add default via {gateway} dev {bridge}, or let the DHCP client set it again"
         ),
     ))
-}
-
-fn is_default(route: &RouteMessage) -> bool {
-    let header = &route.header;
-    header.address_family == AddressFamily::Inet
-        && header.destination_prefix_length == 0
-        && header.kind == RouteType::Unicast
 }
