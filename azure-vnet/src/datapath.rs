@@ -11,7 +11,6 @@ mod netfilter;
 mod object;
 mod policy;
 mod predecessors;
-mod present;
 mod probe;
 mod record;
 mod refresh;
@@ -22,7 +21,6 @@ pub mod view;
 pub mod watch;
 
 use std::fmt;
-use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
@@ -35,7 +33,7 @@ use crate::masquerade::{Policy, Source, Timeouts};
 use crate::netlink::MacAddress;
 use crate::state;
 
-use present::{interface_index, is_link, pods};
+use crate::live::{self, interface_index, is_link, pods};
 use refresh::Settings;
 
 pub use attach::{FILTER, Mechanism};
@@ -87,8 +85,10 @@ impl fmt::Display for Tier {
 /// The NIC that is served, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Uplink {
-    /// The bridge it is a port of; names the datapath.
+    /// The bridge of its pods; names the datapath.
     pub bridge: String,
+    /// Interface index of the bridge.
+    pub bridge_ifindex: u32,
     /// The NIC.
     pub name: String,
     /// Primary address of the NIC: what masqueraded packets are sent from.
@@ -162,10 +162,7 @@ pub enum Error {
     Record(#[from] record::Error),
     /// Which pods there are is not known, and the rules of one that lives must not go.
     #[error("cannot tell which pods there are")]
-    Pods(#[source] io::Error),
-    /// The same, because of a record.
-    #[error(transparent)]
-    Attachments(#[from] state::Error),
+    Pods(#[from] live::Error),
 }
 
 /// The datapath of one bridge, in place.

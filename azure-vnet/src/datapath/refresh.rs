@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Record, Tier, Uplink, ebpf, lock, netfilter, pods, record};
+use super::{
+    Error, Record, Tier, Uplink, ebpf, interface_index, lock, netfilter, pods, record,
+};
 use crate::masquerade::{Digest, Source, Timeouts, agent};
 use crate::netlink::MacAddress;
 use crate::state;
@@ -146,6 +148,7 @@ impl Settings {
         let files = agent::in_force().settings;
         Uplink {
             bridge: bridge.to_owned(),
+            bridge_ifindex: interface_index(bridge).ok().flatten().unwrap_or(0),
             name: self.nic.clone(),
             ifindex: self.ifindex,
             mtu: self.mtu,
