@@ -104,8 +104,7 @@ fn an_address_that_ipam_gives_twice_stays_with_the_first() {
         let (old, new) = (node.container(), node.container());
         let result = old.add();
         old.give_address_back();
-        let neighbour = format!("{} dev azure0", address(&result));
-        node.sh(&format!("ip neighbour delete {neighbour}"));
+        node.forget_in_kernel(address(&result));
         let veth = old.host_veth();
         let refused = |holder: &str| {
             let before = node.traces();
