@@ -99,7 +99,7 @@ pub struct Uplink {
     pub mac: MacAddress,
     /// MTU of the NIC.
     pub mtu: u32,
-    /// Whether established flows pass bridge and netfilter by.
+    /// Whether established flows pass routing and netfilter by.
     pub fast_path: bool,
     /// First and last port for masquerading.
     pub ports: (u16, u16),

@@ -396,6 +396,7 @@ fn uplink_entry(uplink: &Uplink) -> UplinkEntry {
         uplink.fast_path,
     )
     .with_flows_per_pod(uplink.flows_per_pod)
+    .routed_by(uplink.bridge_ifindex)
 }
 
 /// `CONFIG_HZ`: the coarse clock advances once a jiffy, so its resolution is one.

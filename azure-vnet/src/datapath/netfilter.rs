@@ -431,6 +431,7 @@ mod tests {
 
     fn uplink() -> Uplink {
         Uplink {
+            bridge_ifindex: 3,
             bridge: "azure0".into(),
             name: "eth0".into(),
             address: Ipv4Addr::new(10, 0, 0, 4),

@@ -19,6 +19,8 @@ use crate::state;
 pub struct Settings {
     nic: String,
     ifindex: u32,
+    #[serde(default)]
+    bridge_ifindex: u32,
     mtu: u32,
     fast_path: bool,
     address: Ipv4Addr,
@@ -103,6 +105,7 @@ impl Settings {
         Self {
             nic: uplink.name.clone(),
             ifindex: uplink.ifindex,
+            bridge_ifindex: uplink.bridge_ifindex,
             mtu: uplink.mtu,
             fast_path: uplink.fast_path,
             address: uplink.address,
@@ -148,7 +151,10 @@ impl Settings {
         let files = agent::in_force().settings;
         Uplink {
             bridge: bridge.to_owned(),
-            bridge_ifindex: interface_index(bridge).ok().flatten().unwrap_or(0),
+            bridge_ifindex: interface_index(bridge)
+                .ok()
+                .flatten()
+                .unwrap_or(self.bridge_ifindex),
             name: self.nic.clone(),
             ifindex: self.ifindex,
             mtu: self.mtu,
