@@ -184,7 +184,7 @@ impl Running {
             (Wanted::Netfilter, Tier::Ebpf(_)) | (Wanted::Ebpf | Wanted::Auto, Tier::Netfilter) => {
                 None
             }
-            // Every pod that is added replaces the rules whole.
+            // Every pod that is added mends the rules.
             (Wanted::Netfilter, Tier::Netfilter) => Some(Self::Netfilter),
             (Wanted::Ebpf | Wanted::Auto, Tier::Ebpf(mechanism)) => {
                 ebpf::Ebpf::reuse(uplink, mechanism).map(Self::Ebpf)
@@ -311,7 +311,7 @@ impl Datapath {
             }
             Running::Netfilter => {
                 let lock = lock(bridge)?;
-                netfilter::install(&self.uplink, &pods(bridge)?, &lock)
+                netfilter::mend(&self.uplink, &pods(bridge)?, Some(pod), &lock)
                     .map_err(|source| Error::Netfilter { source, ebpf: None })?;
                 Settings::of(&self.uplink).write(bridge);
                 Ok(())

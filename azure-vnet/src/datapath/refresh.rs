@@ -147,7 +147,8 @@ impl Settings {
         })
     }
 
-    fn uplink(&self, bridge: &str) -> Uplink {
+    /// As an ADD would have it now.
+    pub fn uplink(&self, bridge: &str) -> Uplink {
         let files = agent::in_force().settings;
         Uplink {
             bridge: bridge.to_owned(),

@@ -143,7 +143,7 @@ fn it_sees_a_damaged_datapath() {
             "has no rules in prerouting",
         ),
         ("nft flush set ip azure-vnet-azure0 pods", "in pods"),
-        ("nft flush ruleset", "in macs"),
+        ("nft flush ruleset", "in sources"),
     ] {
         expect(&node, names, |_| drop(node.sh(damage)));
     }
