@@ -33,7 +33,7 @@ pub enum Difference {
     },
     /// The kernel does not have, or not any more, what ADD made.
     #[error(
-        "{0}; what all pods of the node share is mended by the next ADD, the rest by making the pod anew"
+        "{0}; what the node knows of its pods is mended by any ADD or DEL, and by `azure-vnet gc`; the rest by making the pod anew"
     )]
     Defects(Defects),
 }

@@ -41,7 +41,7 @@ pub use ebpf::EbpfError;
 pub use maps::Counters;
 pub(crate) use netfilter::execute;
 pub use netfilter::judged::{Judged, judge};
-pub use netfilter::{NetfilterError, bridges_reach_netfilter, foreign};
+pub use netfilter::{NetfilterError, foreign};
 pub use object::OBJECT;
 pub use probe::{Inspection, Way, defects, probe};
 pub use record::Record;
@@ -187,7 +187,10 @@ impl Running {
             // Every pod that is added mends the rules.
             (Wanted::Netfilter, Tier::Netfilter) => Some(Self::Netfilter),
             (Wanted::Ebpf | Wanted::Auto, Tier::Ebpf(mechanism)) => {
-                ebpf::Ebpf::reuse(uplink, mechanism).map(Self::Ebpf)
+                let pods = pods(&uplink.bridge).ok()?;
+                let is_whole = ebpf::is_whole(&uplink.bridge, mechanism, &pods);
+                let tier = is_whole.then(|| ebpf::Ebpf::reuse(uplink, mechanism));
+                tier.flatten().map(Self::Ebpf)
             }
         }
     }

@@ -34,7 +34,7 @@ pub async fn del(request: &Del) -> Result<(), Error> {
             for endpoint in theirs.filter(is_meant) {
                 failures.append(detach_legacy(&host, &endpoint).await);
             }
-            failures.collect(node::mend(&host).await);
+            node::mend_beside(&host).await;
         }
         Err(error) => failures.note(error),
     }

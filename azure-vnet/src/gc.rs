@@ -30,7 +30,7 @@ pub async fn gc(request: &Gc) -> Result<(), Error> {
             takeover::complete_beside(&host).await;
             failures.append(collect(&host, request).await);
             del::forget(&host, datapath::sweep(), &mut failures).await;
-            failures.collect(node::mend(&host).await);
+            node::mend_beside(&host).await;
             state::sweep();
         }
         Err(error) => failures.note(error),

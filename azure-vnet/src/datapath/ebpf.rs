@@ -113,6 +113,17 @@ impl Ebpf {
     }
 }
 
+/// Whether programs, maps and links are pinned as this build pins them, and the maps know these pods. What only the kernel knows
+/// (a filter that somebody deleted) is for whoever asks the kernel.
+pub fn is_whole(bridge: &str, mechanism: Mechanism, pods: &[Pod]) -> bool {
+    let pins = Pins::of(bridge);
+    let links = [programs::FROM_UPLINK, programs::TO_UPLINK, programs::TO_PODS];
+    pins.are_only_of(BUILD)
+        && pins.have_all_maps()
+        && (mechanism == Mechanism::ClsBpf || links.iter().all(|name| pins.link(name).exists()))
+        && maps::know(&pins, pods).unwrap_or(false)
+}
+
 /// Whether what is masqueraded is what `uplink` says.
 pub fn has_policy(uplink: &Uplink) -> Result<bool, EbpfError> {
     policy::is_current(&Pins::of(&uplink.bridge), &uplink.policy)

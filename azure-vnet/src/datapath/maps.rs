@@ -260,6 +260,30 @@ pub fn lacking(pins: &Pins, pod: &Pod) -> Result<Vec<&'static str>, EbpfError> {
     Ok(lacking)
 }
 
+/// Whether the maps know all these pods.
+pub fn know(pins: &Pins, pods: &[Pod]) -> Result<bool, EbpfError> {
+    let (Some(entries), Some(shares), Some(ports)) = (
+        open_pods(pins)?,
+        open_pinned::<Shares>(pins, maps::SHARES)?,
+        open_ports(pins)?,
+    ) else {
+        return Ok(false);
+    };
+    for pod in pods {
+        let address = Be32::from(pod.address);
+        let entry = found(entries.get(&address, 0)).map_err(of_pods)?;
+        let share = found(shares.get(&address, 0)).map_err(of_shares)?;
+        let port = found(ports.get(&pod.ifindex, 0)).map_err(of_ports)?;
+        if entry.is_none_or(|entry| entry.ifindex != pod.ifindex)
+            || share.is_none()
+            || port.is_none_or(|port| port.address != address)
+        {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Reads the counters.
 pub fn counters(pins: &Pins) -> Result<Counters, EbpfError> {
     let map: PerCpuArray<MapData, u64> = open(pins, maps::COUNTERS)?;

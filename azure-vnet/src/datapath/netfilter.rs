@@ -167,11 +167,6 @@ pub fn probe() -> Result<(), NetfilterError> {
     }
 }
 
-/// Whether the kernel hands bridged packets to netfilter at all. This tier does not need it.
-pub fn bridges_reach_netfilter() -> bool {
-    Path::new("/proc/sys/net/bridge").exists()
-}
-
 /// Leaves everything to another tier but the connections that netfilter translates already.
 pub fn drain(bridge: &str, lock: &Lock) {
     if check_name(bridge).is_err() {

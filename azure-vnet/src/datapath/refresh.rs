@@ -1,5 +1,5 @@
-//! A policy that changed reaches a node that runs: with the next ADD where the configuration changed, with
-//! any call where ip-masq-agent's files did.
+//! What every call does for a datapath that another one set up: it mends what was lost, and a policy that changed reaches a node
+//! that runs: with the next ADD where the configuration changed, with any call where ip-masq-agent's files did.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Error, Record, Tier, Uplink, ebpf, interface_index, lock, netfilter, pods, record,
+    Datapath, Error, Record, Tier, Uplink, Wanted, ebpf, interface_index, lock, netfilter, pods, record,
 };
 use crate::masquerade::{Digest, Source, Timeouts, agent};
 use crate::netlink::MacAddress;
@@ -45,8 +45,8 @@ pub struct Refreshed {
     pub result: Result<bool, Error>,
 }
 
-/// Compiles the policies of all bridges anew, with what ip-masq-agent's files say now, and puts in force
-/// those that changed. Cheap where none did.
+/// Puts right what was lost of the datapaths of all bridges, for all pods; compiles their policies anew, with what ip-masq-agent's
+/// files say now, and puts in force those that changed. Cheap where nothing did.
 pub fn refresh() -> Vec<Refreshed> {
     let bridges = Record::all().into_iter();
     bridges
@@ -81,6 +81,15 @@ fn refresh_bridge(bridge: &str, tier: Tier) -> Result<bool, Error> {
     let Some(settings) = Settings::read(bridge) else {
         return Ok(false);
     };
+    let is_whole = match tier {
+        Tier::Ebpf(mechanism) => ebpf::is_whole(bridge, mechanism, &pods(bridge)?),
+        // What becomes of a pod's elements mends them all.
+        Tier::Netfilter => true,
+    };
+    if !is_whole {
+        tracing::info!("mending: the programs and maps of {bridge}");
+        return Datapath::ensure(Wanted::Ebpf, settings.uplink(bridge)).map(|_| true);
+    }
     if settings.is_in_force(bridge, tier)? {
         return Ok(false);
     }
@@ -92,11 +101,14 @@ fn refresh_bridge(bridge: &str, tier: Tier) -> Result<bool, Error> {
     let uplink = settings.uplink(bridge);
     match record.tier {
         Tier::Ebpf(_) => ebpf::set_policy(&uplink)?,
-        Tier::Netfilter => netfilter::install(&uplink, &pods(bridge)?, &lock)
-            .map_err(|source| Error::Netfilter { source, ebpf: None })?,
+        Tier::Netfilter => {
+            netfilter::mend(&uplink, &pods(bridge)?, None, &lock)
+                .map_err(|source| Error::Netfilter { source, ebpf: None })?;
+        }
     }
+    let is_new = Settings::of(&uplink) != settings;
     Settings::of(&uplink).write(bridge);
-    Ok(true)
+    Ok(is_new)
 }
 
 impl Settings {

@@ -68,6 +68,13 @@ pub async fn mend(netlink: &Netlink) -> Result<(), NodeError> {
     Ok(())
 }
 
+/// [`mend`] for a call whose own work does not depend on it: what fails is in the log.
+pub async fn mend_beside(netlink: &Netlink) {
+    if let Err(error) = mend(netlink).await {
+        tracing::warn!("what the node knows of its pods could not be mended: {error}");
+    }
+}
+
 /// What is not as it should be.
 pub async fn missing(netlink: &Netlink) -> Result<Vec<Repair>, NodeError> {
     let records = record::all();
