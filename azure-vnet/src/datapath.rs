@@ -45,7 +45,7 @@ pub use netfilter::{NetfilterError, foreign};
 pub use object::OBJECT;
 pub use probe::{Inspection, Way, defects, probe};
 pub use record::Record;
-pub use refresh::{Refreshed, prefixes, refresh, refresh_beside};
+pub use refresh::{Addresses, Refreshed, prefixes, refresh, refresh_beside};
 pub use rehearsal::{Performed, Rehearsal};
 pub use removal::{
     Departed, Forgotten, bridges, forget, forget_dead, remove_pod, sweep, take_away,
@@ -188,7 +188,8 @@ impl Running {
             (Wanted::Netfilter, Tier::Netfilter) => Some(Self::Netfilter),
             (Wanted::Ebpf | Wanted::Auto, Tier::Ebpf(mechanism)) => {
                 let pods = pods(&uplink.bridge).ok()?;
-                let is_whole = ebpf::is_whole(&uplink.bridge, mechanism, &pods);
+                // What has another index only is told to the programs by `reuse`.
+                let is_whole = ebpf::is_pinned(&uplink.bridge, mechanism, &pods);
                 let tier = is_whole.then(|| ebpf::Ebpf::reuse(uplink, mechanism));
                 tier.flatten().map(Self::Ebpf)
             }

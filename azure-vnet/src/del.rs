@@ -35,10 +35,10 @@ pub async fn del(request: &Del) -> Result<(), Error> {
                 failures.append(detach_legacy(&host, &endpoint).await);
             }
             node::mend_beside(&host).await;
+            datapath::refresh_beside(&node::addresses(&host).await);
         }
         Err(error) => failures.note(error),
     }
-    datapath::refresh_beside();
     match config::ipam_of(&request.conf) {
         Ok(ipam) => {
             failures.collect(lease::release(&ipam, &request.path, &request.conf));

@@ -31,11 +31,11 @@ pub async fn gc(request: &Gc) -> Result<(), Error> {
             failures.append(collect(&host, request).await);
             del::forget(&host, datapath::sweep(), &mut failures).await;
             node::mend_beside(&host).await;
+            datapath::refresh_beside(&node::addresses(&host).await);
             state::sweep();
         }
         Err(error) => failures.note(error),
     }
-    datapath::refresh_beside();
     match config::ipam_of(&request.conf) {
         Ok(ipam) => {
             failures.collect(lease::collect(&ipam, &request.path, &request.conf));

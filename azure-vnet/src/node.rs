@@ -17,6 +17,7 @@ use std::path::Path;
 
 use ipnet::Ipv4Net;
 
+use crate::datapath::Addresses;
 use crate::lock::Lock;
 use crate::netlink::link::Link;
 use crate::netlink::{MacAddress, Netlink, address};
@@ -184,6 +185,20 @@ pub async fn bridges(netlink: &Netlink) -> Result<Vec<String>, NodeError> {
 pub fn remembered() -> Vec<(String, String)> {
     let records = record::all().into_iter();
     records.map(|record| (record.bridge, record.nic)).collect()
+}
+
+/// The addresses of the NICs, by the names of their bridges. What cannot be listed is left out.
+pub async fn addresses(netlink: &Netlink) -> Addresses {
+    let mut found = Addresses::new();
+    for record in record::all() {
+        if let Ok(Some(nic)) = netlink.link(&record.nic).await
+            && let Ok(addresses) = netlink.addresses_on(&nic).await
+        {
+            let nets = addresses.iter().filter_map(address::ipv4_net).collect();
+            found.insert(record.bridge, nets);
+        }
+    }
+    found
 }
 
 /// What is wrong with the bridge called `name` and its NIC, one sentence each.

@@ -109,14 +109,14 @@ pub async fn run(options: &Options, output: Output) -> Result<Outcome, Failure> 
             .into_iter()
             .map(|(_, address)| address)
             .collect();
-        for Refreshed { bridge, result } in datapath::refresh() {
+        if let Err(error) = node::mend(&netlink).await {
+            collected.failures.push(Failure::of(&error).to_string());
+        }
+        for Refreshed { bridge, result } in datapath::refresh(&node::addresses(&netlink).await) {
             if let Err(error) = result {
                 let failure = format!("{bridge}: {}", Failure::of(&error));
                 collected.failures.push(failure);
             }
-        }
-        if let Err(error) = node::mend(&netlink).await {
-            collected.failures.push(Failure::of(&error).to_string());
         }
     }
     output.show(&collected)?;

@@ -115,13 +115,22 @@ impl Ebpf {
 
 /// Whether programs, maps and links are pinned as this build pins them, and the maps know these pods. What only the kernel knows
 /// (a filter that somebody deleted) is for whoever asks the kernel.
-pub fn is_whole(bridge: &str, mechanism: Mechanism, pods: &[Pod]) -> bool {
+pub fn is_pinned(bridge: &str, mechanism: Mechanism, pods: &[Pod]) -> bool {
     let pins = Pins::of(bridge);
-    let links = [programs::FROM_UPLINK, programs::TO_UPLINK, programs::TO_PODS];
+    let links = [
+        programs::FROM_UPLINK,
+        programs::TO_UPLINK,
+        programs::TO_PODS,
+    ];
     pins.are_only_of(BUILD)
         && pins.have_all_maps()
         && (mechanism == Mechanism::ClsBpf || links.iter().all(|name| pins.link(name).exists()))
         && maps::know(&pins, pods).unwrap_or(false)
+}
+
+/// Whether the programs know NIC and bridge as they are now: both may have been made anew.
+pub fn has_links(uplink: &Uplink) -> bool {
+    maps::has_links(&Pins::of(&uplink.bridge), uplink).unwrap_or(false)
 }
 
 /// Whether what is masqueraded is what `uplink` says.

@@ -2,7 +2,16 @@
 
 use azure_vnet_testbed::steady::Steady;
 
-use crate::fixture::{Node, TIERS};
+use crate::fixture::{Node, TIERS, Tier};
+
+/// Of pings that are a millisecond apart. The queueing discipline that filters hang on is another matter: the kernel stops the
+/// NIC's queues for a moment when it comes or goes (`qdisc_graft`).
+fn may_be_lost(tier: Tier) -> usize {
+    match tier {
+        Tier::ClsBpf => 5,
+        Tier::Tcx | Tier::Netfilter => 0,
+    }
+}
 
 fn nothing_is_lost(node: &Node, what: &str, work: impl FnOnce()) {
     let traffic = Steady::start(node.vm().namespace(), &node.azure().internet).unwrap();
@@ -10,7 +19,8 @@ fn nothing_is_lost(node: &Node, what: &str, work: impl FnOnce()) {
     let tally = traffic
         .end()
         .unwrap_or_else(|error| panic!("{:?}, {what}: {error}", node.tier));
-    assert_eq!(tally.lost, 0, "{:?}, {what}: {tally}", node.tier);
+    let limit = may_be_lost(node.tier);
+    assert!(tally.lost <= limit, "{:?}, {what}: {tally}", node.tier);
 }
 
 #[test]

@@ -57,12 +57,16 @@ pub(super) const ROUTER: [InfoBridge; 6] = [
 
 /// The settings of a pod's port. A pod may reach itself by way of a Service: hairpin. Who is behind the port is known:
 /// it learns nothing, and nothing is flooded, or one pod would hear and answer what is for another.
-pub(super) const POD_PORT: [InfoBridgePort; 5] = [
+///
+/// Frames to the addresses that bridges keep for themselves (01:80:c2:00:00:00 to :0f) would go to the node's IP stack past all rules,
+/// as the port's own: they are handled as all others (`group_fwd_mask`; that of pause frames, the second bit, cannot be set).
+pub(super) const POD_PORT: [InfoBridgePort; 6] = [
     InfoBridgePort::HairpinMode(true),
     InfoBridgePort::Learning(false),
     InfoBridgePort::UnicastFlood(false),
     InfoBridgePort::MulticastFlood(false),
     InfoBridgePort::BroadcastFlood(false),
+    InfoBridgePort::GroupFwdMask(0xfffd),
 ];
 
 /// Makes a bridge, down, in one message, as [`ROUTER`] says.
