@@ -1,6 +1,7 @@
 //! The whole: fabric, platform services, hosts outside, VMs.
 
 use std::env;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use crate::address_plan::{INSIDE, INTERNET, MAX_POOL, MAX_VMS, Nic, ON_PREM, PEERED, WIRESERVER};
@@ -13,7 +14,7 @@ use crate::{Error, imds, wireserver};
 
 /// The variable that names the directory of the plugins under test.
 pub const BIN_DIR_VARIABLE: &str = "AZURE_VNET_BIN_DIR";
-/// The port on which 168.63.129.16 reports the source it saw; there is DNS in the real one.
+/// The port on which 168.63.129.16 reports the source it saw, and answers for names.
 pub const PLATFORM_REPORT_PORT: u16 = 53;
 
 /// A simulated Azure. Dropping it removes everything.
@@ -55,6 +56,12 @@ impl Azure {
             mtu: 1500,
             bin_dir: None,
         }
+    }
+
+    /// Makes a VM the only backend of a load balancer with floating IP: what comes for the frontend reaches the VM's first NIC with that
+    /// address in it, and the VM answers from there, past the load balancer.
+    pub fn balance(&self, vm: usize, frontend: Ipv4Addr) -> Result<(), Error> {
+        self.fabric.balance(vm, self.vms[vm].nic.mac, frontend)
     }
 
     /// The requests that 168.63.129.16 answered or refused so far.
