@@ -122,7 +122,7 @@ impl Nat {
         if service.node_port.is_none() && service.load_balancer.is_empty() {
             return;
         }
-        let ext = self.external(service, &chain);
+        let ext = self.external(service, chain);
         for address in &service.load_balancer {
             self.line(&format!(
                 "-A KUBE-SERVICES -d {address}/32 {} -j {ext}",

@@ -134,12 +134,10 @@ impl Vm {
     /// those to come.
     pub fn set_rp_filter(&self, value: &str) -> Result<(), Error> {
         let links = self.links()?;
-        let names = ["all", "default"]
+        let mut names = ["all", "default"]
             .into_iter()
             .chain(links.iter().map(String::as_str));
-        names
-            .map(|name| self.set_sysctl(&format!("ipv4/conf/{name}/rp_filter"), value))
-            .collect()
+        names.try_for_each(|name| self.set_sysctl(&format!("ipv4/conf/{name}/rp_filter"), value))
     }
 
     /// The names of the VM's links now.

@@ -27,7 +27,7 @@ struct Options {
     /// Pods on each VM.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=250))]
     pods: u8,
-    /// Whether bridges hand what they forward to iptables (br_netfilter): 0 or 1. Without it the traffic is tried with both.
+    /// Whether bridges hand what they forward to iptables, 0 or 1. Without it the traffic is tried with both.
     #[arg(long, value_parser = clap::value_parser!(u8).range(0..=1))]
     bridge_nf: Option<u8>,
     /// Show what the operator's commands say on the running simulation.

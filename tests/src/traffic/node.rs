@@ -11,7 +11,7 @@ use crate::reporter::Reporter;
 use crate::vm::Vm;
 use crate::{Error, dns, iproute};
 
-/// The address of Kubernetes' NodeLocal DNSCache.
+/// Where a cluster's resolver listens on each node that has one of its own.
 const LOCAL_ADDRESS: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(169, 254, 20, 10), 53);
 
 /// Gives the node its local address. Not on `lo`, from where the kernel would take it as the node's source before that of the NIC;

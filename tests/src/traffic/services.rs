@@ -1,4 +1,4 @@
-//! Services by kube-proxy's rules on the first VM: NodePorts, a load balancer with floating IP, addresses of the cluster. The
+//! Services by kube-proxy's rules on the first VM: ports of nodes, a load balancer with floating IP, addresses of the cluster. The
 //! endpoints are pods of that VM and of the other.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
