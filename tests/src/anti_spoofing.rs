@@ -4,6 +4,8 @@
 //! Here it is dropped and counted, so that a test can ask for zero. `leaked` is not an offence in Azure, only the end of the
 //! packet: a pod's address on a packet that starts a conversation out of range means that it was not masqueraded.
 
+use std::net::Ipv4Addr;
+
 use ipnet::Ipv4Net;
 use serde_json::Value;
 
@@ -82,6 +84,12 @@ pub fn filter(link: &str, nic: &Nic) -> String {
 }}
 "
     )
+}
+
+/// Lets another address be an ipconfig of a NIC in place of one.
+pub fn exchange(link: &str, former: Ipv4Addr, new: Ipv4Addr) -> String {
+    let set = format!("element netdev fabric {link}.ipconfigs");
+    format!("add {set} {{ {new} }}\ndelete {set} {{ {former} }}\n")
 }
 
 /// The rules that count what no pod may send, in frames of any source. The kernel has taken the first tag out of the frame when they are asked.

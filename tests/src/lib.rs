@@ -21,6 +21,8 @@ mod azure;
 pub mod conflist;
 pub mod connection;
 pub mod debian;
+pub mod dhcp;
+pub mod dns;
 pub mod exchange;
 mod fabric;
 pub mod host;
@@ -44,7 +46,7 @@ mod vm;
 pub mod wireserver;
 
 pub use anti_spoofing::Verdicts;
-pub use azure::{Azure, Builder};
+pub use azure::{Azure, Builder, bin_dir};
 pub use fabric::Fabric;
 pub use mounts::{CONFIG_DIR, NETNS_DIR, PLUGIN_DIR};
 pub use vm::Vm;

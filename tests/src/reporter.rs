@@ -5,10 +5,11 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
+use crate::dns;
 use crate::namespace::Namespace;
 use crate::service::Service;
 
-/// Answers each TCP connection and each UDP datagram with `address:port` of the sender, as text.
+/// Answers each TCP connection and each UDP datagram with `address:port` of the sender, as text; a DNS query as [`dns`] does.
 #[derive(Debug)]
 pub struct Reporter {
     _service: Service,
@@ -59,8 +60,12 @@ fn report(socket: &Socket) {
             }
         }
         Socket::Udp(socket) => {
-            if let Ok((_, peer)) = socket.recv_from(&mut [0; 2048]) {
-                let _ = socket.send_to(text(peer).as_bytes(), peer);
+            let mut question = [0; 2048];
+            if let Ok((length, peer)) = socket.recv_from(&mut question) {
+                // Where 168.63.129.16 reports, there is DNS.
+                let answer = dns::answer(&question[..length]);
+                let answer = answer.unwrap_or_else(|| text(peer).into_bytes());
+                let _ = socket.send_to(&answer, peer);
             }
         }
     }
