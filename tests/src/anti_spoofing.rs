@@ -100,6 +100,12 @@ pub fn allow_frontend(link: &str, frontend: Ipv4Addr) -> String {
     format!("add element netdev fabric {link}.frontends {{ {frontend} }}\n")
 }
 
+/// Lets another address be an ipconfig of a NIC in place of one.
+pub fn exchange(link: &str, former: Ipv4Addr, new: Ipv4Addr) -> String {
+    let set = format!("element netdev fabric {link}.ipconfigs");
+    format!("add {set} {{ {new} }}\ndelete {set} {{ {former} }}\n")
+}
+
 /// The rules that count what no pod may send, in frames of any source. The kernel has taken the first tag out of the frame when they are asked.
 fn never_from_pods(link: &str, nic: &Nic) -> String {
     let stacked = format!("    meta protocol {{ 8021q, 8021ad }} counter name {link}.stacked\n");

@@ -93,6 +93,31 @@ impl Fabric {
         iproute::load_rules(&self.namespace, &rule)
     }
 
+    /// Takes away NIC number 0 of a VM. Its counters stay.
+    pub(crate) fn disconnect_vm(&self, vm: usize) -> Result<(), Error> {
+        let line = format!("link delete {}", vm_link(vm, 0));
+        iproute::batch(&self.namespace, &[line])
+    }
+
+    /// Knows NIC number 0 of a VM by another primary address from now on.
+    pub(crate) fn readdress_vm(
+        &self,
+        vm: usize,
+        nic: &Nic,
+        primary: Ipv4Addr,
+    ) -> Result<(), Error> {
+        let (link, mac, former) = (vm_link(vm, 0), nic.mac, nic.primary);
+        let lines = [
+            format!("neighbour add {primary} lladdr {mac} nud permanent dev {link}"),
+            format!("route add {primary}/32 dev {link}"),
+            format!("route delete {former}/32 dev {link}"),
+            format!("neighbour delete {former} dev {link}"),
+        ];
+        iproute::batch(&self.namespace, &lines)?;
+        let rules = anti_spoofing::exchange(&link, former, primary);
+        iproute::load_rules(&self.namespace, &rules)
+    }
+
     /// Connects a host outside by its own link; one of them takes all unknown destinations.
     pub(crate) fn connect_host(
         &self,
@@ -171,7 +196,8 @@ impl Fabric {
 /// The MAC address of every host outside; each has a link of its own.
 const HOST_MAC: &str = "02:00:00:00:00:01";
 
-fn vm_link(vm: usize, nic: usize) -> String {
+/// The fabric's end of a NIC.
+pub(crate) fn vm_link(vm: usize, nic: usize) -> String {
     match nic {
         0 => format!("vm{vm}"),
         _ => format!("vm{vm}nic{nic}"),

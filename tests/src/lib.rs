@@ -21,6 +21,7 @@ mod azure;
 pub mod conflist;
 pub mod connection;
 pub mod debian;
+pub mod dhcp;
 pub mod dns;
 pub mod exchange;
 mod fabric;
@@ -46,7 +47,7 @@ mod vm;
 pub mod wireserver;
 
 pub use anti_spoofing::Verdicts;
-pub use azure::{Azure, Builder, PLATFORM_REPORT_PORT};
+pub use azure::{Azure, Builder, PLATFORM_REPORT_PORT, bin_dir};
 pub use fabric::Fabric;
 pub use mounts::{CONFIG_DIR, NETNS_DIR, PLUGIN_DIR};
 pub use vm::Vm;

@@ -10,7 +10,7 @@ use crate::dns;
 use crate::namespace::Namespace;
 use crate::service::Service;
 
-/// Answers each TCP connection and each UDP datagram with `address:port` of the sender, as text.
+/// Answers each TCP connection and each UDP datagram with `address:port` of the sender, as text; a DNS query as [`dns`] does.
 #[derive(Debug)]
 pub struct Reporter {
     _service: Service,

@@ -43,16 +43,7 @@ impl Vm {
             source,
         };
         let namespace = Namespace::machine(|| mounts::prepare(bin_dir)).map_err(files)?;
-        iproute::sysctls(
-            &namespace,
-            // New namespaces inherit these from the host, whose settings are none of the simulation's business. Loose reverse path
-            // filtering is what systemd sets on Azure's images.
-            &[
-                ("ipv4/ip_forward", "0"),
-                ("ipv4/conf/all/rp_filter", "2"),
-                ("ipv4/conf/default/rp_filter", "2"),
-            ],
-        )?;
+        kernel_settings(&namespace)?;
         iproute::batch(&namespace, &["link set lo up".into()])?;
         let resolver = namespace.run(mounts::write_resolver);
         resolver.and_then(|done| done).map_err(files)?;
@@ -72,6 +63,18 @@ impl Vm {
             environment: Vec::new(),
             results: Mutex::default(),
         })
+    }
+
+    /// A VM that booted by itself: its first process is in this namespace, and its NIC has been connected.
+    pub fn booted(name: &str, nic: Nic, namespace: Namespace) -> Self {
+        Self {
+            name: name.to_owned(),
+            nic,
+            second_nic: None,
+            namespace,
+            environment: Vec::new(),
+            results: Mutex::default(),
+        }
     }
 
     /// What the DHCP client does when the VM boots again: the lease of each NIC, on the NIC itself.
@@ -173,6 +176,17 @@ impl Vm {
             .and_then(|done| done)
             .map_err(failed)
     }
+}
+
+/// New namespaces inherit these from the host, whose settings are none of the simulation's business. Loose reverse path filtering is
+/// what systemd sets on Azure's images.
+pub(crate) fn kernel_settings(namespace: &Namespace) -> Result<(), Error> {
+    let settings = [
+        ("ipv4/ip_forward", "0"),
+        ("ipv4/conf/all/rp_filter", "2"),
+        ("ipv4/conf/default/rp_filter", "2"),
+    ];
+    iproute::sysctls(namespace, &settings)
 }
 
 /// What the DHCP client of Azure's images sets up: the address, and all routes with the lease's source and metric. cloud-init gives
