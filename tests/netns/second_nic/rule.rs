@@ -9,13 +9,11 @@ use azure_vnet_testbed::{PLUGIN_DIR, Vm};
 use super::{Scene, TIERS, azure, lists, run, second_nic};
 
 #[test]
-fn the_second_bridge_has_one_rule_and_the_first_has_none() {
+fn the_second_bridge_has_one_rule() {
     for tier in TIERS {
         let azure = azure("2");
         let scene = Scene::new(&azure, tier);
         let vm = scene.vm();
-        let rules = run(vm, "ip rule");
-        assert!(!rules.contains("iif azure0"), "{rules}");
         let gateway = second_nic(vm).gateway();
         let routes = table(vm);
         assert!(
@@ -53,13 +51,14 @@ fn a_lost_rule_is_missed_and_comes_back() {
         let scene = Scene::new(&azure, tier);
         let (vm, [_, second]) = (scene.vm(), lists(tier));
         let before = rule(vm);
-        scene.pods[1].check().unwrap();
+        // Of a pod without ports: portmap 1.1 fails its own CHECK of those that have an address of one family.
+        scene.another.check().unwrap();
         assert!(!doctor_finds_fault(vm), "{tier}: doctor");
         for mend in ["ADD", "DEL", "gc"] {
             let doomed = vm.add_pod(&second, &PodSpec::named("doomed")).unwrap();
             let rule_of_it = before.split_once(':').unwrap().0;
             run(vm, &format!("ip rule del priority {rule_of_it}"));
-            assert!(scene.pods[1].check().is_err(), "{tier}: CHECK");
+            assert!(scene.another.check().is_err(), "{tier}: CHECK");
             assert!(doctor_finds_fault(vm), "{tier}: doctor");
             match mend {
                 "ADD" => drop(vm.add_pod(&second, &PodSpec::named("new")).unwrap()),
@@ -67,7 +66,7 @@ fn a_lost_rule_is_missed_and_comes_back() {
                 _ => drop(run(vm, &format!("{PLUGIN_DIR}/azure-vnet gc"))),
             }
             assert_eq!(rule(vm), before, "{tier}: {mend}");
-            scene.pods[1].check().unwrap();
+            scene.another.check().unwrap();
         }
     }
 }
