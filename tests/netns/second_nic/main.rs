@@ -180,6 +180,14 @@ fn of_pods(scene: &Scene<'_>, rows: &mut Rows) {
         to,
         two.address,
     );
+    // The node has a route of its own to the second NIC's subnet, by the second NIC, and a pod of the first must not take it.
+    let to = report(&scene.remote[1]);
+    rows.tcp(
+        "first NIC's pod to the second's, other VM",
+        a,
+        to,
+        one.address,
+    );
     let seen = ask(
         Type::STREAM,
         scene.remote[1].namespace(),
