@@ -122,8 +122,8 @@ APT::Sandbox::User "root";
     }
 }
 
-/// Where this machine gets Debian's packages from; security updates have an archive of their own.
-fn archive(folder: &Path, suite: &str) -> String {
+/// Where this machine gets Debian's packages from; security updates have an archive of their own. apt is asked in `folder`.
+pub fn archive(folder: &Path, suite: &str) -> String {
     let wanted = if suite.ends_with("-security") {
         "/debian-security"
     } else {

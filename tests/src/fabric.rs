@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use crate::address_plan::{FABRIC_MAC, IMDS, Nic, WIRESERVER};
+use crate::address_plan::{FABRIC_MAC, IMDS, Mac, Nic, WIRESERVER};
 use crate::anti_spoofing::{self, Verdicts};
 use crate::namespace::Namespace;
 use crate::{Error, iproute};
@@ -79,6 +79,43 @@ impl Fabric {
             &[(&format!("ipv4/neigh/{link}/proxy_delay"), "0")],
         )?;
         iproute::load_rules(&self.namespace, &anti_spoofing::filter(&link, nic))
+    }
+
+    /// Delivers an address to a VM's first NIC, which has it not, and lets the VM answer from there.
+    pub(crate) fn balance(&self, vm: usize, mac: Mac, frontend: Ipv4Addr) -> Result<(), Error> {
+        let link = vm_link(vm, 0);
+        let lines = [
+            format!("neighbour add {frontend} lladdr {mac} nud permanent dev {link}"),
+            format!("route add {frontend}/32 dev {link}"),
+        ];
+        iproute::batch(&self.namespace, &lines)?;
+        let rule = anti_spoofing::allow_frontend(&link, frontend);
+        iproute::load_rules(&self.namespace, &rule)
+    }
+
+    /// Takes away NIC number 0 of a VM. Its counters stay.
+    pub(crate) fn disconnect_vm(&self, vm: usize) -> Result<(), Error> {
+        let line = format!("link delete {}", vm_link(vm, 0));
+        iproute::batch(&self.namespace, &[line])
+    }
+
+    /// Knows NIC number 0 of a VM by another primary address from now on.
+    pub(crate) fn readdress_vm(
+        &self,
+        vm: usize,
+        nic: &Nic,
+        primary: Ipv4Addr,
+    ) -> Result<(), Error> {
+        let (link, mac, former) = (vm_link(vm, 0), nic.mac, nic.primary);
+        let lines = [
+            format!("neighbour add {primary} lladdr {mac} nud permanent dev {link}"),
+            format!("route add {primary}/32 dev {link}"),
+            format!("route delete {former}/32 dev {link}"),
+            format!("neighbour delete {former} dev {link}"),
+        ];
+        iproute::batch(&self.namespace, &lines)?;
+        let rules = anti_spoofing::exchange(&link, former, primary);
+        iproute::load_rules(&self.namespace, &rules)
     }
 
     /// Connects a host outside by its own link; one of them takes all unknown destinations.
@@ -159,7 +196,8 @@ impl Fabric {
 /// The MAC address of every host outside; each has a link of its own.
 const HOST_MAC: &str = "02:00:00:00:00:01";
 
-fn vm_link(vm: usize, nic: usize) -> String {
+/// The fabric's end of a NIC.
+pub(crate) fn vm_link(vm: usize, nic: usize) -> String {
     match nic {
         0 => format!("vm{vm}"),
         _ => format!("vm{vm}nic{nic}"),

@@ -8,6 +8,7 @@ use std::io;
 use serde_json::{Value, json};
 
 use crate::address_plan::{IMDS, Nic};
+use crate::azure::Ipconfigs;
 use crate::http::{Request, Response, Server};
 use crate::namespace::Namespace;
 
@@ -15,8 +16,8 @@ use crate::namespace::Namespace;
 pub const TARGET: &str = "/metadata/instance/network?api-version=2021-02-01";
 
 /// Answers each VM, known by the primary address of its first NIC, with its own network: the NICs of one VM stand together.
-pub fn start(fabric: &Namespace, vms: Vec<Vec<Nic>>) -> io::Result<Server> {
-    Server::start(fabric, IMDS, move |request| answer(request, &vms))
+pub(crate) fn start(fabric: &Namespace, vms: Ipconfigs) -> io::Result<Server> {
+    Server::start(fabric, IMDS, move |request| answer(request, &vms.now()))
 }
 
 fn answer(request: &Request, vms: &[Vec<Nic>]) -> Response {

@@ -5,10 +5,11 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::panic::resume_unwind;
 use std::thread;
 
+use rustix::process::Pid;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
 use crate::process::Program;
@@ -18,6 +19,8 @@ use crate::process::Program;
 pub struct Namespace {
     net: OwnedFd,
     mnt: Option<OwnedFd>,
+    /// The first process of a machine that has pid namespaces of its own.
+    init: Option<Pid>,
 }
 
 impl Namespace {
@@ -28,6 +31,7 @@ impl Namespace {
             Ok(Self {
                 net: own("net")?,
                 mnt: None,
+                init: None,
             })
         })
     }
@@ -42,19 +46,37 @@ impl Namespace {
             Ok(Self {
                 net: own("net")?,
                 mnt: Some(own("mnt")?),
+                init: None,
             })
         })
     }
 
-    /// A new network namespace that shares this one's mounts; `publish` is run inside it, to give it a path there.
-    pub fn sandbox(&self, publish: impl FnOnce() -> io::Result<()> + Send) -> io::Result<Self> {
+    /// The namespaces of a machine's first process. Its programs are processes of the machine, too.
+    pub fn of_init(init: Pid) -> io::Result<Self> {
+        let open = |kind| File::open(format!("/proc/{}/ns/{kind}", init.as_raw_nonzero()));
+        Ok(Self {
+            net: open("net")?.into(),
+            mnt: Some(open("mnt")?.into()),
+            init: Some(init),
+        })
+    }
+
+    /// A new network namespace that shares this one's mounts; `publish` is run inside it with a descriptor of it, to give it a path
+    /// there.
+    pub fn sandbox(
+        &self,
+        publish: impl FnOnce(BorrowedFd<'_>) -> io::Result<()> + Send,
+    ) -> io::Result<Self> {
         in_thread(|| {
-            self.enter()?;
             leave(UnshareFlags::NEWNET)?;
-            publish()?;
+            // While we see a /proc that has us: that of a machine with an init of its own does not.
+            let net = own("net")?;
+            self.enter_files()?;
+            publish(net.as_fd())?;
             Ok(Self {
-                net: own("net")?,
+                net,
                 mnt: self.mnt.as_ref().map(OwnedFd::try_clone).transpose()?,
+                init: self.init,
             })
         })
     }
@@ -72,6 +94,13 @@ impl Namespace {
     /// A program to run inside the namespace, found by the `PATH` of the caller among the files the namespace shows.
     pub fn program(&self, name: &str) -> io::Result<Program> {
         let net = self.net.try_clone()?;
+        if let Some(init) = self.init {
+            // Another process has to be forked to be in another pid namespace.
+            let nsenter = Program::new("nsenter")
+                .args(["--mount", "--uts", "--ipc", "--pid", "--cgroup", "--target"])
+                .args([&init.as_raw_nonzero().to_string(), "--", name]);
+            return Ok(nsenter.before_exec(move || join(&net, LinkNameSpaceType::Network)));
+        }
         let mnt = self.mnt.as_ref().map(OwnedFd::try_clone).transpose()?;
         Ok(Program::new(name).before_exec(move || {
             if let Some(mnt) = &mnt {
@@ -100,12 +129,17 @@ impl Namespace {
 
     /// Moves the calling thread, which must be a thread of its own, in here for the rest of its life.
     fn enter(&self) -> io::Result<()> {
+        self.enter_files()?;
+        join(&self.net, LinkNameSpaceType::Network)
+    }
+
+    fn enter_files(&self) -> io::Result<()> {
         if let Some(mnt) = &self.mnt {
             // The kernel refuses a change of mount namespace while the working directory is shared with other threads.
             leave(UnshareFlags::FS)?;
             join(mnt, LinkNameSpaceType::Mount)?;
         }
-        join(&self.net, LinkNameSpaceType::Network)
+        Ok(())
     }
 }
 

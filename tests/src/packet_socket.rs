@@ -12,7 +12,7 @@ pub fn packet_socket(device: &str) -> io::Result<Socket> {
 }
 
 /// A socket that receives frames of this protocol, or with 0 none.
-fn open(device: &str, protocol: u16) -> io::Result<Socket> {
+pub(crate) fn open(device: &str, protocol: u16) -> io::Result<Socket> {
     let socket = Socket::new(Domain::from(libc::AF_PACKET), Type::RAW, None)?;
     let mut address = SockAddrStorage::zeroed();
     // SAFETY: `sockaddr_ll` is the address type of packet sockets on this platform, and all its fields are integers.

@@ -2,11 +2,12 @@
 
 use std::fs::{self, File};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-use std::io;
 use std::net::Ipv4Addr;
+use std::os::fd::BorrowedFd;
 use std::thread;
 
-use rustix::mount::{UnmountFlags, mount_bind, unmount};
+use rustix::fs::CWD;
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount};
 use serde_json::{Map, Value, json};
 
 use crate::conflist::Conflist;
@@ -163,9 +164,14 @@ impl Vm {
 
     /// A network namespace with a path on the VM, as runtimes make it before they call a plugin.
     pub fn new_sandbox(&self, path: &str) -> Result<Namespace, Error> {
-        let publish = || {
+        let publish = |net: BorrowedFd<'_>| {
             File::create(path)?;
-            mount_bind("/proc/thread-self/ns/net", path).map_err(io::Error::from)
+            let flags = OpenTreeFlags::OPEN_TREE_CLONE
+                | OpenTreeFlags::OPEN_TREE_CLOEXEC
+                | OpenTreeFlags::AT_EMPTY_PATH;
+            let net = open_tree(net, "", flags)?;
+            move_mount(net, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+            Ok(())
         };
         self.namespace()
             .sandbox(publish)

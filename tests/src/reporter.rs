@@ -1,14 +1,16 @@
-//! Hosts that tell who called: TCP and UDP services that answer with the source address and port they saw.
+//! Hosts that tell who called: TCP and UDP services that answer with the source address and port they saw. A datagram that asks for a
+//! name is answered as [`crate::dns`] says.
 
 use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
+use crate::dns;
 use crate::namespace::Namespace;
 use crate::service::Service;
 
-/// Answers each TCP connection and each UDP datagram with `address:port` of the sender, as text.
+/// Answers each TCP connection and each UDP datagram with `address:port` of the sender, as text; a DNS query as [`dns`] does.
 #[derive(Debug)]
 pub struct Reporter {
     _service: Service,
@@ -59,8 +61,11 @@ fn report(socket: &Socket) {
             }
         }
         Socket::Udp(socket) => {
-            if let Ok((_, peer)) = socket.recv_from(&mut [0; 2048]) {
-                let _ = socket.send_to(text(peer).as_bytes(), peer);
+            let mut asked = [0; 2048];
+            if let Ok((length, peer)) = socket.recv_from(&mut asked) {
+                let answer = dns::answer(&asked[..length], peer.ip());
+                let answer = answer.unwrap_or_else(|| text(peer).into_bytes());
+                let _ = socket.send_to(&answer, peer);
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::address_plan::{Nic, WIRESERVER};
+use crate::azure::Ipconfigs;
 use crate::http::{Request, Response, Server};
 use crate::namespace::Namespace;
 
@@ -10,8 +11,10 @@ use crate::namespace::Namespace;
 pub const TARGET: &str = "/machine/plugins?comp=nmagent&type=getinterfaceinfov1";
 
 /// Answers each VM, known by any of its ipconfigs, with its own interfaces: the NICs of one VM stand together, the first one first.
-pub fn start(fabric: &Namespace, vms: Vec<Vec<Nic>>) -> io::Result<Server> {
-    Server::start(fabric, WIRESERVER, move |request| answer(request, &vms))
+pub(crate) fn start(fabric: &Namespace, vms: Ipconfigs) -> io::Result<Server> {
+    Server::start(fabric, WIRESERVER, move |request| {
+        answer(request, &vms.now())
+    })
 }
 
 fn answer(request: &Request, vms: &[Vec<Nic>]) -> Response {
