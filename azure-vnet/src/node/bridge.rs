@@ -57,6 +57,9 @@ pub async fn ensure(netlink: &Netlink, name: &str, nic: &Link) -> Result<(), Nod
     if !bridge.is_marked() {
         requests.push(link::mark(index, name));
     }
+    if !bridge.is_router {
+        requests.push(link::stop_stp(index, name));
+    }
     requests.push(link::make_router(index, name, has_ipv6()));
     if bridge.mac != Some(ROUTER_MAC) {
         requests.push(link::set_mac(index, name, ROUTER_MAC));
