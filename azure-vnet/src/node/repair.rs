@@ -121,13 +121,16 @@ pub async fn forget_pod(netlink: &Netlink, bridge: &Link, address: Ipv4Addr) -> 
     outcomes.filter_map(|it| gone_is_fine(it).err()).collect()
 }
 
-/// Takes away the routes over a bridge that is going, and with the last bridge those that drop.
-pub(super) async fn remove_routes(netlink: &Netlink, bridge: &Link) -> Result<(), NodeError> {
-    let is_last = record::all().iter().all(|it| it.bridge == bridge.name);
+/// Takes away the routes over the bridge with this index, and where it is the last those that drop.
+pub(super) async fn remove_routes(
+    netlink: &Netlink,
+    bridge: Option<u32>,
+    is_last: bool,
+) -> Result<(), NodeError> {
     let routes = netlink.ipv4_routes().await?;
     let ours = routes.iter().filter_map(OwnRoute::read);
     let going = ours.filter(|entry| match entry.way {
-        Way::Link(link, _) | Way::Via(link, _) => link == bridge.index,
+        Way::Link(link, _) | Way::Via(link, _) => Some(link) == bridge,
         Way::Blackhole => is_last,
     });
     let requests = going.map(|entry| route::delete(&entry.message()));
