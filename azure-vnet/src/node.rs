@@ -130,7 +130,7 @@ pub(crate) async fn make_bridge(
 ) -> Result<(), NodeError> {
     bridge::ensure(netlink, name, nic).await?;
     if let Some(bridge) = netlink.link(name).await? {
-        way_out::remove(netlink, bridge.index).await?;
+        way_out::remove(netlink, Some(bridge.index), false).await?;
     }
     Record::new(name, nic).write()
 }

@@ -9,7 +9,7 @@ use rtnetlink::packet_route::link::{
 };
 
 pub use change::{
-    NewBridge, NewVeth, create_bridge, create_veth, delete, make_pod_port, make_router, mark,
+    NewBridge, NewVeth, create_bridge, create_veth, delete, make_pod_port, make_router, mark, stop_stp,
     set_mac, set_master, set_mtu, set_up,
 };
 

@@ -9,7 +9,7 @@ use azure_vnet_abi::Mac;
 use ipnet::Ipv4Net;
 use rtnetlink::packet_route::address::AddressMessage;
 
-use super::NodeError;
+use super::{NodeError, record};
 use crate::names;
 use crate::netlink::link::{self, Link, NewBridge};
 use crate::netlink::{MacAddress, Netlink, address, gone_is_fine};
@@ -56,6 +56,9 @@ pub async fn ensure(netlink: &Netlink, name: &str, nic: &Link) -> Result<(), Nod
     let mut requests = Vec::new();
     if !bridge.is_marked() {
         requests.push(link::mark(index, name));
+    }
+    if !bridge.is_router {
+        requests.push(link::stop_stp(index, name));
     }
     requests.push(link::make_router(index, name, has_ipv6()));
     if bridge.mac != Some(ROUTER_MAC) {
@@ -144,16 +147,23 @@ pub async fn refuse_other_ports(netlink: &Netlink, name: &str) -> Result<(), Nod
     }
 }
 
-/// Deletes the bridge if it is ours, and every route and rule that was made for it. Says whether it was there.
+/// Deletes the bridge if it is ours, and every route and rule that was made for it, also where somebody has deleted it
+/// already. Says whether it was there.
 pub async fn remove(netlink: &Netlink, name: &str) -> Result<bool, NodeError> {
     let bridge = netlink.link(name).await?;
-    let Some(bridge) = bridge.filter(|link| link.is_bridge() && link.is_marked()) else {
-        return Ok(false);
-    };
-    super::way_out::remove(netlink, bridge.index).await?;
-    super::repair::remove_routes(netlink, &bridge).await?;
-    gone_is_fine(netlink.run(link::delete(name)).await)?;
-    Ok(true)
+    let bridge = bridge.filter(|link| link.is_bridge() && link.is_marked());
+    let index = bridge.as_ref().map(|bridge| bridge.index);
+    super::way_out::remove(netlink, index, is_last(name)).await?;
+    super::repair::remove_routes(netlink, index, is_last(name)).await?;
+    if bridge.is_some() {
+        gone_is_fine(netlink.run(link::delete(name)).await)?;
+    }
+    Ok(bridge.is_some())
+}
+
+/// No other bridge needs what is there for all.
+fn is_last(name: &str) -> bool {
+    record::all().iter().all(|it| it.bridge == name)
 }
 
 /// Whether this kernel has IPv6. `/proc/sys/net/ipv6` would say so too, but the kernel keeps the entries of

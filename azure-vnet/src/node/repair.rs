@@ -38,10 +38,10 @@ pub struct Repair {
     requests: Vec<Request>,
 }
 
-/// One bridge with its NIC and its pods.
+/// One bridge with its NIC and its pods. Pods reach each other without a NIC too.
 struct Network {
     bridge: Link,
-    nic: Link,
+    nic: Option<Link>,
     primary: Option<Ipv4Addr>,
     pods: Vec<Pod>,
 }
@@ -56,16 +56,17 @@ struct Kernel {
     links: Vec<Link>,
 }
 
-/// Puts right what is not as it should be, for all pods of the node. Cheap where nothing is.
+/// Puts right what is not as it should be, for all pods of the node. Cheap where nothing is. What cannot be put right does
+/// not keep the rest from it; the first failure is returned.
 pub async fn mend(netlink: &Netlink) -> Result<(), NodeError> {
-    mend_bridges(netlink).await?;
+    let mut result = mend_bridges(netlink).await;
     for Repair { what, requests, .. } in missing(netlink).await? {
         tracing::info!("mending: {what}");
         for outcome in netlink.run_each(requests).await {
-            gone_is_fine(outcome)?;
+            result = result.and(gone_is_fine(outcome).map_err(Into::into));
         }
     }
-    Ok(())
+    result
 }
 
 /// [`mend`] for a call whose own work does not depend on it: what fails is in the log.
@@ -84,30 +85,31 @@ pub async fn missing(netlink: &Netlink) -> Result<Vec<Repair>, NodeError> {
     let kernel = Kernel::read(netlink).await?;
     let mut repairs = Vec::new();
     let mut networks = Vec::new();
+    let mut dropped = azure_vnet_ipam::pool(Path::new(state::DIRECTORY));
     for record in records {
-        let Some(nic) = kernel.nic(&record) else {
+        let nic = kernel.nic(&record);
+        if nic.is_none() {
             repairs.push(Repair::of(format!("the NIC {} is gone", record.nic)));
-            continue;
-        };
+        }
+        let pods = live::pods(&record.bridge)?;
+        dropped.extend(pods.iter().map(|pod| pod.address));
         let bridge = kernel.links.iter().find(|it| it.name == record.bridge);
         let Some(bridge) = bridge.filter(|link| link.is_bridge()) else {
             repairs.push(Repair::of(format!("the bridge {} is gone", record.bridge)));
             continue;
         };
-        let pods = live::pods(&record.bridge)?;
         networks.push(Network {
-            primary: kernel.primary(nic, &pods),
-            nic: nic.clone(),
+            primary: nic.and_then(|nic| kernel.primary(nic, &pods)),
+            nic: nic.cloned(),
             bridge: bridge.clone(),
             pods,
         });
     }
-    let pool = azure_vnet_ipam::pool(Path::new(state::DIRECTORY));
     for network in &networks {
         repairs.extend(kernel.ports(network));
         repairs.extend(kernel.neighbours(network));
     }
-    repairs.extend(kernel.routes(&networks, &pool));
+    repairs.extend(kernel.routes(&networks, dropped));
     repairs.extend(kernel.rules(&networks));
     Ok(repairs)
 }
@@ -126,13 +128,16 @@ pub async fn forget_pod(netlink: &Netlink, bridge: &Link, address: Ipv4Addr) -> 
     outcomes.filter_map(|it| gone_is_fine(it).err()).collect()
 }
 
-/// Takes away the routes over a bridge that is going, and with the last bridge those that drop.
-pub(super) async fn remove_routes(netlink: &Netlink, bridge: &Link) -> Result<(), NodeError> {
-    let is_last = record::all().iter().all(|it| it.bridge == bridge.name);
+/// Takes away the routes over the bridge with this index, and where it is the last those that drop.
+pub(super) async fn remove_routes(
+    netlink: &Netlink,
+    bridge: Option<u32>,
+    is_last: bool,
+) -> Result<(), NodeError> {
     let routes = netlink.ipv4_routes().await?;
     let ours = routes.iter().filter_map(OwnRoute::read);
     let going = ours.filter(|entry| match entry.way {
-        Way::Link(link, _) | Way::Via(link, _) => link == bridge.index,
+        Way::Link(link, _) | Way::Via(link, _) => Some(link) == bridge,
         Way::Blackhole => is_last,
     });
     let requests = going.map(|entry| route::delete(&entry.message()));
@@ -147,6 +152,11 @@ async fn mend_bridges(netlink: &Netlink) -> Result<(), NodeError> {
     for record in record::all() {
         let (bridge, nic) =
             tokio::try_join!(netlink.link(&record.bridge), netlink.link(&record.nic))?;
+        let nic = match nic {
+            // It may have been renamed.
+            None => netlink.link_at(record.nic_index).await?,
+            nic => nic,
+        };
         let Some(nic) = nic else { continue };
         if let Some(bridge) = &bridge {
             let addresses = netlink.addresses_on(bridge).await?;
@@ -292,7 +302,8 @@ impl Kernel {
         links.any(|link| link.index == index && link.master == Some(bridge.index))
     }
 
-    fn routes(&self, networks: &[Network], pool: &BTreeSet<Ipv4Addr>) -> Vec<Repair> {
+    /// The routes to the pods, what drops what is for the addresses that no pod has, and the ways out.
+    fn routes(&self, networks: &[Network], dropped: BTreeSet<Ipv4Addr>) -> Vec<Repair> {
         let there: BTreeSet<OwnRoute> = self.routes.iter().filter_map(OwnRoute::read).collect();
         let mut wanted = BTreeSet::new();
         for network in networks {
@@ -300,9 +311,7 @@ impl Kernel {
                 wanted.extend(to_pod(MAIN, network, pod.address));
             }
         }
-        let of_pods = networks.iter().flat_map(|network| &network.pods);
-        let addresses = of_pods.map(|pod| pod.address).chain(pool.iter().copied());
-        wanted.extend(addresses.map(|address| OwnRoute {
+        wanted.extend(dropped.into_iter().map(|address| OwnRoute {
             table: MAIN,
             to: address.into(),
             metric: METRICS[2],
@@ -326,7 +335,7 @@ impl Kernel {
 
     /// The table of a NIC that does not have the node's default route.
     fn way_out(&self, network: &Network, networks: &[Network]) -> Vec<OwnRoute> {
-        let Some(gateway) = self.own_gateway(network) else {
+        let Some((nic, gateway)) = self.own_gateway(network) else {
             return Vec::new();
         };
         let table = way_out::table(network.bridge.index);
@@ -334,7 +343,7 @@ impl Kernel {
             table,
             to: Ipv4Net::default(),
             metric: 0,
-            way: Way::Via(network.nic.index, gateway),
+            way: Way::Via(nic.index, gateway),
         };
         let pods = networks.iter().flat_map(|other| {
             let pods = other.pods.iter();
@@ -348,8 +357,10 @@ impl Kernel {
         pods.chain([default]).collect()
     }
 
-    fn own_gateway(&self, network: &Network) -> Option<Ipv4Addr> {
-        way_out::gateway(&self.routes, &self.addresses, &network.nic)
+    fn own_gateway<'a>(&self, network: &'a Network) -> Option<(&'a Link, Ipv4Addr)> {
+        let nic = network.nic.as_ref()?;
+        let gateway = way_out::gateway(&self.routes, &self.addresses, nic)?;
+        Some((nic, gateway))
     }
 
     fn rules(&self, networks: &[Network]) -> Vec<Repair> {

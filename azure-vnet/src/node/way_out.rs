@@ -77,15 +77,21 @@ pub fn repairs(there: &[RuleMessage], wanted: &[RuleMessage]) -> Vec<(String, Re
     lacking.chain(stale).collect()
 }
 
-/// Takes away what was made for the bridge with this index.
-pub async fn remove(netlink: &Netlink, bridge: u32) -> Result<(), NetlinkError> {
-    let ours = table(bridge);
+/// Takes away what was made for the bridge with this index, and where it is the last what is left of others.
+pub async fn remove(
+    netlink: &Netlink,
+    bridge: Option<u32>,
+    is_last: bool,
+) -> Result<(), NetlinkError> {
+    let is_going = |number: u32| {
+        bridge.is_some_and(|bridge| table(bridge) == number) || is_last && is_ours(number)
+    };
     let rules = netlink.rules(AddressFamily::Inet).await?;
-    for rule in rules.iter().filter(|rule| rule::table(rule) == ours) {
+    for rule in rules.iter().filter(|rule| is_going(rule::table(rule))) {
         gone_is_fine(netlink.run(rule::delete(rule)).await)?;
     }
     let routes = netlink.ipv4_routes().await?;
-    for entry in routes.iter().filter(|entry| route::table(entry) == ours) {
+    for entry in routes.iter().filter(|it| is_going(route::table(it))) {
         gone_is_fine(netlink.run(route::delete(entry)).await)?;
     }
     Ok(())

@@ -81,6 +81,18 @@ pub fn create_bridge(bridge: &NewBridge<'_>) -> Request {
     new_link("create the bridge", bridge.name, message)
 }
 
+/// Switches STP off. As long as a bridge has it on, the kernel refuses it the forward delay of [`make_router`].
+pub fn stop_stp(index: u32, name: &str) -> Request {
+    let mut message = at(index);
+    let off = InfoBridge::StpState(BridgeStpState::Disabled);
+    message.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::Kind(InfoKind::Bridge),
+        LinkInfo::Data(InfoData::Bridge(vec![off])),
+    ]));
+    let message = RouteNetlinkMessage::NewLink(message);
+    Request::new("switch off STP of the bridge", name, message)
+}
+
 /// Gives a bridge that is there the settings of [`create_bridge`], and sees to it that it makes itself no IPv6 address, which the
 /// kernel does not take with the request that makes a link.
 pub fn make_router(index: u32, name: &str, ipv6: bool) -> Request {
