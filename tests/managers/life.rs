@@ -8,7 +8,6 @@ use azure_vnet_testbed::conflist::Conflist;
 use azure_vnet_testbed::pod::{Pod, PodSpec};
 use azure_vnet_testbed::{Azure, Error, PLUGIN_DIR, dhcp, dns};
 
-use crate::eventually;
 use crate::machine::{Booted, Machine, RELEASE};
 use crate::manager::{Command, Manager};
 use crate::picture::Picture;
@@ -22,6 +21,8 @@ const MACHINE: usize = 1;
 const SHORT_LEASE: u32 = 60;
 /// How long a node may take to be whole again. Managers take a second or two.
 const PATIENCE: Duration = Duration::from_secs(12);
+/// How long a lease may take. A client that heard nothing at first asks again when it likes.
+const LEASE_LIMIT: Duration = Duration::from_mins(1);
 /// What a manager does, it begins at once, but not before the program that told it has ended.
 const SETTLE: Duration = Duration::from_millis(1500);
 /// The version from which on there is CHECK.
@@ -303,15 +304,20 @@ fn has_address(booted: &Booted<'_>, address: Ipv4Addr) -> bool {
     matches!(addresses[..], [only] | [only, "metric", _] if only.starts_with(&address))
 }
 
+/// Waits until the manager has done its work, and shows what it says if it does not.
 fn wait_for_lease(booted: &Booted<'_>, machine: &Machine<'_>) {
     let primary = machine.primary();
-    eventually("the manager has a lease, and names resolve", || {
-        let resolves = || {
-            booted
-                .output(&["getent", "hosts", dns::NAME])
-                .status
-                .success()
-        };
-        (has_address(booted, primary) && resolves()).then_some(())
-    });
+    let start = Instant::now();
+    loop {
+        let found = booted.output(&["getent", "hosts", dns::NAME]);
+        if has_address(booted, primary) && found.status.success() {
+            return;
+        }
+        assert!(
+            start.elapsed() < LEASE_LIMIT,
+            "no lease, or names do not resolve:\n{}",
+            booted.account()
+        );
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }

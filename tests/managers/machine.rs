@@ -152,6 +152,29 @@ impl Booted<'_> {
     }
 }
 
+impl Booted<'_> {
+    /// What the machine has to say for itself.
+    pub fn account(&self) -> String {
+        let commands: [&[&str]; 5] = [
+            &["ip", "address"],
+            &["ip", "route", "show", "table", "all"],
+            &["cat", "/etc/resolv.conf"],
+            &["systemctl", "--failed", "--no-legend"],
+            &["journalctl", "--no-pager", "--quiet", "--lines=60"],
+        ];
+        let said = commands.map(|command| {
+            let output = self.output(command);
+            format!(
+                "# {}\n{}{}",
+                command.join(" "),
+                output.stdout,
+                output.stderr
+            )
+        });
+        said.concat()
+    }
+}
+
 impl Drop for Booted<'_> {
     fn drop(&mut self) {
         drop(self.unshare.take());

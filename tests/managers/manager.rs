@@ -169,7 +169,7 @@ method=ignore
         ),
         (
             "/etc/NetworkManager/conf.d/10-images.conf",
-            "[main]\nno-auto-default=*\ndns=default\n",
+            "[main]\nno-auto-default=*\ndns=default\nrc-manager=file\n",
         ),
         // A veth would be left alone.
         (
