@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+mod managers;
+
 /// The shipped configuration, which works as it is.
 const CONFLIST: &str = include_str!("../../conf/10-azure.conflist");
 const CONFLIST_NAME: &str = "10-azure.conflist";
@@ -23,6 +25,8 @@ const REFERENCE: [&str; 2] = ["portmap", "loopback"];
 /// Where things go.
 #[derive(Clone, Debug)]
 pub struct Target {
+    /// The node's file system.
+    pub root: PathBuf,
     /// The plugins' folder, usually `/opt/cni/bin`.
     pub plugins: PathBuf,
     /// The network configurations' folder, usually `/etc/cni/net.d`.
@@ -72,8 +76,8 @@ impl Error {
     }
 }
 
-/// Puts the plugins of the folder `from` in their place, and the configuration if there is none. Doing it again changes nothing;
-/// doing it with another version is the upgrade.
+/// Puts the plugins of the folder `from` in their place, what the node's network managers have to know, and the configuration if there is
+/// none. Doing it again changes nothing; doing it with another version is the upgrade.
 pub fn install(target: &Target, from: &Path) -> Result<Vec<Step>, Error> {
     for folder in [&target.plugins, &target.configuration] {
         fs::create_dir_all(folder).map_err(Error::at("create", folder))?;
@@ -90,6 +94,7 @@ pub fn install(target: &Target, from: &Path) -> Result<Vec<Step>, Error> {
             &from.join(name),
         )?);
     }
+    steps.extend(managers::place(&target.root)?);
     steps.push(put_configuration(&target.configuration)?);
     Ok(steps)
 }
@@ -114,6 +119,7 @@ pub fn uninstall(target: &Target) -> Result<Vec<Step>, Error> {
     for name in OURS.into_iter().rev() {
         steps.extend(remove(target.plugins.join(name))?);
     }
+    steps.extend(managers::take_away(&target.root)?);
     Ok(steps)
 }
 
@@ -214,6 +220,7 @@ mod tests {
         fn new() -> Self {
             let root = TempDir::new().unwrap();
             let target = Target {
+                root: root.path().to_owned(),
                 plugins: root.path().join("opt/cni/bin"),
                 configuration: root.path().join("etc/cni/net.d"),
             };
@@ -296,6 +303,37 @@ mod tests {
                 "portmap"
             ]
         );
+    }
+
+    #[test]
+    fn the_managers_that_are_there_are_told() {
+        let node = Node::new();
+        let release = node.release("v1", &ALL);
+        let placed = |node: &Node| {
+            let all = managers::paths(node.root.path());
+            all.map(|path| path.exists()).collect::<Vec<_>>()
+        };
+        install(&node.target, &release).unwrap();
+        assert_eq!(placed(&node), [false; 5]);
+
+        for folder in ["etc/systemd/network", "etc/cloud/cloud.cfg.d"] {
+            fs::create_dir_all(node.root.path().join(folder)).unwrap();
+        }
+        let steps = changes(&install(&node.target, &release).unwrap());
+        assert_eq!(placed(&node), [true, true, false, true, false]);
+        assert_eq!(
+            steps[4],
+            ("05-azure-vnet.network".into(), Change::Installed)
+        );
+        assert_eq!(steps.last().unwrap().0, "10-azure.conflist");
+        let again = changes(&install(&node.target, &release).unwrap());
+        assert_eq!(
+            again[4],
+            ("05-azure-vnet.network".into(), Change::Unchanged)
+        );
+
+        uninstall(&node.target).unwrap();
+        assert_eq!(placed(&node), [false; 5]);
     }
 
     #[test]

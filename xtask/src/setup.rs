@@ -123,6 +123,13 @@ const KERNEL_PACKAGES: [Package; 5] = [
     },
 ];
 
+/// What the stage `managers` needs beside.
+const MANAGER_PACKAGES: [Package; 1] = [Package {
+    name: "mmdebstrap",
+    witness: "mmdebstrap",
+    reason: "makes the systems that are booted with real network managers",
+}];
+
 /// Installs the container runtimes that the stage `runtime` calls the plugins with, where missing.
 pub fn runtimes() -> Result<()> {
     install_lacking(&RUNTIME_PACKAGES)
@@ -132,6 +139,11 @@ pub fn runtimes() -> Result<()> {
 /// are downloaded by the stage, and kept.
 pub fn kernels() -> Result<()> {
     install_lacking(&KERNEL_PACKAGES)
+}
+
+/// Installs what the stage `managers` makes its systems with, where missing. They are made by the stage, and kept.
+pub fn managers() -> Result<()> {
+    install_lacking(&MANAGER_PACKAGES)
 }
 
 fn install_lacking(packages: &[Package]) -> Result<()> {

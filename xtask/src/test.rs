@@ -24,7 +24,7 @@ const DIST_DIR: &str = "AZURE_VNET_DIST";
 /// Two versions of the same plugins, to upgrade and to go back.
 const DIST_VERSIONS: [&str; 2] = ["v1.0.0", "v1.0.1"];
 /// Stages that need what nobody wants on a machine for nothing: they run when they are asked for.
-const EXTRAS: [Extra; 2] = [
+const EXTRAS: [Extra; 3] = [
     Extra {
         stage: "runtime",
         needs: "needs container runtimes (--runtimes installs them)",
@@ -34,6 +34,11 @@ const EXTRAS: [Extra; 2] = [
         stage: "kernels",
         needs: "needs qemu and Debian's kernels (--kernels installs them)",
         install: setup::kernels,
+    },
+    Extra {
+        stage: "managers",
+        needs: "needs mmdebstrap and systems made with it (--managers installs it)",
+        install: setup::managers,
     },
 ];
 const STAGE_LIMIT: Duration = Duration::from_mins(12);
@@ -50,6 +55,9 @@ pub struct Options {
     /// The stage `kernels` as well: installs qemu, and boots Debian's kernels 5.10, 6.1 and 6.12 with the plugins
     #[arg(long)]
     kernels: bool,
+    /// The stage `managers` as well: installs mmdebstrap, and boots Debian with the plugins and real network managers
+    #[arg(long)]
+    managers: bool,
     /// Arguments for the test programs, for example a part of a test's name
     #[arg(last = true)]
     arguments: Vec<String>,
@@ -61,6 +69,7 @@ impl Options {
         Self {
             runtimes: true,
             kernels: true,
+            managers: true,
             ..Self::default()
         }
     }
@@ -68,7 +77,8 @@ impl Options {
     fn asks_for(&self, extra: &Extra) -> bool {
         match extra.stage {
             "runtime" => self.runtimes,
-            _ => self.kernels,
+            "kernels" => self.kernels,
+            _ => self.managers,
         }
     }
 }

@@ -55,6 +55,7 @@ impl Place {
             self.root.join(relative)
         };
         Target {
+            root: self.root.clone(),
             plugins: below_root(&self.plugins),
             configuration: below_root(&self.configuration),
         }

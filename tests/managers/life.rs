@@ -1,0 +1,323 @@
+//! The life of a node with pods, from boot to boot. After a step that it did not stand it is booted again, so that each step
+//! is judged alone.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use azure_vnet_testbed::conflist::Conflist;
+use azure_vnet_testbed::pod::{Pod, PodSpec};
+use azure_vnet_testbed::{Azure, Error, PLUGIN_DIR, dhcp, dns};
+
+use crate::machine::{Booted, Machine, RELEASE};
+use crate::manager::{Command, Manager};
+use crate::picture::Picture;
+use crate::reach::Neighbourhood;
+use crate::report;
+use crate::table::Table;
+
+/// The machine's number among those of the simulation.
+const MACHINE: usize = 1;
+/// A lease that ends while the test looks on.
+const SHORT_LEASE: u32 = 60;
+/// How long a node may take to be whole again. Managers take a second or two.
+const PATIENCE: Duration = Duration::from_secs(12);
+/// How long a lease may take. A client that heard nothing at first asks again when it likes.
+const LEASE_LIMIT: Duration = Duration::from_mins(1);
+/// What a manager does, it begins at once, but not before the program that told it has ended.
+const SETTLE: Duration = Duration::from_millis(1500);
+/// The version from which on there is CHECK.
+const WITH_CHECK: &str = "1.0.0";
+
+/// Boots a machine with the manager and lets everything happen to it; fails, with the table, when a step was not stood.
+pub fn every_step(manager: &'static Manager) {
+    let azure = Azure::builder().vms(1).machines(1).pool(8).build().unwrap();
+    let machine = Machine::new(&azure, MACHINE, manager);
+    let neighbourhood = Neighbourhood::new(&azure);
+    let mut table = Table::new(manager.name);
+
+    early(&machine, &neighbourhood, &mut table);
+    let mut steps = manager.steps.iter();
+    while steps.len() > 0 {
+        let booted = machine.boot(dhcp::FOR_EVER, true);
+        let life = Life::begin(&booted, &machine, &neighbourhood, &mut table);
+        let Some(life) = life else { break };
+        for step in steps.by_ref() {
+            if !life.step(step.name, &mut table, || life.run_all(step.commands)) {
+                break;
+            }
+        }
+        if steps.len() == 0 {
+            life.end(&mut table);
+        }
+    }
+    let leases = machine.boot(SHORT_LEASE, true);
+    if let Some(life) = Life::begin(&leases, &machine, &neighbourhood, &mut table) {
+        life.lease_ends(&mut table);
+    }
+    drop(leases);
+    let leases = machine.boot(SHORT_LEASE, true);
+    if let Some(life) = Life::begin(&leases, &machine, &neighbourhood, &mut table) {
+        life.changed_address(&mut table);
+    }
+    report(&table.to_string());
+    assert!(table.holds(), "{table}");
+}
+
+/// The first boot: the release is installed, and a pod is to be added before there is a lease.
+fn early(machine: &Machine<'_>, neighbourhood: &Neighbourhood<'_>, table: &mut Table) {
+    let booted = machine.boot(dhcp::FOR_EVER, false);
+    let installed = booted.output(&[&format!("{RELEASE}/azure-vnet"), "install"]);
+    assert!(installed.status.success(), "{installed:?}");
+    let start = Instant::now();
+    let mut failed = Vec::new();
+    let too_early = booted
+        .vm
+        .add_pod(&Conflist::shipped(), &PodSpec::named("early"));
+    if let Err(error) = &too_early {
+        report(&format!(
+            "{}: before the lease: {}",
+            machine.manager.name,
+            all_of(error)
+        ));
+    }
+    if !matches!(too_early, Ok(_) | Err(Error::Plugin(_))) {
+        failed.push("the ADD before the lease says nothing".into());
+    }
+    booted.dhcp.be_silent(false);
+    wait_for_lease(&booted, machine);
+    match booted
+        .vm
+        .add_pod(&Conflist::shipped(), &PodSpec::named("first"))
+    {
+        Ok(pod) => {
+            let mut pods = vec![pod];
+            pods.extend(too_early.ok());
+            let life = Life {
+                booted: &booted,
+                machine,
+                neighbourhood,
+                before: None,
+                spoofed: machine.spoofed(),
+                pods,
+            };
+            failed.extend(life.patiently_wrong());
+        }
+        Err(error) => failed.push(format!("ADD: {}", all_of(&error))),
+    }
+    table.add("ADD before the lease", start.elapsed(), failed);
+}
+
+/// A machine that has its lease and a pod.
+struct Life<'a> {
+    booted: &'a Booted<'a>,
+    machine: &'a Machine<'a>,
+    neighbourhood: &'a Neighbourhood<'a>,
+    /// What there was of the NIC before the first pod.
+    before: Option<Picture>,
+    /// How many frames the fabric had refused by then.
+    spoofed: u64,
+    pods: Vec<Pod<'a>>,
+}
+
+impl<'a> Life<'a> {
+    /// Adds the first pods of a boot. Nothing more is to be seen of a node that cannot have them.
+    fn begin(
+        booted: &'a Booted<'a>,
+        machine: &'a Machine<'a>,
+        neighbourhood: &'a Neighbourhood<'a>,
+        table: &mut Table,
+    ) -> Option<Self> {
+        wait_for_lease(booted, machine);
+        let start = Instant::now();
+        let mut life = Self {
+            booted,
+            machine,
+            neighbourhood,
+            before: Some(Picture::take_settled(
+                booted,
+                machine.manager.has_resolved(),
+            )),
+            spoofed: machine.spoofed(),
+            pods: Vec::new(),
+        };
+        let mut failed = Vec::new();
+        for name in ["first", "second"] {
+            match booted
+                .vm
+                .add_pod(&Conflist::shipped(), &PodSpec::named(name))
+            {
+                Ok(pod) => life.pods.push(pod),
+                Err(error) => failed.push(format!("ADD: {}", all_of(&error))),
+            }
+        }
+        if !life.pods.is_empty() {
+            failed.extend(life.patiently_wrong());
+        }
+        table.add("reboot, first pods", start.elapsed(), failed);
+        (!life.pods.is_empty()).then_some(life)
+    }
+
+    /// Something happens, and then the node must be whole, and a pod can come and go.
+    fn step(&self, name: &str, table: &mut Table, happen: impl FnOnce() -> Vec<String>) -> bool {
+        let start = Instant::now();
+        let mut failed = happen();
+        std::thread::sleep(SETTLE);
+        failed.extend(self.patiently_wrong());
+        if let Err(error) = self.pod_comes_and_goes() {
+            failed.push(all_of(&error));
+        } else if failed.is_empty() {
+            failed.extend(
+                self.patiently_wrong()
+                    .into_iter()
+                    .map(|what| what + " after DEL"),
+            );
+        }
+        table.add(name, start.elapsed(), failed)
+    }
+
+    fn pod_comes_and_goes(&self) -> Result<(), Error> {
+        let list = Conflist::shipped().at_version(WITH_CHECK);
+        let pod = self.booted.vm.add_pod(&list, &PodSpec::named("passing"))?;
+        pod.check()?;
+        pod.delete()
+    }
+
+    /// Waits until the lease that was there has ended, had it not been renewed.
+    fn lease_ends(&self, table: &mut Table) {
+        self.step("past the lease's end", table, || {
+            let renewed = self.booted.dhcp.acknowledged();
+            std::thread::sleep(Duration::from_secs(u64::from(SHORT_LEASE) + 5));
+            if self.booted.dhcp.acknowledged() == renewed {
+                return vec!["not renewed".into()];
+            }
+            Vec::new()
+        });
+    }
+
+    /// The NIC is given another address; the next call of any kind makes pods leave with it.
+    fn changed_address(mut self, table: &mut Table) {
+        let (machine, booted) = (self.machine, self.booted);
+        let former = machine.primary();
+        let new = Ipv4Addr::from_bits(former.to_bits() + 200);
+        machine.readdress(booted, new);
+        self.before = self.before.map(|picture| picture.with(former, new));
+        let life = self;
+        life.step("changed address", table, || {
+            let mut failed = life.run_all(&[machine.manager.renew]);
+            let start = Instant::now();
+            while !has_address(booted, new) && start.elapsed() < PATIENCE {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            failed.extend(life.pod_comes_and_goes().err().map(|error| all_of(&error)));
+            failed
+        });
+    }
+
+    /// Takes everything away again; what there is of the NIC is as it was.
+    fn end(mut self, table: &mut Table) {
+        let start = Instant::now();
+        let mut failed = Vec::new();
+        for pod in std::mem::take(&mut self.pods) {
+            failed.extend(pod.delete().err().map(|error| all_of(&error)));
+        }
+        failed.extend(self.run(&[&format!("{PLUGIN_DIR}/azure-vnet"), "teardown"]));
+        failed.extend(self.patiently_wrong());
+        let links = self.booted.vm.links().unwrap();
+        if links != ["eth0", "lo"] {
+            failed.push(format!("links are left: {links:?}"));
+        }
+        table.add("teardown", start.elapsed(), failed);
+    }
+
+    fn run_all(&self, commands: &[Command]) -> Vec<String> {
+        commands.iter().filter_map(|line| self.run(line)).collect()
+    }
+
+    /// Runs a program on the node; what it says if it fails.
+    fn run(&self, line: &[&str]) -> Option<String> {
+        let output = self.booted.output(line);
+        let said = output.stderr.trim().replace('\n', ", ");
+        (!output.status.success()).then(|| format!("{} fails: {said}", line.join(" ")))
+    }
+
+    /// What is wrong with the node and does not go away by itself.
+    fn patiently_wrong(&self) -> Vec<String> {
+        let start = Instant::now();
+        loop {
+            let wrong = self.wrong();
+            if wrong.is_empty() || start.elapsed() > PATIENCE {
+                return wrong;
+            }
+            std::thread::sleep(Duration::from_millis(300));
+        }
+    }
+
+    /// What is wrong with the node now.
+    fn wrong(&self) -> Vec<String> {
+        let (booted, primary) = (self.booted, self.machine.primary());
+        let mut wrong = self
+            .neighbourhood
+            .unreachable(&booted.vm, primary, &self.pods);
+        let found = booted.output(&["getent", "hosts", dns::NAME]);
+        if !found.stdout.starts_with(&dns::ADDRESS.to_string()) {
+            wrong.push("names do not resolve".into());
+        }
+        if !has_address(booted, primary) {
+            wrong.push("not one address on the NIC".into());
+        }
+        if !self.pods.is_empty() {
+            for command in ["doctor", "status"] {
+                let output = booted.output(&[&format!("{PLUGIN_DIR}/azure-vnet"), command]);
+                if !output.status.success() {
+                    wrong.push(format!("{command} complains"));
+                }
+            }
+        }
+        let spoofed = self.machine.spoofed() - self.spoofed;
+        if spoofed > 0 {
+            wrong.push(format!("{spoofed} frames spoofed"));
+        }
+        if let Some(before) = &self.before {
+            let now = Picture::take(booted, self.machine.manager.has_resolved());
+            wrong.extend(before.difference(&now));
+        }
+        wrong
+    }
+}
+
+/// An error with all that it came from.
+fn all_of(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+/// Whether the NIC has this address and no other.
+fn has_address(booted: &Booted<'_>, address: Ipv4Addr) -> bool {
+    let listed = booted.output(&["ip", "-4", "-brief", "address", "show", "dev", "eth0"]);
+    let addresses: Vec<_> = listed.stdout.split_whitespace().skip(2).collect();
+    let address = format!("{address}/");
+    matches!(addresses[..], [only] | [only, "metric", _] if only.starts_with(&address))
+}
+
+/// Waits until the manager has done its work, and shows what it says if it does not.
+fn wait_for_lease(booted: &Booted<'_>, machine: &Machine<'_>) {
+    let primary = machine.primary();
+    let start = Instant::now();
+    loop {
+        let found = booted.output(&["getent", "hosts", dns::NAME]);
+        if has_address(booted, primary) && found.status.success() {
+            return;
+        }
+        assert!(
+            start.elapsed() < LEASE_LIMIT,
+            "no lease, or names do not resolve:\n{}",
+            booted.account()
+        );
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}

@@ -1,0 +1,287 @@
+//! A machine: a disk that lasts, and systemd booted from it with a NIC at the fabric.
+
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+
+use azure_vnet_testbed::namespace::Namespace;
+use azure_vnet_testbed::process::{Output, Running};
+use azure_vnet_testbed::{Azure, NETNS_DIR, Vm, bin_dir, dhcp};
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change};
+use rustix::process::Pid;
+
+use crate::cgroup::Cgroup;
+use crate::eventually;
+use crate::manager::Manager;
+
+/// Where a release was unpacked on the machine.
+pub const RELEASE: &str = "/opt/azure-vnet";
+/// Where the disk is, as long as the machine does not run.
+const DISK: &str = "/mnt";
+const ROOT: &str = "/mnt/root";
+const REFERENCE_PLUGINS: &str = "/usr/lib/cni";
+
+/// What a container cannot do, or need not, and what would reach beyond it.
+const MASKED: [&str; 26] = [
+    "apt-daily-upgrade.timer",
+    "apt-daily.timer",
+    "console-getty.service",
+    "dev-hugepages.mount",
+    "dev-mqueue.mount",
+    "dpkg-db-backup.timer",
+    "e2scrub_all.timer",
+    "fstrim.timer",
+    "getty.target",
+    "modprobe@.service",
+    "NetworkManager-wait-online.service",
+    "proc-sys-fs-binfmt_misc.automount",
+    "sys-fs-fuse-connections.mount",
+    "sys-kernel-config.mount",
+    "sys-kernel-debug.mount",
+    "sys-kernel-tracing.mount",
+    "systemd-binfmt.service",
+    "systemd-hwdb-update.service",
+    "systemd-logind.service",
+    "systemd-modules-load.service",
+    "systemd-networkd-wait-online.service",
+    "systemd-random-seed.service",
+    "systemd-remount-fs.service",
+    "systemd-sysctl.service",
+    "systemd-tmpfiles-clean.timer",
+    "systemd-udev-trigger.service",
+];
+
+/// udev is to know the links, and nothing else that it would find in sysfs.
+const TRIGGER: &str = "[Unit]
+DefaultDependencies=no
+After=systemd-udevd.service
+Before=sysinit.target
+[Service]
+Type=oneshot
+ExecStart=udevadm trigger --action=add --subsystem-match=net
+";
+
+/// A machine that is off.
+pub struct Machine<'a> {
+    pub azure: &'a Azure,
+    pub manager: &'static Manager,
+    number: usize,
+    disk: Namespace,
+    cgroup: Cgroup,
+}
+
+/// A machine that runs until this is dropped, which is as when its power fails.
+pub struct Booted<'a> {
+    pub vm: Vm,
+    pub dhcp: dhcp::Server,
+    machine: &'a Machine<'a>,
+    unshare: Option<Running>,
+}
+
+impl<'a> Machine<'a> {
+    /// A machine with a new disk.
+    pub fn new(azure: &'a Azure, number: usize, manager: &'static Manager) -> Self {
+        let root = manager.system.root();
+        let plugins = bin_dir().unwrap();
+        let disk = Namespace::machine(|| make_disk(&root, &plugins, manager)).unwrap();
+        Self {
+            azure,
+            manager,
+            number,
+            disk,
+            cgroup: Cgroup::new(),
+        }
+    }
+
+    /// Boots it, with DHCP that says something only if it `speaks`.
+    pub fn boot(&'a self, seconds: u32, speaks: bool) -> Booted<'a> {
+        let (azure, number) = (self.azure, self.number);
+        let net = self.disk.sandbox(|_| Ok(())).unwrap();
+        azure.connect(number, &net).unwrap();
+        let dhcp = azure.serve_dhcp(number, seconds).unwrap();
+        dhcp.be_silent(!speaks);
+        let name = self.manager.name;
+        let script = net.program("sh").unwrap().arg("/mnt/boot.sh");
+        let cgroup = self.cgroup.path.as_os_str();
+        let script = script.args([cgroup, ROOT.as_ref(), name.as_ref()]);
+        let unshare = script.start().unwrap();
+        let init = eventually("systemd is the machine's first process", || {
+            systemd_below(unshare.id())
+        });
+        let namespace = Namespace::of_init(init).unwrap();
+        let booted = Booted {
+            vm: Vm::booted(name, azure.nic(number), namespace),
+            dhcp,
+            machine: self,
+            unshare: Some(unshare),
+        };
+        eventually("the machine has booted", || {
+            let state = booted.output(&["systemctl", "is-system-running"]);
+            matches!(state.stdout.trim(), "running" | "degraded").then_some(())
+        });
+        // As a runtime does.
+        booted.output(&["mkdir", "-p", NETNS_DIR]);
+        booted
+    }
+
+    /// Its address now, as the platform knows it.
+    pub fn primary(&self) -> std::net::Ipv4Addr {
+        self.azure.nic(self.number).primary
+    }
+
+    /// How many frames the fabric has refused so far.
+    pub fn spoofed(&self) -> u64 {
+        self.azure.fabric.verdicts(self.number).unwrap().spoofed()
+    }
+
+    /// Gives it another primary address; the machine learns it when it asks for its lease.
+    pub fn readdress(&self, booted: &Booted<'_>, primary: std::net::Ipv4Addr) {
+        self.azure.readdress(self.number, primary).unwrap();
+        booted.dhcp.give(primary);
+    }
+}
+
+impl Booted<'_> {
+    /// Runs a program on the machine, whatever its exit status.
+    pub fn output(&self, line: &[&str]) -> Output {
+        let program = self.vm.program(line[0]).unwrap();
+        program.args(&line[1..]).output().unwrap()
+    }
+}
+
+impl Booted<'_> {
+    /// What the machine has to say for itself.
+    pub fn account(&self) -> String {
+        let commands: [&[&str]; 5] = [
+            &["ip", "address"],
+            &["ip", "route", "show", "table", "all"],
+            &["cat", "/etc/resolv.conf"],
+            &["systemctl", "--failed", "--no-legend"],
+            &["journalctl", "--no-pager", "--quiet", "--lines=60"],
+        ];
+        let said = commands.map(|command| {
+            let output = self.output(command);
+            format!(
+                "# {}\n{}{}",
+                command.join(" "),
+                output.stdout,
+                output.stderr
+            )
+        });
+        said.concat()
+    }
+}
+
+impl Drop for Booted<'_> {
+    fn drop(&mut self) {
+        drop(self.unshare.take());
+        self.machine.cgroup.wait_until_empty();
+        // While a test panics there is another complaint already.
+        let _ = self.machine.azure.disconnect(self.machine.number);
+    }
+}
+
+/// The first process, once it is what it is to be.
+fn systemd_below(unshare: u32) -> Option<Pid> {
+    let children = fs::read_to_string(format!("/proc/{unshare}/task/{unshare}/children")).ok()?;
+    let child = children.trim();
+    let name = fs::read_to_string(format!("/proc/{child}/comm")).ok()?;
+    let pid = Pid::from_raw(child.parse().ok()?)?;
+    (name.trim() == "systemd").then_some(pid)
+}
+
+/// Fills the calling thread's new mount namespace: the system's files below what the machine writes, which is in memory.
+fn make_disk(system: &Path, plugins: &Path, manager: &Manager) -> io::Result<()> {
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    mount_change("/", private)?;
+    // Opened before anything is mounted, since they may lie below it.
+    let system = File::open(system)?;
+    let plugins = open_plugins(plugins)?;
+    let none = MountFlags::empty();
+    mount("tmpfs", DISK, "tmpfs", none, c"mode=755")?;
+    for folder in ["upper", "work", "root"] {
+        fs::create_dir(Path::new(DISK).join(folder))?;
+    }
+    let layers = format!(
+        "lowerdir=/proc/thread-self/fd/{},upperdir={DISK}/upper,workdir={DISK}/work",
+        system.as_raw_fd()
+    );
+    let layers = CString::new(layers)?;
+    mount("overlay", ROOT, "overlay", none, layers.as_c_str())?;
+    fs::write("/mnt/boot.sh", include_str!("boot.sh"))?;
+    for (name, program) in &plugins {
+        let path = on_disk(&format!("{RELEASE}/{name}"))?;
+        File::create(&path)?;
+        mount_bind(
+            format!("/proc/thread-self/fd/{}", program.as_raw_fd()),
+            &path,
+        )?;
+    }
+    configure(manager)
+}
+
+fn open_plugins(own: &Path) -> io::Result<Vec<(&'static str, File)>> {
+    let reference = Path::new(REFERENCE_PLUGINS);
+    [
+        ("azure-vnet", own),
+        ("azure-vnet-ipam", own),
+        ("loopback", reference),
+        ("portmap", reference),
+    ]
+    .into_iter()
+    .map(|(name, folder)| Ok((name, File::open(folder.join(name))?)))
+    .collect()
+}
+
+fn configure(manager: &Manager) -> io::Result<()> {
+    fs::write(on_disk("/etc/machine-id")?, "")?;
+    for unit in MASKED.iter().chain(manager.masked) {
+        mask(unit)?;
+    }
+    let units = "/etc/systemd/system";
+    fs::write(on_disk(&format!("{units}/trigger.service"))?, TRIGGER)?;
+    link(
+        "../trigger.service",
+        &format!("{units}/sysinit.target.wants/trigger.service"),
+    )?;
+    link(
+        "/lib/systemd/system/multi-user.target",
+        &format!("{units}/default.target"),
+    )?;
+    for unit in manager.enabled {
+        let place = format!("{units}/multi-user.target.wants/{unit}");
+        link(&format!("/lib/systemd/system/{unit}"), &place)?;
+    }
+    let journal = "/etc/systemd/journald.conf.d/volatile.conf";
+    fs::write(on_disk(journal)?, "[Journal]\nStorage=volatile\n")?;
+    for (path, text) in manager.files {
+        let path = on_disk(path)?;
+        fs::write(&path, text)?;
+        // NetworkManager and netplan read no keys that others could have read.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+    }
+    if !manager.has_resolved() {
+        fs::remove_file(on_disk("/etc/resolv.conf")?)?;
+    }
+    Ok(())
+}
+
+fn mask(unit: &str) -> io::Result<()> {
+    link("/dev/null", &format!("/etc/systemd/system/{unit}"))
+}
+
+fn link(to: &str, path: &str) -> io::Result<()> {
+    let path = on_disk(path)?;
+    let _ = fs::remove_file(&path);
+    symlink(to, path)
+}
+
+/// Where a file of the machine is, in a folder that exists.
+fn on_disk(path: &str) -> io::Result<PathBuf> {
+    let path = PathBuf::from(format!("{ROOT}{path}"));
+    fs::create_dir_all(path.parent().unwrap_or(Path::new(ROOT)))?;
+    Ok(path)
+}

@@ -1,0 +1,62 @@
+//! What became of each step.
+
+use std::fmt;
+use std::time::Duration;
+
+/// Manager × step.
+pub struct Table {
+    manager: &'static str,
+    rows: Vec<Row>,
+}
+
+struct Row {
+    step: String,
+    time: Duration,
+    failed: Vec<String>,
+}
+
+impl Table {
+    pub fn new(manager: &'static str) -> Self {
+        Self {
+            manager,
+            rows: Vec::new(),
+        }
+    }
+
+    /// Notes what failed in a step; whether nothing did.
+    pub fn add(&mut self, step: &str, time: Duration, failed: Vec<String>) -> bool {
+        let holds = failed.is_empty();
+        self.rows.push(Row {
+            step: step.to_owned(),
+            time,
+            failed,
+        });
+        holds
+    }
+
+    pub fn holds(&self) -> bool {
+        self.rows.iter().all(|row| row.failed.is_empty())
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let held = self.rows.iter().filter(|row| row.failed.is_empty()).count();
+        writeln!(
+            out,
+            "\n{}: {held} of {} steps hold",
+            self.manager,
+            self.rows.len()
+        )?;
+        for Row { step, time, failed } in &self.rows {
+            let seconds = time.as_secs_f32();
+            let said = if failed.is_empty() {
+                "ok".to_owned()
+            } else {
+                failed.join("; ")
+            };
+            writeln!(out, "  {step:<28}{seconds:>6.1} s  {said}")?;
+        }
+        Ok(())
+    }
+}
