@@ -5,7 +5,7 @@
 //! | `from_pod`    | TC ingress of a pod's host veth | what a pod sends, before the bridge  | drops what is not the pod's own; ARP    |
 //! | `to_uplink`   | TC egress of the NIC           | what leaves the node, after netfilter | masquerade                              |
 //! | `from_uplink` | TC ingress of the NIC          | what arrives, before routing          | undoes the masquerade                   |
-//! | `to_pods`     | TC egress of the bridge        | what the node delivers                | pod's MAC; straight to its veth         |
+//! | `to_pods`     | TC egress of the bridge        | what the node delivers                | MAC of a pod that changed it            |
 //!
 //! Between them the node routes. Each hook's file is its story, with the packets that nearly all are first; `fast`
 //! says which flows pass routing and netfilter by, `verdict` is the one place where an outcome becomes an action.

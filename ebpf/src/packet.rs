@@ -194,17 +194,17 @@ impl Plain {
 /// The source of an IPv4 packet, before anything else of it is looked at.
 #[inline(always)]
 pub fn ipv4_source(ctx: &TcContext) -> Option<Be32> {
-    ipv4_header(ctx).map(|header| header.source)
+    ipv4_headers(ctx).map(|(_, header)| header.source)
 }
 
-/// The same for its destination.
+/// The destination of an IPv4 packet's frame and of itself, likewise.
 #[inline(always)]
-pub fn ipv4_destination(ctx: &TcContext) -> Option<Be32> {
-    ipv4_header(ctx).map(|header| header.destination)
+pub fn ipv4_destination(ctx: &TcContext) -> Option<(Mac, Be32)> {
+    ipv4_headers(ctx).map(|(ethernet, header)| (ethernet.destination, header.destination))
 }
 
 #[inline(always)]
-fn ipv4_header(ctx: &TcContext) -> Option<&Ipv4Header> {
+fn ipv4_headers(ctx: &TcContext) -> Option<(&Ethernet, &Ipv4Header)> {
     let start = at::<[u8; NETWORK + IPV4_MINIMUM]>(ctx, 0)?;
     // SAFETY: `at` has shown that both headers are inside the packet.
     let (ethernet, header) = unsafe {
@@ -213,7 +213,7 @@ fn ipv4_header(ctx: &TcContext) -> Option<&Ipv4Header> {
             &*within::<Ipv4Header, _>(start, NETWORK),
         )
     };
-    (ethernet.ether_type == ETHERTYPE_IPV4).then_some(header)
+    (ethernet.ether_type == ETHERTYPE_IPV4).then_some((ethernet, header))
 }
 
 /// What the programs need of an IPv4 header.

@@ -24,7 +24,7 @@ pub fn settle(ctx: &TcContext, outcome: Outcome) -> i32 {
     match reason {
         Reason::MasqueradedFast
         | Reason::UnmasqueradedFast
-        | Reason::Delivered
+        | Reason::ToNewMac
         | Reason::ArpAnswered => TC_ACT_REDIRECT,
         reason if reason.passes() => TC_ACT_UNSPEC,
         _ => TC_ACT_SHOT,

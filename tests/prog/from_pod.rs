@@ -192,7 +192,7 @@ fn a_new_mac_is_learnt() {
     node.from_uplink(&request)
         .passes(Reason::ToPod, &request, &[]);
     node.to_pods(&request)
-        .redirects(Reason::Delivered, &request.frame(FABRIC, NEW_MAC), &[]);
+        .redirects(Reason::ToNewMac, &request.frame(FABRIC, NEW_MAC), &[]);
 }
 
 #[test]

@@ -114,6 +114,14 @@ impl Node {
         map.set(0, uplink, 0).unwrap();
     }
 
+    /// Whether new flows may become fast.
+    pub fn set_fast_path(&mut self, is_on: bool) {
+        let mut map: Array<_, Uplink> = self.map_mut(maps::UPLINK);
+        let uplink = map.get(&0, 0).unwrap();
+        map.set(0, uplink.redirecting_to(NIC_IFINDEX, MTU, is_on), 0)
+            .unwrap();
+    }
+
     /// One interface more.
     pub fn add_pod(&mut self, pod: &Pod) {
         let address = Be32::from(pod.address);

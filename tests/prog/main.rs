@@ -21,6 +21,7 @@ mod plan;
 
 // The hooks.
 mod arp;
+mod devices;
 mod from_pod;
 mod from_uplink;
 mod short_frames;

@@ -62,7 +62,10 @@ fn packet_for(reason: Reason) -> (Verdict, Run) {
             let _ = node.from_uplink(&came);
             (Passes, node.to_uplink(&sent))
         }
-        Reason::Delivered => (Redirected, node.to_pods(&came)),
+        Reason::ToNewMac => {
+            let stale = came.frame(FABRIC, NIC);
+            (Redirected, node.to_pods(&stale))
+        }
         Reason::ArpAnswered => (Redirected, node.from_pod(&WEB, &question(PEER))),
         Reason::ArpIgnored => (Dropped, node.from_pod(&WEB, &question(WEB.address))),
         Reason::SpoofedAddress => (

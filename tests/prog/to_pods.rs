@@ -1,5 +1,5 @@
-//! TC egress of the bridge: what the node delivers gets the pod's MAC, whatever the node believes it to be, and goes
-//! straight to its veth.
+//! TC egress of the bridge: the bridge delivers what has the pod's MAC; what has another, because the node knows no better,
+//! gets it and goes straight to the veth.
 
 use azure_vnet_abi::{Mac, Reason};
 use bytes::Bytes;
@@ -17,10 +17,8 @@ fn delivered(packet: Packet, mac: Mac) -> Packet {
     packet.frame(FABRIC, mac)
 }
 
-#[test]
-fn whatever_is_for_a_pod_gets_its_mac() {
-    let node = Node::new();
-    for packet in [
+fn packets() -> [Packet; 9] {
+    [
         tcp((REMOTE, 443), (WEB.address, KEPT), ACK),
         tcp((NODE, 40000), (WEB.address, 80), SYN),
         udp((DATABASE.address, 53), (WEB.address, 53)),
@@ -30,10 +28,25 @@ fn whatever_is_for_a_pod_gets_its_mac() {
         echo((PEER, 9), WEB.address),
         timestamp(PEER, WEB.address),
         other(132, PEER, WEB.address),
-    ] {
-        for mac in [WEB.mac, STALE, DATABASE.mac] {
+    ]
+}
+
+#[test]
+fn what_has_the_pods_mac_is_the_bridges_to_deliver() {
+    let node = Node::new();
+    for packet in packets() {
+        let packet = packet.entering(&WEB);
+        node.to_pods(&packet).passes(Reason::NotOurs, &packet, &[]);
+    }
+}
+
+#[test]
+fn whatever_has_another_gets_the_pods() {
+    let node = Node::new();
+    for packet in packets() {
+        for mac in [STALE, DATABASE.mac, Mac([0x0a, 0, 0, 0, 0, 0])] {
             node.to_pods(&delivered(packet.clone(), mac)).redirects(
-                Reason::Delivered,
+                Reason::ToNewMac,
                 &packet.clone().entering(&WEB),
                 &[],
             );
@@ -46,7 +59,7 @@ fn each_pod_gets_its_own() {
     let node = Node::new();
     let packet = udp((PEER, 53), (DATABASE.address, 53));
     node.to_pods(&delivered(packet.clone(), STALE)).redirects(
-        Reason::Delivered,
+        Reason::ToNewMac,
         &packet.entering(&DATABASE),
         &[],
     );
@@ -62,7 +75,7 @@ fn a_mac_that_was_learnt_is_used_at_once() {
     );
     let packet = udp((PEER, 53), (WEB.address, 53));
     node.to_pods(&delivered(packet.clone(), WEB.mac)).redirects(
-        Reason::Delivered,
+        Reason::ToNewMac,
         &delivered(packet, STALE),
         &[],
     );
@@ -95,10 +108,11 @@ fn all_else_is_the_bridges() {
 fn what_is_cut_short_is_the_receivers_to_judge() {
     let node = Node::new();
     let packet = tcp((PEER, 443), (WEB.address, 80), SYN);
-    let (sent, entered) = (packet.clone().bytes(), packet.entering(&WEB).bytes());
+    let sent = delivered(packet.clone(), STALE).bytes();
+    let entered = packet.entering(&WEB).bytes();
     for length in SHORTEST..sent.len() {
         node.to_pods(sent.slice(..length)).redirects(
-            Reason::Delivered,
+            Reason::ToNewMac,
             entered.slice(..length),
             &[],
         );
@@ -108,9 +122,9 @@ fn what_is_cut_short_is_the_receivers_to_judge() {
 #[test]
 fn it_needs_to_know_the_pods_and_nothing_else() {
     let mut node = Node::unconfigured();
-    let packet = udp((PEER, 53), (WEB.address, 53));
+    let packet = delivered(udp((PEER, 53), (WEB.address, 53)), STALE);
     node.to_pods(&packet).passes(Reason::NotOurs, &packet, &[]);
     node.configure(PORTS, HZ);
     node.to_pods(&packet)
-        .redirects(Reason::Delivered, &packet.entering(&WEB), &[]);
+        .redirects(Reason::ToNewMac, &packet.entering(&WEB), &[]);
 }

@@ -32,8 +32,8 @@ pub enum Reason {
     MasqueradedFast = 11,
     /// As `Unmasqueraded`, from the NIC straight to the pod's veth; errors about the flow as well.
     UnmasqueradedFast = 12,
-    /// From the node's IP stack to a pod: given the pod's MAC, to its veth.
-    Delivered = 13,
+    /// From the node to a pod that has another MAC than the node knows: given that, straight to its veth.
+    ToNewMac = 13,
     /// ARP request of a pod, answered with the router's MAC whoever was asked for.
     ArpAnswered = 14,
     /// ARP of a pod that nobody needs: probe, announcement, reply, request for its own address.
@@ -88,7 +88,7 @@ impl Reason {
         Self::IcmpErrorIn,
         Self::MasqueradedFast,
         Self::UnmasqueradedFast,
-        Self::Delivered,
+        Self::ToNewMac,
         Self::ArpAnswered,
         Self::ArpIgnored,
         Self::SpoofedAddress,
@@ -132,7 +132,7 @@ impl Reason {
             Self::IcmpErrorIn => "icmp_error_in",
             Self::MasqueradedFast => "masqueraded_fast",
             Self::UnmasqueradedFast => "unmasqueraded_fast",
-            Self::Delivered => "delivered",
+            Self::ToNewMac => "to_new_mac",
             Self::ArpAnswered => "arp_answered",
             Self::ArpIgnored => "arp_ignored",
             Self::SpoofedAddress => "spoofed_address",
@@ -172,7 +172,7 @@ impl Reason {
             | Self::IcmpErrorIn
             | Self::MasqueradedFast
             | Self::UnmasqueradedFast
-            | Self::Delivered
+            | Self::ToNewMac
             | Self::ArpAnswered => true,
             Self::ArpIgnored
             | Self::SpoofedAddress
