@@ -11,7 +11,7 @@ use clap::Args;
 
 use crate::{
     command::{cargo, is_root, run, run_lines},
-    dist, plugins, setup,
+    dist, earlier, plugins, setup,
     tally::Tally,
     workspace::Metadata,
 };
@@ -58,6 +58,9 @@ pub struct Options {
     /// The stage `managers` as well: installs mmdebstrap, and boots Debian with the plugins and real network managers
     #[arg(long)]
     managers: bool,
+    /// The stage `takeover` as well: builds v0.1.0 from the repository's history, and upgrades from it under traffic
+    #[arg(long)]
+    takeover: bool,
     /// Arguments for the test programs, for example a part of a test's name
     #[arg(last = true)]
     arguments: Vec<String>,
@@ -69,6 +72,7 @@ impl Options {
         Self {
             runtimes: true,
             kernels: true,
+            takeover: true,
             managers: true,
             ..Self::default()
         }
@@ -201,7 +205,8 @@ fn run_stage(stage: String, binaries: &Path, arguments: &[String]) -> Result<Out
         test.arg("--")
             .args(arguments)
             .env(plugins::BIN_DIR, binaries)
-            .env(DIST_DIR, binaries.join("dist"));
+            .env(DIST_DIR, binaries.join("dist"))
+            .env(earlier::EARLIER, earlier::directory());
         let status = run_lines(&mut test, STAGE_LIMIT, |line| {
             println!("{line}");
             tally += Tally::from_libtest(line).unwrap_or_default();
