@@ -7,6 +7,7 @@ use super::journal::{Journal, State};
 use super::relocate::{self, Switch};
 use super::guard;
 use crate::legacy;
+use crate::live;
 use crate::names;
 use crate::netlink::link::{self, Link};
 use crate::netlink::{Netlink, address};
@@ -137,7 +138,8 @@ impl<'a> Takeover<'a> {
             return self.restore().await;
         }
         self.put_addresses(addresses, &bridge.name).await?;
-        Ok(relocate::copy_neighbours(self.netlink, bridge, &self.nic).await?)
+        let pods = live::pods(&bridge.name)?;
+        Ok(relocate::copy_neighbours(self.netlink, bridge, &self.nic, &pods).await?)
     }
 
     /// Puts on the NIC what the journal says, if the node has no address left at all.
