@@ -130,6 +130,7 @@ pub(crate) async fn make_bridge(
     bridge::ensure(netlink, name, nic).await?;
     if let Some(bridge) = netlink.link(name).await? {
         way_out::remove(netlink, Some(bridge.index), false).await?;
+        bridge::remove_other_addresses(netlink, &bridge).await?;
     }
     Record::new(name, nic).write()
 }
