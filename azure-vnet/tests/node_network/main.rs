@@ -13,10 +13,13 @@
 mod cut;
 mod lab;
 mod namespaces;
+
 mod node;
+mod old;
 mod pod;
 mod pods;
 mod reboot;
 mod repair;
+mod takeover;
 mod teardown;
 mod way_out;

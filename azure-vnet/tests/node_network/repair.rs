@@ -46,7 +46,10 @@ fn set(path: &str, value: &str) {
 }
 
 fn port(pod: &Pod, setting: &str) {
-    crate::lab::command("bridge", &format!("link set dev {} {setting}", pod.host_veth));
+    crate::lab::command(
+        "bridge",
+        &format!("link set dev {} {setting}", pod.host_veth),
+    );
 }
 
 const ROUTES: [&str; 4] = [
@@ -64,7 +67,10 @@ fn a_bridge_that_was_down_and_up() {
         ip("link set azure0 up");
     };
     is_mended(down_and_up, &ROUTES);
-    let neighbours = ["not know the MAC of 10.0.0.7", "not know the MAC of 10.0.0.8"];
+    let neighbours = [
+        "not know the MAC of 10.0.0.7",
+        "not know the MAC of 10.0.0.8",
+    ];
     let names: &'static [&'static str] = Box::leak(Box::new(neighbours));
     is_mended(down_and_up, names);
 }
@@ -94,7 +100,10 @@ fn blackholes_that_were_deleted() {
 fn neighbours_that_were_flushed() {
     is_mended(
         |_| drop(ip("neigh flush dev azure0 nud permanent")),
-        &["not know the MAC of 10.0.0.7", "not know the MAC of 10.0.0.8"],
+        &[
+            "not know the MAC of 10.0.0.7",
+            "not know the MAC of 10.0.0.8",
+        ],
     );
 }
 
@@ -102,7 +111,11 @@ fn neighbours_that_were_flushed() {
 #[test]
 fn a_neighbour_that_is_not_permanent() {
     is_mended(
-        |_| drop(ip("neigh replace 10.0.0.7 lladdr 0a:58:0a:00:00:07 dev azure0 nud stale")),
+        |_| {
+            drop(ip(
+                "neigh replace 10.0.0.7 lladdr 0a:58:0a:00:00:07 dev azure0 nud stale",
+            ))
+        },
         &["not know the MAC of 10.0.0.7"],
     );
 }
@@ -110,7 +123,11 @@ fn a_neighbour_that_is_not_permanent() {
 #[test]
 fn a_neighbour_that_is_another() {
     is_mended(
-        |_| drop(ip("neigh replace 10.0.0.7 lladdr 0a:58:0a:00:00:09 dev azure0 nud permanent")),
+        |_| {
+            drop(ip(
+                "neigh replace 10.0.0.7 lladdr 0a:58:0a:00:00:09 dev azure0 nud permanent",
+            ))
+        },
         &["not know the MAC of 10.0.0.7"],
     );
 }
@@ -172,7 +189,10 @@ fn a_port_that_is_down() {
 
 #[test]
 fn a_bridge_that_was_deleted() {
-    is_mended(|_| drop(ip("link delete azure0")), &["the bridge azure0 is gone"]);
+    is_mended(
+        |_| drop(ip("link delete azure0")),
+        &["the bridge azure0 is gone"],
+    );
 }
 
 #[test]
@@ -182,8 +202,14 @@ fn a_bridge_with_other_properties() {
         bridge("address 02:00:00:00:00:01"),
         &["azure0 does not have the MAC 12:34:56:78:9a:bc"],
     );
-    is_mended(bridge("mtu 1400"), &["azure0 has the MTU 1400, and eth0 has 1500"]);
-    is_mended(bridge("alias other"), &["the settings of a bridge of azure-vnet"]);
+    is_mended(
+        bridge("mtu 1400"),
+        &["azure0 has the MTU 1400, and eth0 has 1500"],
+    );
+    is_mended(
+        bridge("alias other"),
+        &["the settings of a bridge of azure-vnet"],
+    );
     for setting in ["mcast_snooping 1", "nf_call_iptables 1", "stp_state 1"] {
         is_mended(
             move |_| drop(ip(&format!("link set azure0 type bridge {setting}"))),
@@ -202,7 +228,11 @@ fn a_nic_with_another_mtu() {
 
 #[test]
 fn settings_of_the_bridge() {
-    for (key, value) in [("proxy_arp", "0"), ("proxy_arp_pvlan", "0"), ("send_redirects", "1")] {
+    for (key, value) in [
+        ("proxy_arp", "0"),
+        ("proxy_arp_pvlan", "0"),
+        ("send_redirects", "1"),
+    ] {
         is_mended(
             move |_| set(&format!("ipv4/conf/azure0/{key}"), value),
             &["proxy_arp or proxy_arp_pvlan is not 1, or send_redirects is not 0"],
@@ -231,7 +261,11 @@ fn an_address_that_comes_and_goes_takes_nothing_along() {
 fn the_address_that_keeps_the_routes() {
     is_mended(
         |_| drop(ip("addr flush dev azure0")),
-        &["azure0 does not have the address 169.254.73.1/32", ROUTES[0], ROUTES[3]],
+        &[
+            "azure0 does not have the address 169.254.73.1/32",
+            ROUTES[0],
+            ROUTES[3],
+        ],
     );
 }
 
@@ -263,7 +297,10 @@ fn a_lost_record() {
             assert!(!std::path::Path::new(&lost).exists());
             ip("link set azure0 down");
             ip("route flush type blackhole");
-            crate::lab::command("bridge", &format!("link set dev {} learning on", one.host_veth));
+            crate::lab::command(
+                "bridge",
+                &format!("link set dev {} learning on", one.host_veth),
+            );
 
             let again = settle();
             assert_eq!(again.bridge.index, node.bridge.index);
@@ -287,7 +324,10 @@ fn one_failure_does_not_keep_others_from_being_mended() {
         ip("link set azure0 down");
         // A bridge cannot have a port that is a bridge's parent; nobody's MAC is a pod's.
         ip(&format!("link set {} nomaster", one.host_veth));
-        ip(&format!("link add link {} name busy type macvlan mode passthru", one.host_veth));
+        ip(&format!(
+            "link add link {} name busy type macvlan mode passthru",
+            one.host_veth
+        ));
         let failed = run(async { mend(&netlink()).await });
         assert!(failed.is_err());
         all_talk("10.0.0.4", &[&two]);
