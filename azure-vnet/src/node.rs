@@ -132,6 +132,7 @@ pub(crate) async fn make_bridge(
         way_out::remove(netlink, Some(bridge.index), false).await?;
         bridge::remove_other_addresses(netlink, &bridge).await?;
     }
+    settings::forward_under_lock()?;
     Record::new(name, nic).write()
 }
 

@@ -33,13 +33,13 @@ pub async fn complete(netlink: &Netlink) -> Result<(), NodeError> {
     if pending(netlink).await?.is_empty() {
         return Ok(());
     }
-    let _lock = Lock::acquire(Path::new(node::LOCK))?;
-    run_all(netlink, pending(netlink).await?).await
+    let lock = Lock::acquire(Path::new(node::LOCK))?;
+    run_all(netlink, pending(netlink).await?, lock).await
 }
 
 /// The same where `/run` was lost: a bridge bears our mark and the MAC of a NIC, which is its port or was.
 pub async fn by_marks(netlink: &Netlink) -> Result<(), NodeError> {
-    let _lock = Lock::acquire(Path::new(node::LOCK))?;
+    let lock = Lock::acquire(Path::new(node::LOCK))?;
     let links = netlink.links().await?;
     let mut found = Vec::new();
     let marked = links.iter().filter(|it| it.is_bridge() && it.is_marked());
@@ -49,7 +49,7 @@ pub async fn by_marks(netlink: &Netlink) -> Result<(), NodeError> {
             found.push(Takeover::of(netlink, journal).await?);
         }
     }
-    run_all(netlink, found).await
+    run_all(netlink, found, lock).await
 }
 
 /// The link with the MAC of the bridge: its port, or the first that is no port of anything. A NIC has a lower index than the VLANs on it.
@@ -63,13 +63,19 @@ fn nic_of<'a>(bridge: &Link, links: &'a [Link]) -> Option<&'a Link> {
     same.clone().find(is_port).or(free)
 }
 
-async fn run_all(netlink: &Netlink, takeovers: Vec<Takeover<'_>>) -> Result<(), NodeError> {
+async fn run_all(
+    netlink: &Netlink,
+    takeovers: Vec<Takeover<'_>>,
+    lock: Lock,
+) -> Result<(), NodeError> {
     if takeovers.is_empty() {
         return Ok(());
     }
     for mut takeover in takeovers {
         takeover.run().await?;
     }
+    // What is mended may need it.
+    drop(lock);
     node::mend(netlink).await
 }
 
