@@ -10,8 +10,10 @@
     reason = "the tests set up and read the kernel with ip(8), not with the code under test"
 )]
 
+mod advertised;
 mod cut;
 mod lab;
+mod legacy;
 mod namespaces;
 
 mod node;

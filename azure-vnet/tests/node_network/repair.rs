@@ -240,6 +240,14 @@ fn settings_of_the_bridge() {
     }
 }
 
+#[test]
+fn forwarding_that_was_switched_off() {
+    is_mended(
+        |_| set("ipv4/ip_forward", "0"),
+        &["net.ipv4.ip_forward is 0"],
+    );
+}
+
 /// When the last IPv4 address of a link goes, so do all its routes and neighbours. There is one that stays.
 #[test]
 fn an_address_that_comes_and_goes_takes_nothing_along() {
