@@ -94,7 +94,7 @@ fn forward() {
         let value = std::fs::read_to_string(format!("/proc/sys/{path}")).unwrap();
         serde_json::json!({ "path": path, "value": value.trim() })
     });
-    let former = serde_json::Value::from_iter(former);
+    let former: serde_json::Value = former.collect();
     std::fs::create_dir_all("/run/azure-vnet").unwrap();
     std::fs::write("/run/azure-vnet/settings.json", former.to_string()).unwrap();
     std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
@@ -142,7 +142,10 @@ fn routes(link: u32) -> Vec<String> {
 fn hexadecimal(message: &impl Emitable) -> String {
     let mut bytes = vec![0; message.buffer_len()];
     message.emit(&mut bytes);
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
+    digits
+        .filter_map(|digit| char::from_digit(digit.into(), 16))
+        .collect()
 }
 
 /// A pod as v0.1.0 attached it.

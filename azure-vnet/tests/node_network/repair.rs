@@ -22,7 +22,8 @@ fn complaints() -> Vec<String> {
 
 /// Two pods; `damage` is done to the first, or to all. One call of any kind mends it.
 #[track_caller]
-fn is_mended(damage: impl FnOnce(&Pod) + Send + 'static, names: &'static [&'static str]) {
+fn is_mended(damage: impl FnOnce(&Pod) + Send + 'static, names: &[&'static str]) {
+    let names = names.to_vec();
     lab(move || {
         let node = ready_node(1500);
         let (one, two) = (pod(&node, "one", "10.0.0.7"), pod(&node, "two", "10.0.0.8"));
@@ -30,15 +31,20 @@ fn is_mended(damage: impl FnOnce(&Pod) + Send + 'static, names: &'static [&'stat
         assert!(complaints().is_empty(), "{:?}", complaints());
 
         damage(&one);
-        let named = complaints();
+        let said = complaints();
         for part in names {
-            let is_named = named.iter().any(|it| it.contains(part));
-            assert!(is_named, "{part:?} is not among {named:#?}");
+            let is_named = said.iter().any(|it| it.contains(part));
+            assert!(is_named, "{part:?} is not among {said:#?}");
         }
         run(async { mend(&netlink()).await }).unwrap();
         assert!(complaints().is_empty(), "{:?}", complaints());
         all_talk("10.0.0.4", &[&one, &two]);
     });
+}
+
+/// Somebody gives these commands.
+fn by_hand(commands: &'static [&'static str]) -> impl FnOnce(&Pod) {
+    move |_| commands.iter().copied().map(ip).for_each(drop)
 }
 
 fn set(path: &str, value: &str) {
@@ -62,33 +68,29 @@ const ROUTES: [&str; 4] = [
 /// The kernel keeps the forwarding entries, and forgets routes and neighbours.
 #[test]
 fn a_bridge_that_was_down_and_up() {
-    let down_and_up = |_: &Pod| {
-        ip("link set azure0 down");
-        ip("link set azure0 up");
-    };
-    is_mended(down_and_up, &ROUTES);
+    let down_and_up = by_hand(&["link set azure0 down", "link set azure0 up"]);
     let neighbours = [
         "not know the MAC of 10.0.0.7",
         "not know the MAC of 10.0.0.8",
     ];
-    let names: &'static [&'static str] = Box::leak(Box::new(neighbours));
-    is_mended(down_and_up, names);
+    let names = [&ROUTES[..], &neighbours].concat();
+    is_mended(down_and_up, &names);
 }
 
 #[test]
 fn a_bridge_that_is_down() {
-    is_mended(|_| drop(ip("link set azure0 down")), &["azure0 is down"]);
+    is_mended(by_hand(&["link set azure0 down"]), &["azure0 is down"]);
 }
 
 #[test]
 fn routes_that_were_flushed() {
-    is_mended(|_| drop(ip("route flush dev azure0")), &ROUTES);
+    is_mended(by_hand(&["route flush dev azure0"]), &ROUTES);
 }
 
 #[test]
 fn blackholes_that_were_deleted() {
     is_mended(
-        |_| drop(ip("route flush type blackhole")),
+        by_hand(&["route flush type blackhole"]),
         &[
             "route blackhole 10.0.0.7/32 metric 30 is missing",
             "route blackhole 10.0.0.8/32 metric 30 is missing",
@@ -99,7 +101,7 @@ fn blackholes_that_were_deleted() {
 #[test]
 fn neighbours_that_were_flushed() {
     is_mended(
-        |_| drop(ip("neigh flush dev azure0 nud permanent")),
+        by_hand(&["neigh flush dev azure0 nud permanent"]),
         &[
             "not know the MAC of 10.0.0.7",
             "not know the MAC of 10.0.0.8",
@@ -111,11 +113,7 @@ fn neighbours_that_were_flushed() {
 #[test]
 fn a_neighbour_that_is_not_permanent() {
     is_mended(
-        |_| {
-            drop(ip(
-                "neigh replace 10.0.0.7 lladdr 0a:58:0a:00:00:07 dev azure0 nud stale",
-            ))
-        },
+        by_hand(&["neigh replace 10.0.0.7 lladdr 0a:58:0a:00:00:07 dev azure0 nud stale"]),
         &["not know the MAC of 10.0.0.7"],
     );
 }
@@ -123,11 +121,7 @@ fn a_neighbour_that_is_not_permanent() {
 #[test]
 fn a_neighbour_that_is_another() {
     is_mended(
-        |_| {
-            drop(ip(
-                "neigh replace 10.0.0.7 lladdr 0a:58:0a:00:00:09 dev azure0 nud permanent",
-            ))
-        },
+        by_hand(&["neigh replace 10.0.0.7 lladdr 0a:58:0a:00:00:09 dev azure0 nud permanent"]),
         &["not know the MAC of 10.0.0.7"],
     );
 }
@@ -190,7 +184,7 @@ fn a_port_that_is_down() {
 #[test]
 fn a_bridge_that_was_deleted() {
     is_mended(
-        |_| drop(ip("link delete azure0")),
+        by_hand(&["link delete azure0"]),
         &["the bridge azure0 is gone"],
     );
 }
@@ -221,7 +215,7 @@ fn a_bridge_with_other_properties() {
 #[test]
 fn a_nic_with_another_mtu() {
     is_mended(
-        |_| drop(ip("link set eth0 mtu 1400")),
+        by_hand(&["link set eth0 mtu 1400"]),
         &["azure0 has the MTU 1500, and eth0 has 1400"],
     );
 }
@@ -268,7 +262,7 @@ fn an_address_that_comes_and_goes_takes_nothing_along() {
 #[test]
 fn the_address_that_keeps_the_routes() {
     is_mended(
-        |_| drop(ip("addr flush dev azure0")),
+        by_hand(&["addr flush dev azure0"]),
         &[
             "azure0 does not have the address 169.254.73.1/32",
             ROUTES[0],

@@ -217,6 +217,11 @@ fn is_continued(before: &[String], addresses: &[String], next: Next, when: &str)
     is_taken_over(before, when);
 }
 
+/// Somebody gives these commands.
+fn by_hand(commands: &[&str]) {
+    commands.iter().copied().map(ip).for_each(drop);
+}
+
 fn addresses_of_node() -> Vec<String> {
     let lines = network();
     let of_bridge = lines.iter().filter(|line| line.starts_with("azure0 inet"));
@@ -279,21 +284,21 @@ fn any_next_call_continues_it_after_every_request() {
 /// What a manager's restart does to a node of v0.1.0, and to what remains of it: any next call puts it right.
 #[test]
 fn half_torn_nodes_become_whole() {
-    let leave = "link set eth0 nomaster";
+    let out = "link set eth0 nomaster";
     let lease = [
         "addr add 10.0.0.4/24 brd + dev eth0",
         "route append default via 10.0.0.1 dev eth0 proto dhcp src 10.0.0.4 metric 100",
     ];
     let cases: [(&str, Vec<&'static str>); 7] = [
         ("a port with a lease of its own", lease.to_vec()),
-        ("no port, the address on the bridge alone", vec![leave]),
+        ("no port, the address on the bridge alone", vec![out]),
         (
             "no port, the address on both",
-            [vec![leave], lease.to_vec()].concat(),
+            [vec![out], lease.to_vec()].concat(),
         ),
         (
             "no port, the address on the NIC alone",
-            [vec![leave], lease.to_vec(), vec!["addr flush dev azure0"]].concat(),
+            [vec![out], lease.to_vec(), vec!["addr flush dev azure0"]].concat(),
         ),
         (
             "a port, and no address anywhere",
@@ -301,7 +306,7 @@ fn half_torn_nodes_become_whole() {
         ),
         (
             "no port, and no address anywhere",
-            vec![leave, "addr flush dev azure0"],
+            vec![out, "addr flush dev azure0"],
         ),
         ("a bridge that is gone", vec!["link delete azure0"]),
     ];
@@ -311,7 +316,7 @@ fn half_torn_nodes_become_whole() {
             lab(move || {
                 let before = old_node();
                 let (one, two) = (old_pod("one", "10.0.0.7"), old_pod("two", "10.0.0.8"));
-                commands.iter().for_each(|it| drop(ip(it)));
+                by_hand(&commands);
                 let when = format!("{case}, then {next:?}");
                 next.run(&when);
                 is_taken_over(&before, &when);
@@ -373,16 +378,16 @@ fn without_its_journal_the_bridge_is_known_by_its_mark() {
 
 #[test]
 fn without_its_journal_a_half_torn_node_becomes_whole() {
-    let leave = "link set eth0 nomaster";
+    let out = "link set eth0 nomaster";
     let lease = [
         "addr add 10.0.0.4/24 brd + dev eth0",
         "route append default via 10.0.0.1 dev eth0 proto dhcp src 10.0.0.4 metric 100",
     ];
-    for commands in [vec![leave], [vec![leave], lease.to_vec()].concat()] {
+    for commands in [vec![out], [vec![out], lease.to_vec()].concat()] {
         lab(move || {
             old_node();
             let (one, two) = (old_pod("one", "10.0.0.7"), old_pod("two", "10.0.0.8"));
-            commands.iter().for_each(|it| drop(ip(it)));
+            by_hand(&commands);
             std::fs::remove_dir_all("/run/azure-vnet").unwrap();
             let when = format!("without its journal, {commands:?}");
             Next::Add.run(&when);
