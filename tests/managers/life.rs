@@ -1,6 +1,7 @@
 //! The life of a node with pods, from boot to boot. After a step that it did not stand it is booted again, so that each step
 //! is judged alone.
 
+use std::cell::Cell;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
@@ -37,17 +38,17 @@ pub fn every_step(manager: &'static Manager) {
 
     early(&machine, &neighbourhood, &mut table);
     let mut steps = manager.steps.iter();
-    while steps.len() > 0 {
+    loop {
         let booted = machine.boot(dhcp::FOR_EVER, true);
         let life = Life::begin(&booted, &machine, &neighbourhood, &mut table);
         let Some(life) = life else { break };
-        for step in steps.by_ref() {
-            if !life.step(step.name, &mut table, || life.run_all(step.commands)) {
-                break;
-            }
-        }
-        if steps.len() == 0 {
+        let stands = steps.by_ref().all(|step| {
+            let failed_at_once = || life.run_all(step.commands);
+            life.step(step.name, &mut table, failed_at_once)
+        });
+        if stands {
             life.end(&mut table);
+            break;
         }
     }
     let leases = machine.boot(SHORT_LEASE, true);
@@ -97,7 +98,7 @@ fn early(machine: &Machine<'_>, neighbourhood: &Neighbourhood<'_>, table: &mut T
                 machine,
                 neighbourhood,
                 before: None,
-                spoofed: machine.spoofed(),
+                spoofed: Cell::new(machine.spoofed()),
                 pods,
             };
             failed.extend(life.patiently_wrong());
@@ -114,8 +115,8 @@ struct Life<'a> {
     neighbourhood: &'a Neighbourhood<'a>,
     /// What there was of the NIC before the first pod.
     before: Option<Picture>,
-    /// How many frames the fabric had refused by then.
-    spoofed: u64,
+    /// How many frames the fabric had refused before the step.
+    spoofed: Cell<u64>,
     pods: Vec<Pod<'a>>,
 }
 
@@ -137,7 +138,7 @@ impl<'a> Life<'a> {
                 booted,
                 machine.manager.has_resolved(),
             )),
-            spoofed: machine.spoofed(),
+            spoofed: Cell::new(machine.spoofed()),
             pods: Vec::new(),
         };
         let mut failed = Vec::new();
@@ -160,6 +161,7 @@ impl<'a> Life<'a> {
     /// Something happens, and then the node must be whole, and a pod can come and go.
     fn step(&self, name: &str, table: &mut Table, happen: impl FnOnce() -> Vec<String>) -> bool {
         let start = Instant::now();
+        self.spoofed.set(self.machine.spoofed());
         let mut failed = happen();
         std::thread::sleep(SETTLE);
         failed.extend(self.patiently_wrong());
@@ -203,7 +205,7 @@ impl<'a> Life<'a> {
         self.before = self.before.map(|picture| picture.with(former, new));
         let life = self;
         life.step("changed address", table, || {
-            let mut failed = life.run_all(&[machine.manager.renew]);
+            let mut failed = life.run_all(&[machine.manager.ask_anew]);
             let start = Instant::now();
             while !has_address(booted, new) && start.elapsed() < PATIENCE {
                 std::thread::sleep(Duration::from_millis(100));
@@ -235,9 +237,11 @@ impl<'a> Life<'a> {
 
     /// Runs a program on the node; what it says if it fails.
     fn run(&self, line: &[&str]) -> Option<String> {
-        let output = self.booted.output(line);
-        let said = output.stderr.trim().replace('\n', ", ");
-        (!output.status.success()).then(|| format!("{} fails: {said}", line.join(" ")))
+        let program = self.booted.vm.program(line[0]).unwrap();
+        let ended = program.args(&line[1..]).checked();
+        ended
+            .err()
+            .map(|error| error.to_string().replace('\n', ", "))
     }
 
     /// What is wrong with the node and does not go away by itself.
@@ -269,11 +273,14 @@ impl<'a> Life<'a> {
             for command in ["doctor", "status"] {
                 let output = booted.output(&[&format!("{PLUGIN_DIR}/azure-vnet"), command]);
                 if !output.status.success() {
-                    wrong.push(format!("{command} complains"));
+                    let mut lines = output.stdout.lines().chain(output.stderr.lines());
+                    let said = lines.find(|line| line.contains("PROBLEM"));
+                    let said = said.unwrap_or_default().trim();
+                    wrong.push(format!("{command} complains: {said}"));
                 }
             }
         }
-        let spoofed = self.machine.spoofed() - self.spoofed;
+        let spoofed = self.machine.spoofed() - self.spoofed.get();
         if spoofed > 0 {
             wrong.push(format!("{spoofed} frames spoofed"));
         }

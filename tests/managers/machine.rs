@@ -119,8 +119,13 @@ impl<'a> Machine<'a> {
             unshare: Some(unshare),
         };
         eventually("the machine has booted", || {
-            let state = booted.output(&["systemctl", "is-system-running"]);
-            matches!(state.stdout.trim(), "running" | "degraded").then_some(())
+            // With ifupdown all waits for the lease.
+            let whole = if speaks {
+                booted.output(&["systemctl", "is-system-running", "--wait"])
+            } else {
+                booted.output(&["systemctl", "is-active", "basic.target"])
+            };
+            matches!(whole.stdout.trim(), "running" | "degraded" | "active").then_some(())
         });
         // As a runtime does.
         booted.output(&["mkdir", "-p", NETNS_DIR]);
@@ -264,7 +269,10 @@ fn configure(manager: &Manager) -> io::Result<()> {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
     }
     if !manager.has_resolved() {
-        fs::remove_file(on_disk("/etc/resolv.conf")?)?;
+        // A file, and not the link to resolved's that tmpfiles would make again.
+        let path = on_disk("/etc/resolv.conf")?;
+        fs::remove_file(&path)?;
+        fs::write(&path, "")?;
     }
     Ok(())
 }
