@@ -164,7 +164,9 @@ impl<'a> Life<'a> {
         self.spoofed.set(self.machine.spoofed());
         let mut failed = happen();
         std::thread::sleep(SETTLE);
-        failed.extend(self.patiently_wrong());
+        failed.extend(patiently(|| self.off_the_network()));
+        // What they miss now, the next call of any kind mends.
+        let remarks = self.complaints();
         if let Err(error) = self.pod_comes_and_goes() {
             failed.push(all_of(&error));
         } else if failed.is_empty() {
@@ -174,7 +176,7 @@ impl<'a> Life<'a> {
                     .map(|what| what + " after DEL"),
             );
         }
-        table.add(name, start.elapsed(), failed)
+        table.add_with(name, start.elapsed(), failed, remarks)
     }
 
     fn pod_comes_and_goes(&self) -> Result<(), Error> {
@@ -210,6 +212,8 @@ impl<'a> Life<'a> {
             while !has_address(booted, new) && start.elapsed() < PATIENCE {
                 std::thread::sleep(Duration::from_millis(100));
             }
+            // A client that has lost its address says so once more with it.
+            life.spoofed.set(machine.spoofed());
             failed.extend(life.pod_comes_and_goes().err().map(|error| all_of(&error)));
             failed
         });
@@ -246,18 +250,15 @@ impl<'a> Life<'a> {
 
     /// What is wrong with the node and does not go away by itself.
     fn patiently_wrong(&self) -> Vec<String> {
-        let start = Instant::now();
-        loop {
-            let wrong = self.wrong();
-            if wrong.is_empty() || start.elapsed() > PATIENCE {
-                return wrong;
-            }
-            std::thread::sleep(Duration::from_millis(300));
-        }
+        patiently(|| {
+            let mut wrong = self.off_the_network();
+            wrong.extend(self.complaints());
+            wrong
+        })
     }
 
-    /// What is wrong with the node now.
-    fn wrong(&self) -> Vec<String> {
+    /// What node and pods cannot do, and what of the NIC is not as its manager has made it.
+    fn off_the_network(&self) -> Vec<String> {
         let (booted, primary) = (self.booted, self.machine.primary());
         let mut wrong = self
             .neighbourhood
@@ -269,17 +270,6 @@ impl<'a> Life<'a> {
         if !has_address(booted, primary) {
             wrong.push("not one address on the NIC".into());
         }
-        if !self.pods.is_empty() {
-            for command in ["doctor", "status"] {
-                let output = booted.output(&[&format!("{PLUGIN_DIR}/azure-vnet"), command]);
-                if !output.status.success() {
-                    let mut lines = output.stdout.lines().chain(output.stderr.lines());
-                    let said = lines.find(|line| line.contains("PROBLEM"));
-                    let said = said.unwrap_or_default().trim();
-                    wrong.push(format!("{command} complains: {said}"));
-                }
-            }
-        }
         let spoofed = self.machine.spoofed() - self.spoofed.get();
         if spoofed > 0 {
             wrong.push(format!("{spoofed} frames spoofed"));
@@ -289,6 +279,37 @@ impl<'a> Life<'a> {
             wrong.extend(before.difference(&now));
         }
         wrong
+    }
+
+    /// What our own commands say is wrong. Without pods they may say that nothing is set up.
+    fn complaints(&self) -> Vec<String> {
+        let mut complaints = Vec::new();
+        for command in ["doctor", "status"]
+            .into_iter()
+            .filter(|_| !self.pods.is_empty())
+        {
+            let output = self
+                .booted
+                .output(&[&format!("{PLUGIN_DIR}/azure-vnet"), command]);
+            if !output.status.success() {
+                let mut lines = output.stdout.lines().chain(output.stderr.lines());
+                let said = lines.find(|line| line.contains("PROBLEM"));
+                complaints.push(format!("{command}: {}", said.unwrap_or_default().trim()));
+            }
+        }
+        complaints
+    }
+}
+
+/// Looks until nothing is wrong any more; what is, if that takes too long.
+fn patiently(look: impl Fn() -> Vec<String>) -> Vec<String> {
+    let start = Instant::now();
+    loop {
+        let wrong = look();
+        if wrong.is_empty() || start.elapsed() > PATIENCE {
+            return wrong;
+        }
+        std::thread::sleep(Duration::from_millis(300));
     }
 }
 

@@ -164,7 +164,8 @@ interface-name=eth0
 [ipv4]
 method=auto
 [ipv6]
-method=ignore
+method=link-local
+addr-gen-mode=eui64
 ",
         ),
         (
