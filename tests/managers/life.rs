@@ -17,7 +17,7 @@ use crate::report;
 use crate::table::Table;
 
 /// The machine's number among those of the simulation.
-const MACHINE: usize = 1;
+pub const MACHINE: usize = 1;
 /// A lease that ends while the test looks on.
 const SHORT_LEASE: u32 = 60;
 /// How long a node may take to be whole again. Managers take a second or two.
@@ -32,7 +32,7 @@ const WITH_CHECK: &str = "1.0.0";
 /// Boots a machine with the manager and lets everything happen to it; fails, with the table, when a step was not stood.
 pub fn every_step(manager: &'static Manager) {
     let azure = Azure::builder().vms(1).machines(1).pool(8).build().unwrap();
-    let machine = Machine::new(&azure, MACHINE, manager);
+    let machine = Machine::new(&azure, MACHINE, manager, None);
     let neighbourhood = Neighbourhood::new(&azure);
     let mut table = Table::new(manager.name);
 
@@ -67,8 +67,7 @@ pub fn every_step(manager: &'static Manager) {
 /// The first boot: the release is installed, and a pod is to be added before there is a lease.
 fn early(machine: &Machine<'_>, neighbourhood: &Neighbourhood<'_>, table: &mut Table) {
     let booted = machine.boot(dhcp::FOR_EVER, false);
-    let installed = booted.output(&[&format!("{RELEASE}/azure-vnet"), "install"]);
-    assert!(installed.status.success(), "{installed:?}");
+    booted.install(RELEASE);
     let start = Instant::now();
     let mut failed = Vec::new();
     let too_early = booted
@@ -93,14 +92,7 @@ fn early(machine: &Machine<'_>, neighbourhood: &Neighbourhood<'_>, table: &mut T
         Ok(pod) => {
             let mut pods = vec![pod];
             pods.extend(too_early.ok());
-            let life = Life {
-                booted: &booted,
-                machine,
-                neighbourhood,
-                before: None,
-                spoofed: Cell::new(machine.spoofed()),
-                pods,
-            };
+            let life = Life::of(&booted, machine, neighbourhood, None, pods);
             failed.extend(life.patiently_wrong());
         }
         Err(error) => failed.push(format!("ADD: {}", all_of(&error))),
@@ -109,7 +101,7 @@ fn early(machine: &Machine<'_>, neighbourhood: &Neighbourhood<'_>, table: &mut T
 }
 
 /// A machine that has its lease and a pod.
-struct Life<'a> {
+pub struct Life<'a> {
     booted: &'a Booted<'a>,
     machine: &'a Machine<'a>,
     neighbourhood: &'a Neighbourhood<'a>,
@@ -121,6 +113,24 @@ struct Life<'a> {
 }
 
 impl<'a> Life<'a> {
+    /// With what there is now.
+    pub fn of(
+        booted: &'a Booted<'a>,
+        machine: &'a Machine<'a>,
+        neighbourhood: &'a Neighbourhood<'a>,
+        before: Option<Picture>,
+        pods: Vec<Pod<'a>>,
+    ) -> Self {
+        Self {
+            booted,
+            machine,
+            neighbourhood,
+            before,
+            spoofed: Cell::new(machine.spoofed()),
+            pods,
+        }
+    }
+
     /// Adds the first pods of a boot. Nothing more is to be seen of a node that cannot have them.
     fn begin(
         booted: &'a Booted<'a>,
@@ -130,17 +140,8 @@ impl<'a> Life<'a> {
     ) -> Option<Self> {
         wait_for_lease(booted, machine);
         let start = Instant::now();
-        let mut life = Self {
-            booted,
-            machine,
-            neighbourhood,
-            before: Some(Picture::take_settled(
-                booted,
-                machine.manager.has_resolved(),
-            )),
-            spoofed: Cell::new(machine.spoofed()),
-            pods: Vec::new(),
-        };
+        let before = Picture::take_settled(booted, machine.manager.has_resolved());
+        let mut life = Self::of(booted, machine, neighbourhood, Some(before), Vec::new());
         let mut failed = Vec::new();
         for name in ["first", "second"] {
             match booted
@@ -159,16 +160,25 @@ impl<'a> Life<'a> {
     }
 
     /// Something happens, and then the node must be whole, and a pod can come and go.
-    fn step(&self, name: &str, table: &mut Table, happen: impl FnOnce() -> Vec<String>) -> bool {
+    pub fn step(
+        &self,
+        name: &str,
+        table: &mut Table,
+        happen: impl FnOnce() -> Vec<String>,
+    ) -> bool {
         let start = Instant::now();
         self.spoofed.set(self.machine.spoofed());
         let mut failed = happen();
         std::thread::sleep(SETTLE);
         failed.extend(patiently(|| self.off_the_network()));
         // What they miss now, the next call of any kind mends.
-        let remarks = self.complaints();
-        if let Err(error) = self.pod_comes_and_goes() {
-            failed.push(all_of(&error));
+        let missed = self.complaints().into_iter();
+        let remarks = missed
+            .map(|said| format!("before the next call, {said}"))
+            .collect();
+        let refused = self.calls();
+        if refused.is_some() {
+            failed.extend(refused);
         } else if failed.is_empty() {
             failed.extend(
                 self.patiently_wrong()
@@ -177,6 +187,11 @@ impl<'a> Life<'a> {
             );
         }
         table.add_with(name, start.elapsed(), failed, remarks)
+    }
+
+    /// ADD, CHECK and DEL of one more pod; what the one says that fails.
+    pub fn calls(&self) -> Option<String> {
+        self.pod_comes_and_goes().err().map(|error| all_of(&error))
     }
 
     fn pod_comes_and_goes(&self) -> Result<(), Error> {
@@ -214,13 +229,13 @@ impl<'a> Life<'a> {
             }
             // A client that has lost its address says so once more with it.
             life.spoofed.set(machine.spoofed());
-            failed.extend(life.pod_comes_and_goes().err().map(|error| all_of(&error)));
+            failed.extend(life.calls());
             failed
         });
     }
 
     /// Takes everything away again; what there is of the NIC is as it was.
-    fn end(mut self, table: &mut Table) {
+    pub fn end(mut self, table: &mut Table) {
         let start = Instant::now();
         let mut failed = Vec::new();
         for pod in std::mem::take(&mut self.pods) {
@@ -235,7 +250,7 @@ impl<'a> Life<'a> {
         table.add("teardown", start.elapsed(), failed);
     }
 
-    fn run_all(&self, commands: &[Command]) -> Vec<String> {
+    pub fn run_all(&self, commands: &[Command]) -> Vec<String> {
         commands.iter().filter_map(|line| self.run(line)).collect()
     }
 
@@ -249,7 +264,7 @@ impl<'a> Life<'a> {
     }
 
     /// What is wrong with the node and does not go away by itself.
-    fn patiently_wrong(&self) -> Vec<String> {
+    pub fn patiently_wrong(&self) -> Vec<String> {
         patiently(|| {
             let mut wrong = self.off_the_network();
             wrong.extend(self.complaints());
@@ -333,7 +348,7 @@ fn has_address(booted: &Booted<'_>, address: Ipv4Addr) -> bool {
 }
 
 /// Waits until the manager has done its work, and shows what it says if it does not.
-fn wait_for_lease(booted: &Booted<'_>, machine: &Machine<'_>) {
+pub fn wait_for_lease(booted: &Booted<'_>, machine: &Machine<'_>) {
     let primary = machine.primary();
     let start = Instant::now();
     loop {

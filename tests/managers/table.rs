@@ -13,7 +13,6 @@ struct Row {
     step: String,
     time: Duration,
     failed: Vec<String>,
-    /// What is worth to be known, and no failure.
     remarks: Vec<String>,
 }
 
@@ -30,7 +29,7 @@ impl Table {
         self.add_with(step, time, failed, Vec::new())
     }
 
-    /// The same, with what the next call mended.
+    /// The same, with what is worth to be known.
     pub fn add_with(
         &mut self,
         step: &str,
@@ -71,10 +70,8 @@ impl fmt::Display for Table {
         {
             let seconds = time.as_secs_f32();
             let said = if failed.is_empty() {
-                let mended = remarks
-                    .iter()
-                    .map(|remark| format!(" (before the next call, {remark})"));
-                format!("ok{}", mended.collect::<String>())
+                let remarks = remarks.iter().map(|remark| format!(" ({remark})"));
+                format!("ok{}", remarks.collect::<String>())
             } else {
                 failed.join("; ")
             };
