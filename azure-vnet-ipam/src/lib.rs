@@ -45,6 +45,16 @@ pub fn report(state_dir: &std::path::Path) -> Result<Option<Report>, String> {
     }
 }
 
+/// Every address that this node has for pods, free or in use, as recorded in `state_dir`; none where that is not known.
+#[must_use]
+pub fn pool(state_dir: &std::path::Path) -> std::collections::BTreeSet<std::net::Ipv4Addr> {
+    let store = store::Store::new(state_dir);
+    match store.read() {
+        Ok(state) if store.is_begun() => state.pool.addresses().collect(),
+        _ => std::collections::BTreeSet::new(),
+    }
+}
+
 /// One call of the plugin.
 ///
 /// # Errors

@@ -179,7 +179,8 @@ impl Pool {
         leases
     }
 
-    fn addresses(&self) -> impl Iterator<Item = Ipv4Addr> {
+    /// Every address that the NICs have for pods.
+    pub fn addresses(&self) -> impl Iterator<Item = Ipv4Addr> {
         self.subnets
             .iter()
             .flat_map(|subnet| subnet.addresses.iter().copied())

@@ -38,6 +38,7 @@ pub async fn add(request: &Add) -> Result<Success, Error> {
     let remembered = state::remember(attachment(&config, request, &plan, &lease))?;
     let mut served = datapath.undertake(&host_veth, lease.address.addr());
     let applied = apply::apply(&host, &pod, &netns, &plan).await?;
+    node::mend(&host).await?;
     served.serve(&pod_of(request, &applied, &plan, &lease))?;
 
     served.commit();
@@ -46,7 +47,6 @@ pub async fn add(request: &Add) -> Result<Success, Error> {
     Ok(success(
         &config,
         request,
-        &node,
         &plan,
         previous,
         lease.commit(),
@@ -78,11 +78,12 @@ fn uplink(config: &Config, lease: &Lease<'_>, node: &Node) -> Result<Uplink, Err
     let (source, subnet) = (&config.masquerade.policy, lease.address.trunc());
     Ok(Uplink {
         bridge: node.bridge.name.clone(),
-        name: node.master.name.clone(),
+        bridge_ifindex: node.bridge.index,
+        name: node.nic.name.clone(),
         address: node.primary,
-        ifindex: node.master.index,
+        ifindex: node.nic.index,
         mac: node.mac,
-        mtu: node.master.mtu,
+        mtu: node.nic.mtu,
         fast_path: config.masquerade.fast_path,
         ports: config.masquerade.ports.choose(&ports::local_range())?,
         timeouts: config.masquerade.timeouts,
@@ -171,7 +172,6 @@ fn pod_of(request: &Add, applied: &Applied<'_>, plan: &Plan, lease: &Lease<'_>) 
 fn success(
     config: &Config,
     request: &Add,
-    node: &Node,
     plan: &Plan,
     previous: Option<Success>,
     leased: Success,
@@ -186,7 +186,7 @@ fn success(
     };
     let veth = &plan.veth;
     success.interfaces.extend([
-        interface(&veth.bridge_name, node.mac, None),
+        interface(&veth.bridge_name, node::ROUTER_MAC, None),
         interface(&veth.host_name, veth.host_mac, None),
         interface(&veth.pod_name, veth.pod_mac, Some(&request.netns)),
     ]);

@@ -6,16 +6,15 @@ mod removal;
 
 pub use removal::{Removal, remove};
 
-use std::path::Path;
-
 use claim::claim;
 use removal::remove_on_own_runtime;
 
 use crate::netlink::link::{self, LOOPBACK, Link, NewVeth};
 use crate::netlink::route::NewRoute;
-use crate::netlink::{MacAddress, Netlink, NetlinkError, address, gone_is_fine, neighbour, route};
+use crate::netlink::{MacAddress, Netlink, NetlinkError, address, gone_is_fine, route};
 use crate::netns::{NetNs, NetNsError};
-use crate::plan::{Plan, Veth};
+use crate::node;
+use crate::plan::Plan;
 use crate::sysctl::SysctlError;
 
 /// Metric of a route that another interface of the pod has already: the pod keeps the one it had
@@ -211,26 +210,11 @@ async fn create_veth<'a>(
     }
 }
 
-/// Tells the bridge of the pod: its port and neighbours.
+/// Makes a pod's of the bridge port, before the link has a carrier.
 async fn introduce(host: &Netlink, applied: &Applied<'_>) -> Result<(), ApplyError> {
-    let Veth {
-        host_name,
-        bridge,
-        bridge_name,
-        ..
-    } = &applied.guard.plan.veth;
-    let port = applied.host.index;
-    let mut requests = vec![link::make_pod_port(port, host_name, has_ipv6())];
-    for (ip, mac) in &applied.guard.plan.neighbours {
-        requests.push(neighbour::set_permanent(*bridge, bridge_name, *ip, *mac));
-    }
-    Ok(host.run_all(requests).await?)
-}
-
-/// Whether this kernel has IPv6. `/proc/sys/net/ipv6` would say so too, but the kernel keeps the entries of
-/// all network namespaces under that one name and walks over them: a quarter of a millisecond beside 200 pods.
-fn has_ipv6() -> bool {
-    Path::new("/proc/self/net/if_inet6").exists()
+    let (port, name) = (applied.host.index, &applied.guard.plan.veth.host_name);
+    let port = link::make_pod_port(port, name, node::has_ipv6());
+    Ok(host.run(port).await?)
 }
 
 /// Configures the pod's side: loopback, addresses, link, and then the routes that need them.

@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::lease;
 use crate::netlink::Netlink;
 use crate::netns::NetNs;
+use crate::node;
 
 use expected::Expected;
 
@@ -32,7 +33,7 @@ pub enum Difference {
     },
     /// The kernel does not have, or not any more, what ADD made.
     #[error(
-        "{0}; what all pods of the node share is mended by the next ADD, the rest by making the pod anew"
+        "{0}; what the node knows of its pods is mended by any ADD or DEL, and by `azure-vnet gc`; the rest by making the pod anew"
     )]
     Defects(Defects),
 }
@@ -56,13 +57,17 @@ pub async fn check(request: &Check) -> Result<(), Error> {
     let port = links::of_pod(&host, &plan, &node, interface.as_ref(), &mut defects).await?;
     if let Some(port) = port {
         let way = datapath::Way {
-            nic: &node.master,
+            nic: &node.nic,
             bridge: &node.bridge,
             port: &port,
         };
         let served = expected.served(&port);
         defects.extend(datapath::defects(&host, way, &served).await?);
     }
+    let missing = node::missing(&host).await?.into_iter();
+    let address = expected.address.addr();
+    let of_this = missing.filter(|it| it.pod.is_none_or(|pod| pod == address));
+    defects.extend(of_this.map(|it| it.what).collect());
     defects.into_result()?;
     Ok(lease::check(&config.ipam, &request.path, &request.conf)?)
 }

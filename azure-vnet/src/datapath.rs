@@ -11,7 +11,6 @@ mod netfilter;
 mod object;
 mod policy;
 mod predecessors;
-mod present;
 mod probe;
 mod record;
 mod refresh;
@@ -22,7 +21,6 @@ pub mod view;
 pub mod watch;
 
 use std::fmt;
-use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
@@ -35,7 +33,7 @@ use crate::masquerade::{Policy, Source, Timeouts};
 use crate::netlink::MacAddress;
 use crate::state;
 
-use present::{interface_index, is_link, pods};
+use crate::live::{self, interface_index, is_link, pods};
 use refresh::Settings;
 
 pub use attach::{FILTER, Mechanism};
@@ -43,11 +41,11 @@ pub use ebpf::EbpfError;
 pub use maps::Counters;
 pub(crate) use netfilter::execute;
 pub use netfilter::judged::{Judged, judge};
-pub use netfilter::{NetfilterError, bridges_reach_netfilter, foreign};
+pub use netfilter::{NetfilterError, foreign};
 pub use object::OBJECT;
 pub use probe::{Inspection, Way, defects, probe};
 pub use record::Record;
-pub use refresh::{Refreshed, prefixes, refresh, refresh_beside};
+pub use refresh::{Addresses, Refreshed, prefixes, refresh, refresh_beside};
 pub use rehearsal::{Performed, Rehearsal};
 pub use removal::{
     Departed, Forgotten, bridges, forget, forget_dead, remove_pod, sweep, take_away,
@@ -87,8 +85,10 @@ impl fmt::Display for Tier {
 /// The NIC that is served, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Uplink {
-    /// The bridge it is a port of; names the datapath.
+    /// The bridge of its pods; names the datapath.
     pub bridge: String,
+    /// Interface index of the bridge.
+    pub bridge_ifindex: u32,
     /// The NIC.
     pub name: String,
     /// Primary address of the NIC: what masqueraded packets are sent from.
@@ -99,7 +99,7 @@ pub struct Uplink {
     pub mac: MacAddress,
     /// MTU of the NIC.
     pub mtu: u32,
-    /// Whether established flows pass bridge and netfilter by.
+    /// Whether established flows pass routing and netfilter by.
     pub fast_path: bool,
     /// First and last port for masquerading.
     pub ports: (u16, u16),
@@ -162,10 +162,7 @@ pub enum Error {
     Record(#[from] record::Error),
     /// Which pods there are is not known, and the rules of one that lives must not go.
     #[error("cannot tell which pods there are")]
-    Pods(#[source] io::Error),
-    /// The same, because of a record.
-    #[error(transparent)]
-    Attachments(#[from] state::Error),
+    Pods(#[from] live::Error),
 }
 
 /// The datapath of one bridge, in place.
@@ -187,10 +184,14 @@ impl Running {
             (Wanted::Netfilter, Tier::Ebpf(_)) | (Wanted::Ebpf | Wanted::Auto, Tier::Netfilter) => {
                 None
             }
-            // Every pod that is added replaces the rules whole.
+            // Every pod that is added mends the rules.
             (Wanted::Netfilter, Tier::Netfilter) => Some(Self::Netfilter),
             (Wanted::Ebpf | Wanted::Auto, Tier::Ebpf(mechanism)) => {
-                ebpf::Ebpf::reuse(uplink, mechanism).map(Self::Ebpf)
+                let pods = pods(&uplink.bridge).ok()?;
+                // What has another index only is told to the programs by `reuse`.
+                let is_whole = ebpf::is_pinned(&uplink.bridge, mechanism, &pods);
+                let tier = is_whole.then(|| ebpf::Ebpf::reuse(uplink, mechanism));
+                tier.flatten().map(Self::Ebpf)
             }
         }
     }
@@ -314,7 +315,7 @@ impl Datapath {
             }
             Running::Netfilter => {
                 let lock = lock(bridge)?;
-                netfilter::install(&self.uplink, &pods(bridge)?, &lock)
+                netfilter::mend(&self.uplink, &pods(bridge)?, Some(pod), &lock)
                     .map_err(|source| Error::Netfilter { source, ebpf: None })?;
                 Settings::of(&self.uplink).write(bridge);
                 Ok(())

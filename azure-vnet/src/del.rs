@@ -18,6 +18,7 @@ use crate::netlink::{MacAddress, Netlink, gone_is_fine, neighbour};
 use crate::node;
 use crate::plan;
 use crate::state;
+use crate::takeover;
 
 /// Detaches the container. Its namespace is not needed, nor is the record, nor the configuration that
 /// the ADD had: the veth is found by its name, and says the rest.
@@ -26,17 +27,18 @@ pub async fn del(request: &Del) -> Result<(), Error> {
     let mut failures = Failures::default();
     match Netlink::current() {
         Ok(host) => {
-            node::recover(&host).await;
+            takeover::complete_beside(&host).await;
             failures.append(detach(&host, &host_veth).await);
             let theirs = legacy::endpoints(request.conf.name()).into_iter();
             let is_meant = |it: &Endpoint| it.is(&request.container_id, &request.ifname);
             for endpoint in theirs.filter(is_meant) {
                 failures.append(detach_legacy(&host, &endpoint).await);
             }
+            node::mend_beside(&host).await;
+            datapath::refresh_beside(&node::addresses(&host).await);
         }
         Err(error) => failures.note(error),
     }
-    datapath::refresh_beside();
     match config::ipam_of(&request.conf) {
         Ok(ipam) => {
             failures.collect(lease::release(&ipam, &request.path, &request.conf));
@@ -69,9 +71,16 @@ pub async fn detach(host: &Netlink, host_veth: &str) -> Failures {
 /// Takes a pod of the original plugin off the node.
 pub async fn detach_legacy(host: &Netlink, endpoint: &Endpoint) -> Failures {
     let mut failures = Failures::default();
+    let link = failures.collect(host.link(&endpoint.host_veth).await);
     for error in legacy::remove(host, endpoint).await {
         failures.note(error);
     }
+    let departed = Departed {
+        host_veth: endpoint.host_veth.clone(),
+        ifindex: link.flatten().map(|link| link.index),
+        address: endpoint.ipv4(),
+    };
+    failures.collect(datapath::remove_pod(&endpoint.bridge, &departed));
     failures
 }
 

@@ -20,20 +20,22 @@ use crate::names;
 use crate::netlink::Netlink;
 use crate::node;
 use crate::state;
+use crate::takeover;
 
 /// Removes every attachment of this network but the valid ones. Nothing stops it half-way.
 pub async fn gc(request: &Gc) -> Result<(), Error> {
     let mut failures = Failures::default();
     match Netlink::current() {
         Ok(host) => {
-            node::recover(&host).await;
+            takeover::complete_beside(&host).await;
             failures.append(collect(&host, request).await);
             del::forget(&host, datapath::sweep(), &mut failures).await;
+            node::mend_beside(&host).await;
+            datapath::refresh_beside(&node::addresses(&host).await);
             state::sweep();
         }
         Err(error) => failures.note(error),
     }
-    datapath::refresh_beside();
     match config::ipam_of(&request.conf) {
         Ok(ipam) => {
             failures.collect(lease::collect(&ipam, &request.path, &request.conf));

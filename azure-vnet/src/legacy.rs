@@ -8,7 +8,7 @@
 mod ebtables;
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use serde_json::Value;
@@ -110,6 +110,14 @@ impl Network {
 }
 
 impl Endpoint {
+    /// Its first IPv4 address.
+    pub fn ipv4(&self) -> Option<Ipv4Addr> {
+        self.addresses.iter().find_map(|address| match address {
+            IpAddr::V4(v4) => Some(*v4),
+            IpAddr::V6(_) => None,
+        })
+    }
+
     /// Whether it is the interface of this container. Older versions did not write the container's ID
     /// down, but its first characters are in the endpoint's name.
     pub fn is(&self, container_id: &str, ifname: &str) -> bool {
@@ -187,12 +195,27 @@ pub async fn remove(host: &Netlink, endpoint: &Endpoint) -> Vec<LegacyError> {
     failures
 }
 
-/// Removes what the original made for the NIC of `bridge`: its frame rules, and the file's entry.
-pub fn remove_network(bridge: &str) -> Result<(), LegacyError> {
+/// Address and MAC of the pod behind a link that the original made.
+pub fn pod_behind(host_veth: &str) -> Option<(Ipv4Addr, MacAddress)> {
+    let mut endpoints = all_endpoints().into_iter();
+    let endpoint = endpoints.find(|it| it.host_veth == host_veth)?;
+    Some((endpoint.ipv4()?, endpoint.mac?))
+}
+
+/// Removes the frame rules that the original made for the NIC of `bridge`. What the file says of its pods is still needed.
+pub fn forget_nic(bridge: &str) -> Result<(), LegacyError> {
     for network in networks().into_iter().filter(|it| it.bridge == bridge) {
         if let Some(mac) = network.mac {
             ebtables::remove_nic(&network.nic, network.address, mac)?;
         }
+    }
+    Ok(())
+}
+
+/// Removes what the original made for the NIC of `bridge`: its frame rules, and the file's entry.
+pub fn remove_network(bridge: &str) -> Result<(), LegacyError> {
+    forget_nic(bridge)?;
+    for network in networks().into_iter().filter(|it| it.bridge == bridge) {
         remove_key(&INTERFACES, &network.nic)?;
     }
     Ok(())

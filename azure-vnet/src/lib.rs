@@ -15,6 +15,7 @@ pub mod gc;
 pub mod install;
 pub mod lease;
 pub mod legacy;
+pub mod live;
 pub mod lock;
 pub mod masquerade;
 pub mod names;
@@ -26,6 +27,7 @@ pub mod ports;
 pub mod state;
 pub mod status;
 pub mod sysctl;
+pub mod takeover;
 pub mod teardown;
 
 /// Name of the plugin's log.

@@ -41,6 +41,12 @@ pub fn is_ours(name: &str) -> bool {
     })
 }
 
+/// True for the link of a pod: ours, or one that the original plugin made (`azv` or `azveth`, and digits).
+pub fn is_pods(name: &str) -> bool {
+    name.strip_prefix(PREFIX)
+        .is_some_and(|rest| !rest.is_empty())
+}
+
 /// True for what Linux takes as the name of a link (`dev_valid_name`).
 pub fn is_valid(name: &str) -> bool {
     let forbidden = |byte: u8| matches!(byte, b'/' | b':' | 0x0b) || byte.is_ascii_whitespace();

@@ -1,34 +1,38 @@
-//! The node's own network: the NIC that owns the pods' subnet becomes a port of a bridge, and the
-//! node's addresses and routes move to that bridge, without the node being unreachable.
+//! The node's network: a bridge of ours that is the pods' router. The NIC is looked at and never changed: it is its
+//! manager's.
 //!
-//! [`ensure`] is the whole story. Once it is done, a call costs four netlink requests and no lock.
+//! [`ensure`] is the story of an ADD here; [`mend`] is what every call does for all pods of the node.
 
-pub mod departure;
+mod bridge;
 mod error;
-mod journal;
-mod master;
-pub mod migrate;
-mod policy_route;
-mod relocate;
+mod nic;
+mod own_route;
+pub mod record;
+mod repair;
 mod settings;
+mod way_out;
 
 use std::net::Ipv4Addr;
 use std::path::Path;
 
 use ipnet::Ipv4Net;
 
-use crate::legacy;
+use crate::datapath::Addresses;
 use crate::lock::Lock;
 use crate::netlink::link::Link;
 use crate::netlink::{MacAddress, Netlink, address};
+use crate::takeover;
 
+pub use bridge::{ROUTER_MAC, has_ipv6, is_placeholder, keep_routes};
 pub use error::NodeError;
+pub use nic::Place;
+pub use repair::{Repair, forget_pod, mend, mend_beside, missing};
+pub use way_out::is_ours as is_way_out;
 
-use departure::Departure;
-use journal::{Journal, State};
+use record::Record;
 
 /// Held while the node's network is changed; never while waiting for anything but the kernel.
-const LOCK: &str = "/run/azure-vnet/node.lock";
+pub const LOCK: &str = "/run/azure-vnet/node.lock";
 
 /// What the configuration and the address pool say about the node.
 #[derive(Debug, Clone)]
@@ -46,97 +50,130 @@ pub struct NodeWanted {
 /// The node's network as it is after [`ensure`].
 #[derive(Debug, Clone)]
 pub struct Node {
-    /// The NIC, a port of the bridge.
-    pub master: Link,
-    /// The bridge, which has the node's addresses.
+    /// The NIC: what leaves the node leaves by it.
+    pub nic: Link,
+    /// The bridge: the pods' router.
     pub bridge: Link,
-    /// MAC of the NIC and of the bridge: the only source that the fabric accepts.
+    /// MAC of the NIC: the only source that the fabric accepts.
     pub mac: MacAddress,
-    /// MTU of the NIC in bytes.
-    pub mtu: u32,
-    /// The node's first address in the pods' subnet: what masqueraded packets leave with.
+    /// The NIC's first address in the pods' subnet: what masqueraded packets leave with.
     pub primary: Ipv4Addr,
-    /// All IPv4 addresses of the bridge.
-    pub addresses: Vec<Ipv4Net>,
-    /// Gateway of the node's IPv4 default route, if it has one.
-    pub gateway: Option<Ipv4Addr>,
 }
 
-/// Makes sure that the node's network is as it has to be, and says how it is.
+/// Makes sure that there is a bridge for the pods of the NIC that is meant, and says how the node is.
 ///
-/// A previous call that was killed at any point is continued. An existing bridge with the NIC in
-/// it is adopted as it is. Addresses that a DHCP client put on the NIC again are moved again.
+/// A node that v0.1.0 or the original plugin set up is taken over first, pods and all.
 pub async fn ensure(netlink: &Netlink, wanted: &NodeWanted) -> Result<Node, NodeError> {
-    let node = match settled(netlink, wanted, &journal::all()).await? {
+    takeover::complete(netlink).await?;
+    let node = match find(netlink, wanted).await? {
         Some(node) => node,
-        None => settle(netlink, wanted).await?,
+        None => set_up(netlink, wanted).await?,
     };
     settings::forward()?;
     Ok(node)
 }
 
-/// Completes what an earlier call began and did not end, in the direction that it had: the node must
-/// not stay between two states because nobody adds a pod. Costs a look into a directory. What fails is
-/// in the log, because whoever calls has something else to do.
-pub async fn recover(netlink: &Netlink) {
-    if journal::all().iter().all(Journal::is_done) {
-        return;
-    }
-    if let Err(error) = complete(netlink).await {
-        tracing::error!("the node's network is still as a killed call left it: {error}");
-    }
-}
-
-async fn complete(netlink: &Netlink) -> Result<(), NodeError> {
-    let _lock = Lock::acquire(Path::new(LOCK))?;
-    for journal in journal::all() {
-        match journal.state {
-            State::Done => {}
-            State::Moving => migrate::resume(netlink, journal).await?,
-            State::Leaving => Departure::of(netlink, journal).await?.run().await?,
+/// The node's network as earlier calls left it, looked at and not changed; `None` where anything
+/// of it is not as [`ensure`] would leave it.
+pub async fn find(netlink: &Netlink, wanted: &NodeWanted) -> Result<Option<Node>, NodeError> {
+    let named = |record: &Record| wanted.master.as_ref().is_none_or(|m| *m == record.nic);
+    for record in record::all().into_iter().filter(named) {
+        let (bridge, nic) =
+            tokio::try_join!(netlink.link(&record.bridge), netlink.link(&record.nic))?;
+        let (Some(bridge), Some(nic)) = (bridge, nic) else {
+            continue;
+        };
+        if !nic::is_meant(netlink, wanted, &nic).await? {
+            continue;
+        }
+        let on_bridge = netlink.addresses_on(&bridge).await?;
+        let on_nic = netlink.addresses_on(&nic).await?;
+        let mut addresses = on_nic.iter().filter_map(address::ipv4_net);
+        let primary = addresses.find(|it| wanted.subnet.contains(&it.addr()));
+        if let (Some(primary), Some(mac)) = (primary, nic.mac)
+            && bridge::defects(&bridge, &nic, &on_bridge).is_empty()
+        {
+            return Ok(Some(Node {
+                nic,
+                bridge,
+                mac,
+                primary: primary.addr(),
+            }));
         }
     }
-    Ok(())
+    Ok(None)
 }
 
-/// Gives the node's network back to the NIC of `bridge`: the opposite of [`ensure`]. Says whether
-/// there was something to give back. A bridge that somebody else put the NIC into stays.
-pub async fn leave(netlink: &Netlink, bridge: &str, force: bool) -> Result<bool, NodeError> {
+/// The way with a lock: choose the NIC, make its bridge, write both down.
+async fn set_up(netlink: &Netlink, wanted: &NodeWanted) -> Result<Node, NodeError> {
+    takeover::by_marks(netlink).await?;
     let _lock = Lock::acquire(Path::new(LOCK))?;
-    let Some(mut departure) = Departure::plan(netlink, bridge).await? else {
-        return Ok(false);
-    };
+    if let Some(node) = find(netlink, wanted).await? {
+        return Ok(node);
+    }
+    let snapshot = nic::Snapshot::take(netlink).await?;
+    let Place { nic, bridge_name } = nic::choose(&snapshot, wanted, &record::all())?;
+    bridge::ensure(netlink, &bridge_name, &nic).await?;
+    Record::new(&bridge_name, &nic).write()?;
+    find(netlink, wanted).await?.ok_or(NodeError::NoAddress {
+        bridge: bridge_name,
+        master: nic.name,
+        subnet: wanted.subnet,
+    })
+}
+
+/// Makes the bridge and writes it down, for a node that is taken over; under the node's lock.
+pub(crate) async fn make_bridge(
+    netlink: &Netlink,
+    name: &str,
+    nic: &Link,
+) -> Result<(), NodeError> {
+    bridge::ensure(netlink, name, nic).await?;
+    if let Some(bridge) = netlink.link(name).await? {
+        way_out::remove(netlink, Some(bridge.index), false).await?;
+    }
+    Record::new(name, nic).write()
+}
+
+/// Takes the bridge away, and with it what the node knows of its pods. The NIC has never been touched. Says whether
+/// there was a bridge of ours.
+pub async fn leave(netlink: &Netlink, name: &str, force: bool) -> Result<bool, NodeError> {
+    let _lock = Lock::acquire(Path::new(LOCK))?;
     if !force {
-        departure.refuse_other_ports().await?;
+        refuse_other_ports(netlink, name).await?;
     }
-    departure.run().await?;
-    Ok(true)
+    let found = bridge::remove(netlink, name).await?;
+    let known = record::of(name);
+    settings::restore(name)?;
+    if let Some(record) = &known {
+        record.remove()?;
+    }
+    Ok(found || known.is_some())
 }
 
-/// Fails if `bridge` connects anything but its NIC and pods, so that [`leave`] would cut that off.
+/// Fails if `bridge` connects anything but pods, so that [`leave`] would cut that off.
 pub async fn refuse_other_ports(netlink: &Netlink, bridge: &str) -> Result<(), NodeError> {
-    match Departure::plan(netlink, bridge).await? {
-        Some(departure) => departure.refuse_other_ports().await,
-        None => Ok(()),
-    }
+    bridge::refuse_other_ports(netlink, bridge).await
 }
 
-/// The NIC of `bridge`, as far as [`leave`] knows it.
+/// The NIC of `bridge`, as far as it is known and there.
 pub async fn nic_of(netlink: &Netlink, bridge: &str) -> Result<Option<Link>, NodeError> {
-    let departure = Departure::plan(netlink, bridge).await?;
-    Ok(departure.map(Departure::into_nic))
+    Ok(match record::of(bridge) {
+        Some(record) => netlink.link(&record.nic).await?,
+        None => None,
+    })
 }
 
-/// The bridges of this node that [`leave`] has something to do for: those of a journal, and those
-/// that bear our mark although their journal is lost.
+/// The bridges of this node that [`leave`] has something to do for: those that are written down, and those
+/// that bear our mark although that is lost.
 pub async fn bridges(netlink: &Netlink) -> Result<Vec<String>, NodeError> {
     let links = netlink.links().await?;
     let marked = links
         .into_iter()
         .filter(|link| link.is_bridge() && link.is_marked());
-    let mut names: Vec<String> = journal::all()
+    let mut names: Vec<String> = remembered()
         .into_iter()
-        .map(|journal| journal.bridge)
+        .map(|(bridge, _)| bridge)
         .chain(marked.map(|link| link.name))
         .collect();
     names.sort();
@@ -144,114 +181,32 @@ pub async fn bridges(netlink: &Netlink) -> Result<Vec<String>, NodeError> {
     Ok(names)
 }
 
-/// The node's network as earlier calls left it, looked at and not changed; `None` where anything
-/// of it is not as [`ensure`] would leave it.
-pub async fn find(netlink: &Netlink, wanted: &NodeWanted) -> Result<Option<Node>, NodeError> {
-    settled(netlink, wanted, &journal::all()).await
-}
-
-/// Bridge and NIC, by name, of every network of this node that an earlier call settled.
+/// Bridge and NIC, by name, of every network of this node that an earlier call set up.
 pub fn remembered() -> Vec<(String, String)> {
-    let journals = journal::all().into_iter().filter(Journal::is_done);
-    journals
-        .map(|journal| (journal.bridge, journal.master))
-        .collect()
+    let records = record::all().into_iter();
+    records.map(|record| (record.bridge, record.nic)).collect()
 }
 
-/// The bridge that the node's IPv4 default route moved to, and its gateway then; `None` where no earlier call settled such a network.
-pub fn default_gateway() -> Option<(String, Ipv4Addr)> {
-    let mut journals = journal::all().into_iter().filter(Journal::is_done);
-    journals.find_map(|journal| Some((journal.bridge, journal.gateway?)))
-}
-
-/// The way with a lock: choose the NIC, move, and look at the result.
-async fn settle(netlink: &Netlink, wanted: &NodeWanted) -> Result<Node, NodeError> {
-    let _lock = Lock::acquire(Path::new(LOCK))?;
-    let journals = journal::all();
-    if let Some(node) = settled(netlink, wanted, &journals).await? {
-        return Ok(node);
-    }
-    let snapshot = master::Snapshot::take(netlink).await?;
-    let place = master::choose(&snapshot, wanted, &with_legacy(&journals))?;
-    let done = migrate::run(netlink, place, journals).await?;
-    let (bridge, master) = (done.bridge.clone(), done.master.clone());
-    settled(netlink, wanted, &[done])
-        .await?
-        .ok_or(NodeError::NoAddress {
-            bridge,
-            master,
-            subnet: wanted.subnet,
-        })
-}
-
-/// The journals, and what stands in for them where the original plugin made the bridge.
-fn with_legacy(journals: &[Journal]) -> Vec<Journal> {
-    let mut all = journals.to_vec();
-    let theirs = legacy::networks().into_iter();
-    all.extend(theirs.map(|it| Journal::new(&it.bridge, &it.nic, 0)));
-    all
-}
-
-/// The node, if a journal says that it was settled and the kernel still agrees.
-async fn settled(
-    netlink: &Netlink,
-    wanted: &NodeWanted,
-    journals: &[Journal],
-) -> Result<Option<Node>, NodeError> {
-    let named = |journal: &&Journal| wanted.master.as_ref().is_none_or(|m| *m == journal.master);
-    for journal in journals
-        .iter()
-        .filter(|journal| journal.is_done())
-        .filter(named)
-    {
-        let (bridge, master) =
-            tokio::try_join!(netlink.link(&journal.bridge), netlink.link(&journal.master))?;
-        let (Some(bridge), Some(master)) = (bridge, master) else {
-            continue;
-        };
-        let on_bridge = netlink.addresses_on(&bridge).await?;
-        let on_nic = netlink.addresses_on(&master).await?;
-        let left_on_nic = on_nic.iter().any(address::is_movable);
-        let joined = bridge.is_bridge() && bridge.is_up() && master.master == Some(bridge.index);
-        if joined && is_meant(netlink, wanted, &master).await? && master.is_up() && !left_on_nic {
-            let addresses = on_bridge.iter().filter_map(address::ipv4_net).collect();
-            if let Some(node) = describe(bridge, master, addresses, wanted.subnet, journal) {
-                return Ok(Some(node));
-            }
+/// The addresses of the NICs, by the names of their bridges. What cannot be listed is left out.
+pub async fn addresses(netlink: &Netlink) -> Addresses {
+    let mut found = Addresses::new();
+    for record in record::all() {
+        if let Ok(Some(nic)) = netlink.link(&record.nic).await
+            && let Ok(addresses) = netlink.addresses_on(&nic).await
+        {
+            let nets = addresses.iter().filter_map(address::ipv4_net).collect();
+            found.insert(record.bridge, nets);
         }
     }
-    Ok(None)
+    found
 }
 
-/// Whether `nic` is the one with the wanted MAC, or none is.
-async fn is_meant(netlink: &Netlink, wanted: &NodeWanted, nic: &Link) -> Result<bool, NodeError> {
-    if wanted.mac.is_none() || wanted.mac == nic.mac {
-        return Ok(true);
-    }
-    let links = netlink.links().await?;
-    Ok(links.iter().all(|link| link.mac != wanted.mac))
-}
-
-fn describe(
-    bridge: Link,
-    master: Link,
-    addresses: Vec<Ipv4Net>,
-    subnet: Ipv4Net,
-    journal: &Journal,
-) -> Option<Node> {
-    let primary = addresses
-        .iter()
-        .find(|a| subnet.contains(&a.addr()))?
-        .addr();
-    // Frames leave with the NIC's MAC; a bridge that was given another has to be put right.
-    let mac = master.mac.filter(|mac| bridge.mac == Some(*mac))?;
-    Some(Node {
-        mac,
-        mtu: master.mtu,
-        primary,
-        addresses,
-        gateway: journal.gateway,
-        master,
-        bridge,
-    })
+/// What is wrong with the bridge called `name` and its NIC, one sentence each.
+pub async fn defects(
+    netlink: &Netlink,
+    bridge: &Link,
+    nic: &Link,
+) -> Result<Vec<String>, NodeError> {
+    let on_bridge = netlink.addresses_on(bridge).await?;
+    Ok(bridge::defects(bridge, nic, &on_bridge))
 }

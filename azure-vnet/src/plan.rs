@@ -58,13 +58,10 @@ pub struct Plan {
     pub routes: Vec<NewRoute>,
     /// Settings in the pod's namespace.
     pub sysctls: Vec<Sysctl>,
-    /// Permanent neighbours on the bridge: the node never asks the fabric for its own pods.
-    pub neighbours: Vec<(IpAddr, MacAddress)>,
 }
 
 /// The veth pair of a pod. Its end in the pod is set up last; its end on the node is a port of the
-/// bridge with hairpin on (a pod reaches itself through its Service) and with a static forwarding
-/// entry for the pod's MAC.
+/// bridge with a static forwarding entry for the pod's MAC.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Veth {
     /// Name of the end on the node.
@@ -101,19 +98,14 @@ impl Plan {
             .ok_or_else(|| NoAddress {
                 ifname: attachment.ifname.to_owned(),
             })?;
-        let pod_mac = mac(POD_MAC, first.address.addr());
         Ok(Self {
-            veth: veth(attachment, &node.bridge, node.mtu, first.address.addr()),
+            veth: veth(attachment, &node.bridge, node.nic.mtu, first.address.addr()),
             addresses: addresses.iter().map(|address| address.address).collect(),
             routes: routes(attachment),
             sysctls: vec![
                 // A router advertisement would give the pod routes that IPAM knows nothing of.
                 Sysctl::of_interface("ipv6", attachment.ifname, "accept_ra", "0"),
             ],
-            neighbours: addresses
-                .iter()
-                .map(|address| (address.address.addr(), pod_mac))
-                .collect(),
         })
     }
 
@@ -121,9 +113,6 @@ impl Plan {
     #[must_use]
     pub fn with_pod_mac(mut self, mac: MacAddress) -> Self {
         self.veth.pod_mac = mac;
-        for (_, neighbour) in &mut self.neighbours {
-            *neighbour = mac;
-        }
         self
     }
 }

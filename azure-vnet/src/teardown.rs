@@ -1,7 +1,7 @@
 //! `azure-vnet teardown`: the node as it was before the first ADD.
 //!
-//! Everything is looked at before the first change. What the node's network needs goes last, with its
-//! journal: until then a call that was killed is known to be unfinished, and the next one ends it.
+//! Everything is looked at before the first change, and the record of the bridge goes last: until then a call that was killed is
+//! known to be unfinished, and the next teardown ends it. The NIC has never been touched.
 
 use crate::datapath::{self, FILTER, Mechanism, Record, Tier};
 use crate::del;
@@ -13,6 +13,7 @@ use crate::netlink::link::Link;
 use crate::netlink::{Netlink, NetlinkError, gone_is_fine};
 use crate::node::{self, NodeError};
 use crate::state;
+use crate::takeover;
 
 /// What is to be taken down.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -85,6 +86,8 @@ pub enum Error {
 /// were taken down; none if there was nothing of ours.
 pub async fn teardown(wanted: &Teardown) -> Result<Vec<String>, Error> {
     let host = Netlink::current()?;
+    takeover::complete(&host).await?;
+    takeover::by_marks(&host).await?;
     let bridges = bridges(&host, wanted).await?;
     if !wanted.force {
         for bridge in &bridges {
@@ -97,6 +100,7 @@ pub async fn teardown(wanted: &Teardown) -> Result<Vec<String>, Error> {
         legacy::remove_network(bridge)?;
         node::leave(&host, bridge, wanted.force).await?;
     }
+    takeover::forget();
     Ok(bridges)
 }
 

@@ -1,16 +1,22 @@
-//! ARP across the NIC (RFC 826).
+//! ARP of a pod (RFC 826): every request gets the router's MAC, whoever is asked for, as Azure's fabric answers.
 //!
-//! The fabric knows one MAC for this node, the NIC's, and answers every request itself.
+//! Nobody else on the node hears it: the node's entries for pods are permanent, and a pod has no neighbours. The
+//! kernel would not answer in every case (`arp_ignore`, no default route).
 
 use aya_ebpf::programs::TcContext;
-use azure_vnet_abi::{Be16, Be32, Mac, Port, Reason, Uplink};
+use azure_vnet_abi::{Be16, Be32, Mac, Port, Reason};
 
 use crate::{
-    packet::{Ethernet, NETWORK, at},
-    pods,
+    fast,
+    packet::{NETWORK, at},
+    pods, rewrite,
     verdict::Outcome,
 };
 
+const ETHERNET: Be16 = Be16::from_host(1);
+const IPV4: Be16 = Be16::from_host(0x0800);
+/// Bytes of a MAC and of an address.
+const LENGTHS: [u8; 2] = [6, 4];
 const REQUEST: Be16 = Be16::from_host(1);
 const REPLY: Be16 = Be16::from_host(2);
 
@@ -30,18 +36,8 @@ struct Arp {
 
 impl Arp {
     #[inline(always)]
-    fn read(ctx: &TcContext) -> Result<*mut Self, Reason> {
-        at::<Self>(ctx, NETWORK).ok_or(Reason::Malformed)
-    }
-
-    #[inline(always)]
-    fn sender(&self) -> Be32 {
-        address(self.sender)
-    }
-
-    #[inline(always)]
-    fn target(&self) -> Be32 {
-        address(self.target)
+    fn is_for_ipv4(&self) -> bool {
+        self.hardware_type == ETHERNET && self.protocol_type == IPV4 && self.lengths == LENGTHS
     }
 }
 
@@ -52,61 +48,33 @@ fn address([first, second]: [u16; 2]) -> Be32 {
     Be32::from_raw(u32::from_ne_bytes([a, b, c, d]))
 }
 
-/// From a pod: it may speak for its own addresses and MAC, and probe with none (RFC 5227).
+/// A pod may speak for its own addresses and MAC alone, and is answered if it asks for another's.
 #[inline(always)]
-pub fn from_pod(ctx: &TcContext, port: &Port, source: Mac) -> Outcome {
-    let arp = Arp::read(ctx)?;
-    // SAFETY: `read` has shown that the packet is inside the frame, and no other reference to it
+pub fn answer(ctx: &TcContext, ifindex: u32, port: &Port, source: Mac) -> Outcome {
+    let arp = at::<Arp>(ctx, NETWORK).ok_or(Reason::Malformed)?;
+    // SAFETY: `at` has shown that the packet is inside the frame, and no other reference to it
     // is alive.
     let arp = unsafe { &mut *arp };
-    let sender = arp.sender();
-    if sender.raw() != 0 && !pods::may_send(port, sender) {
+    if !arp.is_for_ipv4() {
+        return Err(Reason::Malformed);
+    }
+    let asked_for = arp.target;
+    let (sender, target) = (address(arp.sender), address(asked_for));
+    // RFC 5227: who asks whether an address is free has none yet.
+    let is_probe = sender.raw() == 0;
+    if !is_probe && !pods::may_send(port, sender) {
         return Err(Reason::SpoofedAddress);
     }
     if arp.sender_mac != source {
         return Err(Reason::SpoofedMac);
     }
-    Ok(Reason::NotOurs)
-}
-
-/// To the fabric: from the NIC's MAC. A request for an address of this node is answered here;
-/// the fabric would answer it as well, with its own MAC.
-#[inline(always)]
-pub fn to_uplink(ctx: &TcContext, uplink: &Uplink) -> Outcome {
-    let arp = Arp::read(ctx)?;
-    // SAFETY: `read` has shown that the packet is inside the frame, and no other reference to it
-    // is alive.
-    let arp = unsafe { &mut *arp };
-    let target = arp.target();
-    if arp.operation == REQUEST && (target == uplink.address || pods::by_address(target).is_some())
-    {
-        return Err(Reason::ArpLocal);
+    if is_probe || arp.operation != REQUEST || pods::may_send(port, target) {
+        return Err(Reason::ArpIgnored);
     }
-    if arp.sender_mac == uplink.mac {
-        return Ok(Reason::NotOurs);
-    }
-    arp.sender_mac = uplink.mac;
-    let ethernet = at::<Ethernet>(ctx, 0).ok_or(Reason::Malformed)?;
-    // SAFETY: `at` has shown that the header is inside the packet.
-    unsafe { (*ethernet).source = uplink.mac };
-    Ok(Reason::ArpRewritten)
-}
-
-/// From the fabric: an answer comes to the NIC's MAC and goes to the pod that asked.
-#[inline(always)]
-pub fn from_uplink(ctx: &TcContext) -> Outcome {
-    let arp = Arp::read(ctx)?;
-    // SAFETY: `read` has shown that the packet is inside the frame, and no other reference to it
-    // is alive.
-    let arp = unsafe { &mut *arp };
-    if arp.operation != REPLY {
-        return Ok(Reason::NotOurs);
-    }
-    let Some(pod) = pods::by_address(arp.target()) else {
-        return Ok(Reason::NotOurs);
-    };
-    let mac = pod.mac;
-    arp.target_mac = mac;
-    crate::rewrite::destination_mac(ctx, mac)?;
-    Ok(Reason::ArpRewritten)
+    arp.operation = REPLY;
+    (arp.target_mac, arp.target) = (source, arp.sender);
+    (arp.sender_mac, arp.sender) = (Mac::FABRIC, asked_for);
+    rewrite::macs(ctx, Mac::FABRIC, source)?;
+    fast::redirect(ifindex);
+    Ok(Reason::ArpAnswered)
 }

@@ -2,13 +2,15 @@
 
 use azure_vnet_abi::{Be16, Be32};
 
-/// The checksum of an IPv4 header after one of its addresses changed.
+/// The checksum of an IPv4 header after one of its addresses changed, and its time to live went down by so much.
 ///
 /// Equation 3 of RFC 1624: HC' = ~(~HC + ~m + m'). One's complement sums do not care for byte
-/// order, so the words are taken as they lie in memory.
+/// order, so the words are taken as they lie in memory; the time to live is the lower half of its own here, which
+/// makes `~m + m'` the same number whatever it was.
 #[inline(always)]
-pub fn after_address(checksum: u16, old: Be32, new: Be32) -> u16 {
-    folded(u32::from(!checksum) + halves(!old.raw()) + halves(new.raw()))
+pub fn after_address(checksum: u16, old: Be32, new: Be32, routers: u8) -> u16 {
+    let of_life = u32::from(!u16::from(routers));
+    folded(u32::from(!checksum) + halves(!old.raw()) + halves(new.raw()) + of_life)
 }
 
 /// The checksum whose complement is this sum of half words.

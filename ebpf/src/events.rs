@@ -30,11 +30,11 @@ pub fn tell(ctx: &TcContext, reason: Reason) {
     }
 }
 
-/// Rare by nature, or a drop. ARP that the node answers itself is neither.
+/// Rare by nature, or a drop. ARP that nobody needs is neither.
 #[inline(always)]
 fn is_of_interest(reason: Reason) -> bool {
     match reason {
-        Reason::ArpLocal => false,
+        Reason::ArpIgnored => false,
         Reason::FlowCreated | Reason::InboundRecorded => true,
         reason => !reason.passes(),
     }

@@ -1,5 +1,6 @@
 //! The fast path: a flow that needs nobody but us goes from the pod's veth straight to the NIC and
-//! back, past the bridge, netfilter and connection tracking.
+//! back, past the bridge, routing, netfilter and connection tracking. It is routed all the same: its time
+//! to live goes down by one.
 //!
 //! A flow is found fit when its first packet (TCP: every SYN) arrives at the NIC the slow way. Two
 //! things have to be seen there, and nothing in a packet tells them:
@@ -91,8 +92,8 @@ pub fn is_fast(flow: &Flow) -> bool {
     flow.flags & FlowFlags::FAST != 0
 }
 
-/// A packet of a fast flow leaves for the NIC. [`Reason::NotOurs`] if it has to go the slow way: to a
-/// router that is not the fabric, or because it does not fit.
+/// A packet of a fast flow leaves for the NIC. [`Reason::NotOurs`] if it has to go the slow way: it was not sent
+/// to the router, or the node has to tell the pod that it goes no further.
 #[inline(always)]
 pub fn out(
     ctx: &TcContext,
@@ -102,13 +103,13 @@ pub fn out(
     flow: &mut Flow,
 ) -> Outcome {
     let Plain { ip, transport, .. } = packet;
-    if packet.frame.destination != Mac::FABRIC || !fits(ctx, uplink) {
+    if packet.frame.destination != Mac::FABRIC || !may_go_on(ctx, uplink, ip) {
         return Ok(Reason::NotOurs);
     }
     flow::touch(key, flow, transport, uplink, flow::now());
-    let (address, port) = (flow.address, flow.port);
+    let to = (flow.address, flow.port);
     rewrite::source_mac(ctx, uplink.mac)?;
-    rewrite::endpoint(ctx, End::Source, ip, transport, address, port)?;
+    rewrite::endpoint(ctx, End::Source, ip, transport, to, 1)?;
     Ok(to_nic(uplink))
 }
 
@@ -134,7 +135,7 @@ fn try_uncommon_out(ctx: &TcContext, uplink: &Uplink) -> Outcome {
     let ifindex = ifindex(ctx);
     let frame = crate::packet::Frame::read(ctx)?;
     let ip = Ipv4::read(ctx)?;
-    if frame.destination != Mac::FABRIC || !fits(ctx, uplink) {
+    if frame.destination != Mac::FABRIC || !may_go_on(ctx, uplink, &ip) {
         return Ok(Reason::NotOurs);
     }
     let now = flow::now();
@@ -147,7 +148,7 @@ fn try_uncommon_out(ctx: &TcContext, uplink: &Uplink) -> Outcome {
         }
         let address = first.address;
         rewrite::source_mac(ctx, uplink.mac)?;
-        rewrite::address(ctx, End::Source, &ip, address)?;
+        rewrite::address(ctx, End::Source, &ip, address, 1)?;
         return Ok(to_nic(uplink));
     }
     let Ok(transport) = Transport::read(ctx, &ip) else {
@@ -168,10 +169,10 @@ fn try_uncommon_out(ctx: &TcContext, uplink: &Uplink) -> Outcome {
         follow(&key, flow, frame.source);
     }
     flow::touch(&key, flow, &transport, uplink, now);
-    let (address, port) = (flow.address, flow.port);
-    fragment::expect_more(&ip, address, flow.mac, ifindex, now);
+    let to = (flow.address, flow.port);
+    fragment::expect_more(&ip, to.0, flow.mac, ifindex, now);
     rewrite::source_mac(ctx, uplink.mac)?;
-    rewrite::endpoint(ctx, End::Source, &ip, &transport, address, port)?;
+    rewrite::endpoint(ctx, End::Source, &ip, &transport, to, 1)?;
     Ok(to_nic(uplink))
 }
 
@@ -188,7 +189,7 @@ fn error_out(ctx: &TcContext, uplink: &Uplink, ip: &Ipv4, ifindex: u32) -> Outco
         return Ok(Reason::NotOurs);
     };
     rewrite::source_mac(ctx, uplink.mac)?;
-    error.translate(ctx, ip, End::Source, flow.address, flow.port)?;
+    error.translate(ctx, ip, End::Source, (flow.address, flow.port), 1)?;
     Ok(to_nic(uplink))
 }
 
@@ -209,13 +210,16 @@ pub fn withdraw(key: &FlowKey, flow: &mut Flow) {
 }
 
 /// A packet of a known flow came to the NIC the slow way: does the flow have to be judged anew? So it
-/// is when the packet opens a connection, or when it comes from another veth than the entry says,
-/// because the pod's address has been given away again.
+/// is when the packet opens a connection, or when its address is that of a pod behind another veth than the
+/// entry says, because it has been given away again.
 #[inline(always)]
-pub fn is_to_be_judged(ctx: &TcContext, flow: &Flow, transport: &Transport) -> bool {
-    // SAFETY: the context is the kernel's `__sk_buff`, valid while the program runs.
-    let veth = unsafe { (*ctx.skb.skb).ingress_ifindex };
-    transport.tcp_flags & Transport::SYN != 0 || is_fast(flow) && flow.ifindex != veth
+pub fn is_to_be_judged(key: &FlowKey, flow: &Flow, transport: &Transport) -> bool {
+    transport.tcp_flags & Transport::SYN != 0 || is_fast(flow) && has_moved(key, flow)
+}
+
+#[inline(always)]
+fn has_moved(key: &FlowKey, flow: &Flow) -> bool {
+    pods::by_address(key.source).is_some_and(|pod| pod.ifindex != flow.ifindex)
 }
 
 /// Judges a known flow anew.
@@ -252,11 +256,19 @@ pub fn ifindex(ctx: &TcContext) -> u32 {
     unsafe { (*ctx.skb.skb).ifindex }
 }
 
-/// Whether the NIC can send the packet as it is. A redirected packet is not asked for its length any
-/// more, as it is where the bridge forwards it.
+/// Whether a router would send the packet on as it is: it has a router to live for, and the NIC can send it. A redirected
+/// packet is not asked for either any more.
 #[inline(always)]
-fn fits(ctx: &TcContext, uplink: &Uplink) -> bool {
-    ctx.len() <= u32::from(uplink.mtu) + NETWORK as u32 || segments_fit(ctx, uplink.mtu) != 0
+fn may_go_on(ctx: &TcContext, uplink: &Uplink, ip: &Ipv4) -> bool {
+    let fits =
+        ctx.len() <= u32::from(uplink.mtu) + NETWORK as u32 || segments_fit(ctx, uplink.mtu) != 0;
+    fits && outlives_us(ip)
+}
+
+/// Whether the packet is not to end at this router, whose IP stack tells the sender so.
+#[inline(always)]
+pub fn outlives_us(ip: &Ipv4) -> bool {
+    ip.time_to_live > 1
 }
 
 /// The same for a packet that is cut into segments when it is sent.
@@ -290,15 +302,16 @@ fn to_nic(uplink: &Uplink) -> Reason {
 /// Delivers a packet to a pod: out of its host veth, so that a queueing discipline there still shapes
 /// what the pod gets. `bpf_redirect_peer` would pass it by.
 #[inline(always)]
-pub fn to_pod(ifindex: u32) -> Reason {
+pub fn to_pod(ctx: &TcContext, ifindex: u32, mac: Mac) -> Outcome {
+    rewrite::macs(ctx, Mac::FABRIC, mac)?;
     redirect(ifindex);
-    Reason::UnmasqueradedFast
+    Ok(Reason::UnmasqueradedFast)
 }
 
 /// The kernel moves the packet once the program has returned `TC_ACT_REDIRECT`, see
 /// [`verdict`](crate::verdict).
 #[inline(always)]
-fn redirect(ifindex: u32) {
+pub fn redirect(ifindex: u32) {
     const TO_EGRESS: u64 = 0;
     // SAFETY: the helper takes two numbers and writes to memory of the kernel's own.
     unsafe { bpf_redirect(ifindex, TO_EGRESS) };

@@ -1,15 +1,19 @@
 //! TC ingress of a pod's host veth: what a pod sends, before the bridge and netfilter see it.
 //!
-//! Everything behind this hook may trust the source address of a packet. A packet of a fast flow
-//! leaves from here.
+//! A wall that is closed by default: IPv4 from the pod's own addresses to the router passes, ARP is answered here,
+//! and nothing else goes further. Everything behind this hook may trust the source address of a packet. A packet of
+//! a fast flow leaves from here.
 
 use aya_ebpf::programs::TcContext;
 use azure_vnet_abi::{Mac, Port, Reason, Uplink};
 
 use crate::{
-    arp, config, fast, flow,
-    packet::{self, ETHERTYPE_ARP, ETHERTYPE_IPV4, Frame, Ipv4, Plain, Transport},
-    pods,
+    arp, config, fast, flow, origin,
+    packet::{
+        self, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_QINQ, ETHERTYPE_VLAN, Frame,
+        Ipv4, Plain, Transport,
+    },
+    pods, rewrite,
     verdict::{self, Outcome},
 };
 
@@ -23,6 +27,10 @@ pub fn run(ctx: &TcContext) -> i32 {
 #[inline(always)]
 fn decide(ctx: &TcContext) -> Outcome {
     let uplink = config::uplink()?;
+    // Netfilter does not see what has one, and would be passed by for good once its flow is fast.
+    if packet::had_tag(ctx) {
+        return Err(Reason::Tagged);
+    }
     let ifindex = fast::ifindex(ctx);
     let plain = Plain::read(ctx);
     let mut is_uncommon = plain.is_none();
@@ -48,14 +56,22 @@ fn decide(ctx: &TcContext) -> Outcome {
         admit_mac(ifindex, port, frame.source, uplink)?;
     }
     match frame.ether_type {
-        ETHERTYPE_IPV4 => ipv4(ctx, port, plain, is_uncommon),
-        ETHERTYPE_ARP => arp::from_pod(ctx, port, frame.source),
-        _ => Ok(Reason::NotOurs),
+        ETHERTYPE_IPV4 => ipv4(ctx, port, frame.destination, plain, is_uncommon),
+        ETHERTYPE_ARP => arp::answer(ctx, ifindex, port, frame.source),
+        ETHERTYPE_IPV6 => Err(Reason::Ipv6),
+        ETHERTYPE_VLAN | ETHERTYPE_QINQ => Err(Reason::Tagged),
+        _ => Err(Reason::EtherType),
     }
 }
 
 #[inline(always)]
-fn ipv4(ctx: &TcContext, port: &Port, plain: Option<Plain>, is_uncommon: bool) -> Outcome {
+fn ipv4(
+    ctx: &TcContext,
+    port: &Port,
+    destination: Mac,
+    plain: Option<Plain>,
+    is_uncommon: bool,
+) -> Outcome {
     let source = match &plain {
         Some(packet) => packet.ip.source,
         None => Ipv4::read(ctx)?.source,
@@ -63,31 +79,35 @@ fn ipv4(ctx: &TcContext, port: &Port, plain: Option<Plain>, is_uncommon: bool) -
     if !pods::may_send(port, source) {
         return Err(Reason::SpoofedAddress);
     }
-    if is_uncommon {
-        return uncommonly(ctx);
+    if destination.is_group() {
+        return Err(Reason::ToGroup);
     }
-    fast::note(ctx, plain.map(|packet| packet.key()));
+    if is_uncommon {
+        match fast::uncommon_out(ctx) {
+            fast::SLOW => {}
+            fast::SENT => return Ok(Reason::MasqueradedFast),
+            _ => return Err(Reason::Malformed),
+        }
+    }
+    // Replies to another interface of the container go there, so what it sends by this one is not fast.
+    let key = match plain {
+        Some(packet) if !is_uncommon && source == port.address => Some(packet.key()),
+        _ => None,
+    };
+    fast::note(ctx, key);
+    origin::set_guarded(ctx);
+    if destination != Mac::FABRIC {
+        // A pod of v0.1.0 may still know its neighbours by their own. All that is sent is the router's.
+        rewrite::destination_mac(ctx, Mac::FABRIC)?;
+    }
     Ok(Reason::NotOurs)
 }
 
-/// What is not plain, or belongs to a fast flow and has another MAC than its packets before.
-#[inline(always)]
-fn uncommonly(ctx: &TcContext) -> Outcome {
-    match fast::uncommon_out(ctx) {
-        fast::SLOW => {
-            fast::note(ctx, None);
-            Ok(Reason::NotOurs)
-        }
-        fast::SENT => Ok(Reason::MasqueradedFast),
-        _ => Err(Reason::Malformed),
-    }
-}
-
 /// A pod may change its MAC, which is learnt, but not to one that would turn the bridge's table
-/// against the node and its pods: the NIC's, the fabric's, or a group address.
+/// against the node and its pods: the NIC's, the router's, or a group address.
 #[inline(always)]
 fn admit_mac(ifindex: u32, port: &Port, mac: Mac, uplink: &Uplink) -> Result<(), Reason> {
-    if mac == uplink.mac || mac == Mac::FABRIC || mac.0[0] & 1 != 0 {
+    if mac == uplink.mac || mac == Mac::FABRIC || mac.is_group() {
         return Err(Reason::SpoofedMac);
     }
     pods::learn(ifindex, port, mac);

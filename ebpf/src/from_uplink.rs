@@ -1,16 +1,16 @@
-//! TC ingress of the NIC: what arrives, before the bridge and netfilter.
+//! TC ingress of the NIC: what arrives, before routing and netfilter.
 //!
-//! Every frame arrives with the NIC's MAC. Those for a pod get the pod's, so that the bridge
-//! forwards them; replies of masqueraded flows get the pod's address first. Those of a fast flow go
-//! straight to the pod's veth.
+//! Replies of masqueraded flows get the pod's address, and the node routes them to the bridge. Those of a
+//! fast flow go straight to the pod's veth. What is for a pod's own address is routed as it is, and remembered where
+//! its replies would be masqueraded.
 
 use aya_ebpf::programs::TcContext;
-use azure_vnet_abi::{Action, Flow, FlowKey, FlowKind, Pod, Reason, Uplink};
+use azure_vnet_abi::{Action, Flow, FlowKey, FlowKind, Mac, Pod, Reason, Uplink};
 
 use crate::{
-    arp, config, fast, flow, fragment,
+    config, fast, flow, fragment,
     icmp::IcmpError,
-    packet::{self, ETHERTYPE_ARP, ETHERTYPE_IPV4, Frame, ICMP, Ipv4, Part, Plain, TCP, Transport},
+    packet::{self, ETHERTYPE_IPV4, Frame, ICMP, Ipv4, Part, Plain, TCP, Transport},
     pods, policy, ports,
     rewrite::{self, End},
     share, sweep,
@@ -30,14 +30,13 @@ fn decide(ctx: &TcContext) -> Outcome {
         return if ip.destination == uplink.address {
             reply(ctx, uplink, &ip, &transport)
         } else {
-            to_address(ctx, uplink, &ip)
+            Ok(to_address(ctx, uplink, &ip))
         };
     }
     packet::pull_headers(ctx);
     let frame = Frame::read(ctx)?;
     match frame.ether_type {
         ETHERTYPE_IPV4 => ipv4(ctx, uplink),
-        ETHERTYPE_ARP => arp::from_uplink(ctx),
         _ => Ok(Reason::NotOurs),
     }
 }
@@ -49,7 +48,7 @@ fn ipv4(ctx: &TcContext, uplink: &Uplink) -> Outcome {
         return Ok(Reason::NotOurs);
     };
     if ip.destination != uplink.address {
-        return to_address(ctx, uplink, &ip);
+        return Ok(to_address(ctx, uplink, &ip));
     }
     match Transport::read(ctx, &ip) {
         Ok(transport) => reply(ctx, uplink, &ip, &transport),
@@ -72,25 +71,42 @@ fn reply(ctx: &TcContext, uplink: &Uplink, ip: &Ipv4, transport: &Transport) -> 
     }
     let now = flow::now();
     flow::touch(&key, flow, transport, uplink, now);
-    let (address, port, mac) = (flow.address, flow.port, flow.mac);
+    let to = (flow.address, flow.port);
     // What opens a connection is for connection tracking to see, also on its way back.
-    let fast = if fast::is_fast(flow) && transport.tcp_flags & Transport::SYN == 0 {
-        flow.ifindex
-    } else {
-        0
-    };
-    fragment::expect_more(ip, address, mac, fast, now);
-    rewrite::destination_mac(ctx, mac)?;
-    rewrite::endpoint(ctx, End::Destination, ip, transport, address, port)?;
-    Ok(deliver(fast, Reason::Unmasqueraded))
+    let is_fast = fast::is_fast(flow) && transport.tcp_flags & Transport::SYN == 0;
+    let way = Way::of(ip, is_fast, flow.ifindex, flow.mac);
+    fragment::expect_more(ip, to.0, way.mac, way.fast, now);
+    rewrite::endpoint(ctx, End::Destination, ip, transport, to, way.routers)?;
+    way.go(ctx, Reason::Unmasqueraded)
 }
 
-/// To the pod behind a veth, or by the bridge.
-#[inline(always)]
-fn deliver(fast: u32, slow: Reason) -> Reason {
-    match fast {
-        0 => slow,
-        ifindex => fast::to_pod(ifindex),
+/// How a packet gets to its pod.
+struct Way {
+    /// Behind this veth, past the node's IP stack; 0 if it is routed.
+    fast: u32,
+    mac: Mac,
+    /// How many routers it does not meet any more.
+    routers: u8,
+}
+
+impl Way {
+    /// What may not live longer is the IP stack's to complain about, on the fast path as well.
+    #[inline(always)]
+    fn of(ip: &Ipv4, is_fast: bool, ifindex: u32, mac: Mac) -> Self {
+        let (fast, routers) = if is_fast && fast::outlives_us(ip) {
+            (ifindex, 1)
+        } else {
+            (0, 0)
+        };
+        Self { fast, mac, routers }
+    }
+
+    #[inline(always)]
+    fn go(self, ctx: &TcContext, slow: Reason) -> Outcome {
+        match self.fast {
+            0 => Ok(slow),
+            ifindex => fast::to_pod(ctx, ifindex, self.mac),
+        }
     }
 }
 
@@ -110,10 +126,12 @@ fn later_fragment(ctx: &TcContext, uplink: &Uplink, ip: &Ipv4) -> Outcome {
     let Some(first) = fragment::first_of(ip, flow::now(), uplink) else {
         return Ok(Reason::NotOurs);
     };
-    let (address, mac, fast) = (first.address, first.mac, first.ifindex);
-    rewrite::destination_mac(ctx, mac)?;
-    rewrite::address(ctx, End::Destination, ip, address)?;
-    Ok(deliver(fast, Reason::Unmasqueraded))
+    let (address, way) = (
+        first.address,
+        Way::of(ip, first.ifindex != 0, first.ifindex, first.mac),
+    );
+    rewrite::address(ctx, End::Destination, ip, address, way.routers)?;
+    way.go(ctx, Reason::Unmasqueraded)
 }
 
 /// A router or the remote complains about a packet of a masqueraded flow: so the pod is told.
@@ -132,32 +150,31 @@ fn icmp_error(ctx: &TcContext, ip: &Ipv4) -> Outcome {
         return Ok(Reason::NotOurs);
     }
     // Connection tracking may have forgotten a fast flow by now, and call the error invalid.
-    let fast = if fast::is_fast(flow) { flow.ifindex } else { 0 };
-    rewrite::destination_mac(ctx, flow.mac)?;
-    error.translate(ctx, ip, End::Destination, flow.address, flow.port)?;
-    Ok(deliver(fast, Reason::IcmpErrorIn))
+    let way = Way::of(ip, fast::is_fast(flow), flow.ifindex, flow.mac);
+    let to = (flow.address, flow.port);
+    error.translate(ctx, ip, End::Destination, to, way.routers)?;
+    way.go(ctx, Reason::IcmpErrorIn)
 }
 
 /// For another address than the node's.
 #[inline(always)]
-fn to_address(ctx: &TcContext, uplink: &Uplink, ip: &Ipv4) -> Outcome {
+fn to_address(ctx: &TcContext, uplink: &Uplink, ip: &Ipv4) -> Reason {
     match pods::by_address(ip.destination) {
         Some(pod) => to_pod(ctx, uplink, ip, pod),
-        None => Ok(Reason::NotOurs),
+        None => Reason::NotOurs,
     }
 }
 
 /// For a pod's own address. A flow whose replies would be masqueraded, or dropped, is remembered.
 #[inline(always)]
-fn to_pod(ctx: &TcContext, uplink: &Uplink, ip: &Ipv4, pod: &Pod) -> Outcome {
-    rewrite::destination_mac(ctx, pod.mac)?;
+fn to_pod(ctx: &TcContext, uplink: &Uplink, ip: &Ipv4, pod: &Pod) -> Reason {
     let Ok(transport) = Transport::read(ctx, ip) else {
-        return Ok(Reason::ToPod);
+        return Reason::ToPod;
     };
     let reply = transport.key(ip).reversed();
     match policy::action(&reply) {
-        Action::IN_RANGE | Action::EXEMPT => Ok(Reason::ToPod),
-        _ => Ok(record_inbound(uplink, ip, &transport, &reply, pod)),
+        Action::IN_RANGE | Action::EXEMPT => Reason::ToPod,
+        _ => record_inbound(uplink, ip, &transport, &reply, pod),
     }
 }
 

@@ -90,14 +90,14 @@ impl IcmpError {
         ctx: &TcContext,
         ip: &Ipv4,
         end: End,
-        address: Be32,
-        port: Be16,
+        (address, port): (Be32, Be16),
+        routers: u8,
     ) -> Result<(), Reason> {
         let (old_address, old_port) = match end {
             End::Source => (self.quoted.destination, self.destination_port),
             End::Destination => (self.quoted.source, self.source_port),
         };
-        rewrite::address(ctx, end, ip, address)?;
+        rewrite::address(ctx, end, ip, address, routers)?;
         let mut sum = Mended::default();
         self.quoted_address(ctx, end, address, &mut sum)?;
         self.quoted_port(ctx, end, port, &mut sum)?;
@@ -124,7 +124,7 @@ impl IcmpError {
             End::Destination => &mut header.source,
         };
         sum.word(*field, address);
-        let mended = checksum::after_address(header.checksum, *field, address);
+        let mended = checksum::after_address(header.checksum, *field, address, 0);
         *field = address;
         sum.half_word(header.checksum, mended);
         header.checksum = mended;

@@ -2,12 +2,13 @@
 //!
 //! | program       | hook                           | sees                                  | does                                    |
 //! |---------------|--------------------------------|---------------------------------------|-----------------------------------------|
-//! | `from_pod`    | TC ingress of a pod's host veth | what a pod sends, before the bridge  | drops what is not the pod's own         |
-//! | `to_uplink`   | TC egress of the NIC           | what leaves the node, after netfilter | NIC's MAC; masquerade                   |
-//! | `from_uplink` | TC ingress of the NIC          | what arrives, before the bridge       | undoes the masquerade; pod's MAC        |
+//! | `from_pod`    | TC ingress of a pod's host veth | what a pod sends, before the bridge  | drops what is not the pod's own; ARP    |
+//! | `to_uplink`   | TC egress of the NIC           | what leaves the node, after netfilter | masquerade                              |
+//! | `from_uplink` | TC ingress of the NIC          | what arrives, before routing          | undoes the masquerade                   |
+//! | `to_pods`     | TC egress of the bridge        | what the node delivers                | MAC of a pod that changed it            |
 //!
-//! Each hook's file is its story, with the packets that nearly all are first; `fast` says which flows
-//! pass bridge and netfilter by, `verdict` is the one place where an outcome becomes an action.
+//! Between them the node routes. Each hook's file is its story, with the packets that nearly all are first; `fast`
+//! says which flows pass routing and netfilter by, `verdict` is the one place where an outcome becomes an action.
 
 #![no_std]
 #![no_main]
@@ -44,6 +45,7 @@ mod fragment;
 mod from_pod;
 mod from_uplink;
 mod icmp;
+mod origin;
 mod packet;
 mod pods;
 mod policy;
@@ -55,6 +57,7 @@ mod share;
 mod snat;
 mod sweep;
 mod taking;
+mod to_pods;
 mod to_uplink;
 mod verdict;
 
@@ -64,6 +67,12 @@ use aya_ebpf::{macros::classifier, programs::TcContext};
 #[classifier]
 pub fn from_pod(ctx: TcContext) -> i32 {
     from_pod::run(&ctx)
+}
+
+/// TC egress of the bridge.
+#[classifier]
+pub fn to_pods(ctx: TcContext) -> i32 {
+    to_pods::run(&ctx)
 }
 
 /// TC egress of the NIC.

@@ -43,7 +43,7 @@ pub struct Ipv4Header {
     total_length: Be16,
     identification: Be16,
     fragment: Be16,
-    time_to_live: u8,
+    pub time_to_live: u8,
     protocol: u8,
     pub checksum: u16,
     pub source: Be32,
@@ -68,6 +68,13 @@ pub fn at<T>(ctx: &TcContext, offset: usize) -> Option<*mut T> {
 #[inline(always)]
 pub fn within<T, const BYTES: usize>(shown: *mut [u8; BYTES], offset: usize) -> *mut T {
     (shown as usize + offset) as *mut T
+}
+
+/// Whether the kernel has taken a VLAN tag off the frame; that of another one is its type.
+#[inline(always)]
+pub fn had_tag(ctx: &TcContext) -> bool {
+    // SAFETY: the context is the kernel's `__sk_buff`, valid while the program runs.
+    unsafe { (*ctx.skb.skb).vlan_present != 0 }
 }
 
 /// Makes the headers directly accessible. They nearly always are; a driver may have left them in
@@ -160,6 +167,7 @@ impl Plain {
                 source: header.source,
                 destination: header.destination,
                 protocol: header.protocol,
+                time_to_live: header.time_to_live,
                 transport: TRANSPORT,
                 end: NETWORK + total,
                 part: Part::Whole,
@@ -183,9 +191,20 @@ impl Plain {
     }
 }
 
-/// The source of an IPv4 packet and of its frame, before anything else of it is looked at.
+/// The source of an IPv4 packet, before anything else of it is looked at.
 #[inline(always)]
-pub fn ipv4_sources(ctx: &TcContext) -> Option<(Be32, Mac)> {
+pub fn ipv4_source(ctx: &TcContext) -> Option<Be32> {
+    ipv4_headers(ctx).map(|(_, header)| header.source)
+}
+
+/// The destination of an IPv4 packet's frame and of itself, likewise.
+#[inline(always)]
+pub fn ipv4_destination(ctx: &TcContext) -> Option<(Mac, Be32)> {
+    ipv4_headers(ctx).map(|(ethernet, header)| (ethernet.destination, header.destination))
+}
+
+#[inline(always)]
+fn ipv4_headers(ctx: &TcContext) -> Option<(&Ethernet, &Ipv4Header)> {
     let start = at::<[u8; NETWORK + IPV4_MINIMUM]>(ctx, 0)?;
     // SAFETY: `at` has shown that both headers are inside the packet.
     let (ethernet, header) = unsafe {
@@ -194,7 +213,7 @@ pub fn ipv4_sources(ctx: &TcContext) -> Option<(Be32, Mac)> {
             &*within::<Ipv4Header, _>(start, NETWORK),
         )
     };
-    (ethernet.ether_type == ETHERTYPE_IPV4).then_some((header.source, ethernet.source))
+    (ethernet.ether_type == ETHERTYPE_IPV4).then_some((ethernet, header))
 }
 
 /// What the programs need of an IPv4 header.
@@ -203,6 +222,8 @@ pub struct Ipv4 {
     pub source: Be32,
     pub destination: Be32,
     pub protocol: u8,
+    /// How many routers may still send it on.
+    pub time_to_live: u8,
     /// Offset of the transport header from the start of the frame.
     pub transport: usize,
     /// Offset of the first byte behind the packet; what follows is Ethernet's padding.
@@ -265,6 +286,7 @@ impl Ipv4 {
             source: header.source,
             destination: header.destination,
             protocol: header.protocol,
+            time_to_live: header.time_to_live,
             transport: offset + length,
             end: offset + length,
             part: if header.fragment.raw() & OFFSET != 0 {

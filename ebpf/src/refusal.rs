@@ -52,7 +52,8 @@ pub extern "C" fn refuse(skb: *mut __sk_buff) -> i32 {
     }
 }
 
-/// Makes an answer of the packet; the veth it goes to, or `None` if it is not to be answered.
+/// Makes an answer of the packet; the veth it goes to, or `None` if it is not to be answered. Straight to the veth: the
+/// packet has been routed to the NIC, and nothing brings it back from there.
 #[inline(always)]
 fn answer(ctx: &TcContext, uplink: &Uplink) -> Option<u32> {
     let to = Frame::read(ctx).ok()?.destination;
@@ -81,9 +82,8 @@ fn answer(ctx: &TcContext, uplink: &Uplink) -> Option<u32> {
 #[inline(always)]
 fn may_be_answered(to: Mac, quoted: &[u32; QUOTED]) -> bool {
     const FRAGMENTED: u32 = u32::from_ne_bytes([0, 0, 0x3f, 0xff]);
-    let is_to_many = to.0[0] & 1 != 0;
     let is_plain = quoted[0].to_ne_bytes()[0] == 0x45;
-    !is_to_many && is_plain && quoted[1] & FRAGMENTED == 0
+    !to.is_group() && is_plain && quoted[1] & FRAGMENTED == 0
 }
 
 #[inline(always)]

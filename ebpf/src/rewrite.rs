@@ -1,4 +1,7 @@
 //! Writing into a packet: MAC addresses, and one end of a flow.
+//!
+//! What passes the node's IP stack by is rewritten by the only router that it meets here: so `routers` is 1 for it, and
+//! 0 for what the stack has counted or will count.
 
 use aya_ebpf::{
     bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
@@ -27,6 +30,15 @@ pub fn source_mac(ctx: &TcContext, mac: Mac) -> Result<(), Reason> {
     Ok(())
 }
 
+/// The frame goes from one MAC to another.
+#[inline(always)]
+pub fn macs(ctx: &TcContext, from: Mac, to: Mac) -> Result<(), Reason> {
+    let ethernet = at::<Ethernet>(ctx, 0).ok_or(Reason::Malformed)?;
+    // SAFETY: `at` has shown that the header is inside the packet.
+    unsafe { ((*ethernet).source, (*ethernet).destination) = (from, to) };
+    Ok(())
+}
+
 /// The frame goes to `mac`.
 #[inline(always)]
 pub fn destination_mac(ctx: &TcContext, mac: Mac) -> Result<(), Reason> {
@@ -46,14 +58,14 @@ pub fn endpoint(
     end: End,
     ip: &Ipv4,
     transport: &Transport,
-    address: Be32,
-    port: Be16,
+    (address, port): (Be32, Be16),
+    routers: u8,
 ) -> Result<(), Reason> {
     let (old_address, old_port) = match end {
         End::Source => (ip.source, transport.source_port),
         End::Destination => (ip.destination, transport.destination_port),
     };
-    self::address(ctx, end, ip, address)?;
+    self::address(ctx, end, ip, address, routers)?;
     if port != old_port {
         write_port(ctx, end, ip.protocol, transport.offset, port)?;
     }
@@ -72,7 +84,7 @@ pub fn endpoint(
 /// One address of the packet becomes `new`. Its IPv4 header stays right, the transport's checksum
 /// does not.
 #[inline(always)]
-pub fn address(ctx: &TcContext, end: End, ip: &Ipv4, new: Be32) -> Result<(), Reason> {
+pub fn address(ctx: &TcContext, end: End, ip: &Ipv4, new: Be32, routers: u8) -> Result<(), Reason> {
     let header = at::<Ipv4Header>(ctx, NETWORK).ok_or(Reason::Malformed)?;
     // SAFETY: `at` has shown that the header is inside the packet.
     let header = unsafe { &mut *header };
@@ -86,7 +98,8 @@ pub fn address(ctx: &TcContext, end: End, ip: &Ipv4, new: Be32) -> Result<(), Re
             ip.destination
         }
     };
-    header.checksum = checksum::after_address(header.checksum, old, new);
+    header.time_to_live = header.time_to_live.wrapping_sub(routers);
+    header.checksum = checksum::after_address(header.checksum, old, new, routers);
     Ok(())
 }
 

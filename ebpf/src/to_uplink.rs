@@ -1,19 +1,17 @@
-//! TC egress of the NIC: what leaves the node, after the bridge and netfilter.
+//! TC egress of the NIC: what leaves the node, after routing and netfilter.
 //!
-//! Every frame leaves with the NIC's MAC. A pod's packet to a destination out of range leaves from
-//! the node's address, or as the reply of a flow that came in, or not at all. What comes along the
-//! fast path passes here as well, with the node's address already: it is the first comparison.
+//! A pod's packet to a destination out of range leaves from the node's address, or as the reply of a flow
+//! that came in, or not at all. What comes along the fast path passes here as well, with the node's address
+//! already: it is the first comparison.
 
 use aya_ebpf::programs::TcContext;
 use azure_vnet_abi::{Action, Flow, FlowKey, FlowKind, Pod, Reason, Uplink};
 
 use crate::{
-    arp, config, fast, flow, fragment,
+    config, fast, flow, fragment,
     icmp::IcmpError,
-    packet::{
-        self, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_QINQ, ETHERTYPE_VLAN, Frame,
-        ICMP, Ipv4, Part, Plain, Transport,
-    },
+    origin,
+    packet::{self, ETHERTYPE_IPV4, Frame, ICMP, Ipv4, Part, Plain, Transport},
     pods,
     policy::{self, Portless},
     refusal,
@@ -30,10 +28,7 @@ pub fn run(ctx: &TcContext) -> i32 {
         Err(reason) => return verdict::settle(ctx, Err(reason)),
     };
     let queue = fast::take_queue(ctx);
-    if let Some((address, mac)) = packet::ipv4_sources(ctx)
-        && address == uplink.address
-        && mac == uplink.mac
-    {
+    if packet::ipv4_source(ctx) == Some(uplink.address) {
         return verdict::settle(ctx, Ok(Reason::NotOurs));
     }
     let action = match Plain::read(ctx) {
@@ -59,24 +54,18 @@ fn uncommon(ctx: &TcContext, uplink: &Uplink) -> i32 {
         Ok(frame) => frame,
         Err(reason) => return verdict::settle(ctx, Err(reason)),
     };
-    verdict::settle(
-        ctx,
-        match frame.ether_type {
-            ETHERTYPE_IPV4 => match Ipv4::read(ctx) {
-                Ok(ip) => match Transport::read(ctx, &ip) {
-                    Ok(transport) => return with_ports(ctx, uplink, &ip, &transport, 0),
-                    Err(reason) => without_flow(ctx, uplink, &frame, &ip, reason),
-                },
-                Err(reason) => Err(reason),
-            },
-            ETHERTYPE_ARP => arp::to_uplink(ctx, uplink),
-            // Azure gave the pods no IPv6 address, so nothing of theirs may leave with one.
-            ETHERTYPE_IPV6 if frame.source != uplink.mac => Err(Reason::Ipv6),
-            // The first tag is not in the frame's data: this one has two.
-            ETHERTYPE_VLAN | ETHERTYPE_QINQ if frame.source != uplink.mac => Err(Reason::Tagged),
-            _ => as_nic(ctx, uplink, &frame, Reason::NotOurs),
+    if frame.ether_type != ETHERTYPE_IPV4 {
+        // The node's: of a pod, `from_pod` lets nothing but IPv4 pass.
+        return verdict::settle(ctx, Ok(Reason::NotOurs));
+    }
+    let outcome = match Ipv4::read(ctx) {
+        Ok(ip) => match Transport::read(ctx, &ip) {
+            Ok(transport) => return with_ports(ctx, uplink, &ip, &transport, 0),
+            Err(reason) => without_flow(ctx, uplink, &ip, reason),
         },
-    )
+        Err(reason) => Err(reason),
+    };
+    verdict::settle(ctx, outcome)
 }
 
 #[inline(always)]
@@ -87,12 +76,6 @@ fn with_ports(
     transport: &Transport,
     queue: u32,
 ) -> i32 {
-    if let Err(reason) = rewrite::source_mac(ctx, uplink.mac) {
-        return verdict::settle(ctx, Err(reason));
-    }
-    if ip.source == uplink.address {
-        return verdict::settle(ctx, Ok(Reason::NotOurs));
-    }
     let key = transport.key(ip);
     match known(ctx, uplink, ip, transport, &key, queue) {
         Some(outcome) => verdict::settle(ctx, outcome),
@@ -114,7 +97,7 @@ fn known(
     let now = flow::now();
     if flow.kind == FlowKind::MASQUERADE {
         flow::touch(key, flow, transport, uplink, now);
-        if fast::is_to_be_judged(ctx, flow, transport) {
+        if fast::is_to_be_judged(key, flow, transport) {
             fast::judge(uplink, key, flow, queue);
         }
         return Some(masquerade(
@@ -187,10 +170,15 @@ fn new_flow(
     queue: u32,
 ) -> Outcome {
     let now = flow::now();
-    let Some(pod) = pods::by_address(ip.source) else {
+    let pod = pods::by_address(ip.source);
+    if pod.is_none() && !origin::is_unguarded(ctx, uplink) {
         return Ok(Reason::NotOurs);
+    }
+    let action = policy::action(key);
+    let Some(pod) = pod else {
+        return of_nobody(Portless::Action(action));
     };
-    match policy::action(key) {
+    match action {
         Action::IN_RANGE => Ok(as_pod(ip, pod, now, Reason::InRange)),
         Action::EXEMPT => Ok(as_pod(ip, pod, now, Reason::Exempt)),
         Action::DROP => Err(Reason::PolicyDrop),
@@ -218,6 +206,15 @@ fn new_flow(
     }
 }
 
+/// Of no pod, by a port of the bridge that nobody guards: inside the ranges it may be anybody's.
+#[inline(always)]
+fn of_nobody(action: Portless) -> Outcome {
+    match action {
+        Portless::Action(Action::IN_RANGE | Action::EXEMPT) => Ok(Reason::NotOurs),
+        _ => Err(Reason::UnknownSource),
+    }
+}
+
 /// Where the policy goes by ports, fragments without any follow their first one.
 #[inline(always)]
 fn as_pod(ip: &Ipv4, pod: &Pod, now: u32, reason: Reason) -> Reason {
@@ -227,22 +224,21 @@ fn as_pod(ip: &Ipv4, pod: &Pod, now: u32, reason: Reason) -> Reason {
 
 /// A packet whose flow cannot be told: only a pod's way out of the ranges is closed to it.
 #[inline(always)]
-fn without_flow(
-    ctx: &TcContext,
-    uplink: &Uplink,
-    frame: &Frame,
-    ip: &Ipv4,
-    why: Reason,
-) -> Outcome {
-    if pods::by_address(ip.source).is_none() {
-        return as_nic(ctx, uplink, frame, Reason::NotOurs);
+fn without_flow(ctx: &TcContext, uplink: &Uplink, ip: &Ipv4, why: Reason) -> Outcome {
+    let is_of_pod = pods::by_address(ip.source).is_some();
+    if !is_of_pod && !origin::is_unguarded(ctx, uplink) {
+        return Ok(Reason::NotOurs);
     }
-    match policy::without_ports(ip) {
-        Portless::Action(Action::IN_RANGE) => as_nic(ctx, uplink, frame, Reason::InRange),
-        Portless::Action(Action::EXEMPT) => as_nic(ctx, uplink, frame, Reason::Exempt),
+    let action = policy::without_ports(ip);
+    if !is_of_pod {
+        return of_nobody(action);
+    }
+    match action {
+        Portless::Action(Action::IN_RANGE) => Ok(Reason::InRange),
+        Portless::Action(Action::EXEMPT) => Ok(Reason::Exempt),
         Portless::Action(Action::DROP) => Err(Reason::PolicyDrop),
         _ if ip.part == Part::Later => later_fragment(ctx, uplink, ip),
-        _ if ip.protocol == ICMP => icmp_error(ctx, uplink, ip),
+        _ if ip.protocol == ICMP => icmp_error(ctx, ip),
         _ => Err(why),
     }
 }
@@ -252,8 +248,7 @@ fn without_flow(
 fn later_fragment(ctx: &TcContext, uplink: &Uplink, ip: &Ipv4) -> Outcome {
     let first = fragment::first_of(ip, flow::now(), uplink).ok_or(Reason::Fragment)?;
     let address = first.address;
-    rewrite::source_mac(ctx, uplink.mac)?;
-    rewrite::address(ctx, End::Source, ip, address)?;
+    rewrite::address(ctx, End::Source, ip, address, 0)?;
     Ok(if address == ip.source {
         Reason::InboundReply
     } else {
@@ -263,7 +258,7 @@ fn later_fragment(ctx: &TcContext, uplink: &Uplink, ip: &Ipv4) -> Outcome {
 
 /// A pod complains about a packet that it got: as its flow left, so does the complaint.
 #[inline(always)]
-fn icmp_error(ctx: &TcContext, uplink: &Uplink, ip: &Ipv4) -> Outcome {
+fn icmp_error(ctx: &TcContext, ip: &Ipv4) -> Outcome {
     let error = IcmpError::read(ctx, ip)?;
     if error.quoted.destination != ip.source || error.quoted.source != ip.destination {
         return Err(Reason::Malformed);
@@ -272,9 +267,8 @@ fn icmp_error(ctx: &TcContext, uplink: &Uplink, ip: &Ipv4) -> Outcome {
     if flow.is_over(flow::now()) {
         return Err(Reason::UnsupportedProtocol);
     }
-    rewrite::source_mac(ctx, uplink.mac)?;
     if flow.kind == FlowKind::MASQUERADE {
-        error.translate(ctx, ip, End::Source, flow.address, flow.port)?;
+        error.translate(ctx, ip, End::Source, (flow.address, flow.port), 0)?;
     }
     Ok(Reason::IcmpErrorOut)
 }
@@ -288,16 +282,8 @@ fn masquerade(
     now: u32,
     reason: Reason,
 ) -> Outcome {
-    let (address, port) = (flow.address, flow.port);
-    fragment::expect_more(ip, address, flow.mac, 0, now);
-    rewrite::endpoint(ctx, End::Source, ip, transport, address, port)?;
-    Ok(reason)
-}
-
-#[inline(always)]
-fn as_nic(ctx: &TcContext, uplink: &Uplink, frame: &Frame, reason: Reason) -> Outcome {
-    if frame.source != uplink.mac {
-        rewrite::source_mac(ctx, uplink.mac)?;
-    }
+    let to = (flow.address, flow.port);
+    fragment::expect_more(ip, to.0, flow.mac, 0, now);
+    rewrite::endpoint(ctx, End::Source, ip, transport, to, 0)?;
     Ok(reason)
 }

@@ -12,8 +12,8 @@ pub type Outcome = Result<Reason, Reason>;
 /// Counts the outcome, tells who watches, and turns it into the action for the kernel.
 ///
 /// A packet that goes on gets `TC_ACT_UNSPEC`, which is `TCX_NEXT`: other programs on the hook run
-/// as if ours were not there, on TCX and on `cls_bpf` alike. One on the fast path goes where
-/// [`fast`](crate::fast) has said, past them.
+/// as if ours were not there, on TCX and on `cls_bpf` alike. One that is redirected goes where
+/// [`fast::redirect`](crate::fast::redirect) was told, past them.
 #[inline(always)]
 pub fn settle(ctx: &TcContext, outcome: Outcome) -> i32 {
     let (Ok(reason) | Err(reason)) = outcome;
@@ -22,7 +22,10 @@ pub fn settle(ctx: &TcContext, outcome: Outcome) -> i32 {
         events::tell(ctx, reason);
     }
     match reason {
-        Reason::MasqueradedFast | Reason::UnmasqueradedFast => TC_ACT_REDIRECT,
+        Reason::MasqueradedFast
+        | Reason::UnmasqueradedFast
+        | Reason::ToNewMac
+        | Reason::ArpAnswered => TC_ACT_REDIRECT,
         reason if reason.passes() => TC_ACT_UNSPEC,
         _ => TC_ACT_SHOT,
     }

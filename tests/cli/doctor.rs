@@ -1,7 +1,7 @@
 //! `azure-vnet doctor`: what somebody breaks on purpose is named, with its fix.
 
 use azure_vnet_testbed::pod::PodSpec;
-use azure_vnet_testbed::{Azure, CONFIG_DIR, Vm};
+use azure_vnet_testbed::{Azure, CONFIG_DIR, PLUGIN_DIR, Vm};
 use serde_json::Value;
 
 use crate::golden::{assert_fits, assert_golden};
@@ -17,6 +17,7 @@ fn configure(vm: &Vm) {
 }
 
 fn shell(vm: &Vm, line: &str) {
+    let line = line.replace("azure-vnet gc", &format!("{PLUGIN_DIR}/azure-vnet gc"));
     let mut words = line.split(' ');
     let program = vm.program(words.next().unwrap()).unwrap();
     program.args(words).checked().unwrap();
@@ -70,7 +71,7 @@ fn each_thing_that_is_broken_is_named() {
     configure(vm);
     let _pods = pods(&azure, "ebpf");
     // As beside a second NIC: no way out for the node itself.
-    shell(vm, "ip route add default via 10.0.0.1 dev azure0 table 99");
+    shell(vm, "ip route add default via 10.0.0.1 dev eth0 table 99");
     for (broken, mended, check, verdict) in [
         (
             "iptables -t nat -A POSTROUTING -m addrtype ! --dst-type local ! -d 10.0.0.0/8 -j MASQUERADE",
@@ -110,7 +111,7 @@ fn each_thing_that_is_broken_is_named() {
         ),
         (
             "ip route del default",
-            "ip route add default via 10.0.0.1 dev azure0",
+            "ip route add default via 10.0.0.1 dev eth0",
             "default_route",
             "problem",
         ),
@@ -133,8 +134,8 @@ fn each_thing_that_is_broken_is_named() {
             "warning",
         ),
         (
-            "ip address add 10.0.0.5/20 dev azure0",
-            "ip address delete 10.0.0.5/20 dev azure0",
+            "ip address add 10.0.0.5/20 dev eth0",
+            "ip address delete 10.0.0.5/20 dev eth0",
             "addresses",
             "problem",
         ),
@@ -173,42 +174,60 @@ fn the_command_that_is_named_mends_it() {
     let vm = &azure.vms[0];
     configure(vm);
     let _pods = pods(&azure, "ebpf");
-    let listed = json_of(vm, 0, &["pods"]);
-    let veth = listed["pods"][0]["host_veth"].as_str().unwrap();
-    for broken in [
-        format!("ip link set {veth} nomaster"),
-        format!("ip link set {veth} down"),
-        "ip link set eth0 down".into(),
-        "ip link set azure0 down".into(),
-        "iptables -P FORWARD DROP".into(),
-    ] {
+    for broken in what_can_break(vm)
+        .into_iter()
+        .chain(["iptables -P FORWARD DROP".into()])
+    {
         shell(vm, &broken);
         let fixes = fixes(vm);
+        assert!(!fixes.is_empty(), "{broken}");
         for fix in &fixes {
-            shell(vm, fix.split(',').next().unwrap());
+            let commands = fix.split(", or ").next().unwrap();
+            for command in commands.split("; ") {
+                shell(vm, command.split(',').next().unwrap());
+            }
         }
         assert_eq!(wrong(vm), [], "{broken}: {fixes:?}");
     }
 }
 
+/// What the node knows of its pods, taken away by somebody.
+fn what_can_break(vm: &Vm) -> Vec<String> {
+    let listed = json_of(vm, 0, &["pods"]);
+    let veth = listed["pods"][0]["host_veth"].as_str().unwrap();
+    vec![
+        format!("ip link set {veth} nomaster"),
+        format!("ip link set {veth} down"),
+        format!("bridge link set dev {veth} learning on"),
+        "ip link set azure0 down".into(),
+        "ip link set azure0 address 02:00:00:00:00:01".into(),
+        "ip link set azure0 mtu 1400".into(),
+        "ip address flush dev azure0".into(),
+        "ip route flush dev azure0".into(),
+        "ip route flush type blackhole".into(),
+        "ip neighbour flush dev azure0 nud permanent".into(),
+        "ip link delete azure0".into(),
+        "find /sys/fs/bpf/azure-vnet -name to_uplink -path */links/* -delete".into(),
+        "rm -r /sys/fs/bpf/azure-vnet".into(),
+    ]
+}
+
+/// ADD, DEL of another pod, and a DEL of one that never was: each mends all of it for all pods.
 #[test]
-fn the_next_add_mends_what_is_said_of_it() {
+fn any_next_call_mends_it() {
     let azure = Azure::builder().build().unwrap();
     let vm = &azure.vms[0];
     configure(vm);
     let _pods = pods(&azure, "ebpf");
-    for broken in [
-        "ip link set eth0 nomaster",
-        "ip link set azure0 address 02:00:00:00:00:01",
-        "find /sys/fs/bpf/azure-vnet -name to_uplink -path */links/* -delete",
-        "rm -r /sys/fs/bpf/azure-vnet",
-    ] {
-        shell(vm, broken);
-        let fixes = fixes(vm);
-        assert_eq!(fixes, ["the next ADD mends it: attach any pod"], "{broken}");
+    for broken in what_can_break(vm) {
+        shell(vm, &broken);
+        assert_ne!(wrong(vm), [], "{broken}");
         let pod = vm.add_pod(&list("ebpf"), &PodSpec::named("next")).unwrap();
-        assert_eq!(wrong(vm), [], "{broken}");
+        assert_eq!(wrong(vm), [], "ADD after {broken}");
+        shell(vm, &broken);
+        assert_ne!(wrong(vm), [], "{broken}");
         pod.delete().unwrap();
+        assert_eq!(wrong(vm), [], "DEL after {broken}");
     }
 }
 
@@ -260,7 +279,9 @@ fn what_is_left_of_a_pod_is_found_and_collected() {
     let listed = json_of(vm, 0, &["pods"]);
     let veth = listed["pods"][1]["host_veth"].as_str().unwrap();
     shell(vm, &format!("ip link delete {veth}"));
-    let checks: Vec<String> = wrong(vm).into_iter().map(|(check, _)| check).collect();
+    let mut checks: Vec<String> = wrong(vm).into_iter().map(|(check, _)| check).collect();
+    // Its routes are named as well.
+    checks.dedup();
     assert_eq!(checks, ["datapath", "maps"]);
 
     let text = printed(vm, 0, &["gc", "--dry-run"]);

@@ -55,7 +55,7 @@ fn a_new_flow_and_a_drop_are_told() {
     let dropped: Value = serde_json::from_str(&told).unwrap();
     assert_eq!(
         (&dropped["reason"], &dropped["dropped"]),
-        (&json!("policy_drop"), &json!(true))
+        (&json!("to_group"), &json!(true))
     );
     assert_eq!(
         (&dropped["source"], &dropped["source_port"]),
@@ -70,7 +70,7 @@ fn a_new_flow_and_a_drop_are_told() {
     );
     assert_eq!(
         rest,
-        " DROP policy_drop default/web udp 10.0.0.5:20100 -> 239.1.2.3:5000\n"
+        " DROP to_group default/web udp 10.0.0.5:20100 -> 239.1.2.3:5000\n"
     );
 }
 

@@ -42,7 +42,7 @@ pub fn goes_on(node: &Node, packet: &Packet, pod: &Pod, port: u16) {
         .passes(Reason::Masqueraded, &left, &[]);
     node.from_uplink(&udp(REMOTE_END, (NODE, port))).passes(
         Reason::Unmasqueraded,
-        &udp(REMOTE_END, (pod.address, port)).entering(pod),
+        &udp(REMOTE_END, (pod.address, port)),
         &[],
     );
 }
@@ -147,7 +147,7 @@ mod over {
         takes_over(&node, datagram(&DATABASE, KEPT), &DATABASE, KEPT, old);
 
         let reply = udp(REMOTE_END, (NODE, KEPT));
-        let entered = udp(REMOTE_END, (DATABASE.address, KEPT)).entering(&DATABASE);
+        let entered = udp(REMOTE_END, (DATABASE.address, KEPT));
         node.from_uplink(&reply)
             .passes(Reason::Unmasqueraded, &entered, &[]);
         // Its old holder has none now.

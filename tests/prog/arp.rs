@@ -1,17 +1,18 @@
-//! ARP at each hook (RFC 826): a pod speaks for itself only, the fabric hears the NIC only, and the
-//! pod that asked gets the answer.
+//! ARP of pods (RFC 826): who asks for another's address gets the router's MAC, from the node itself; nobody else on
+//! the node ever hears of it.
 
 use std::net::Ipv4Addr;
 
 use azure_vnet_abi::{Mac, Reason};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::harness::Node;
 use crate::packet::Arp;
-use crate::plan::{BROADCAST, DATABASE, FABRIC, NIC, NODE, PEER, Pod, WEB};
+use crate::plan::{BROADCAST, DATABASE, FABRIC, NIC, NODE, PEER, Pod, REMOTE, WEB};
 
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 240, 0, 1);
 const NOBODY: Mac = Mac([0; 6]);
+const NEW_MAC: Mac = Mac([0x0a, 0, 0, 0, 0, 0x99]);
 
 fn request(pod: &Pod, target: Ipv4Addr) -> Arp {
     Arp {
@@ -41,151 +42,156 @@ fn reply(from: Mac, sender: Ipv4Addr, to: Mac, target: Ipv4Addr) -> Arp {
     }
 }
 
-/// As the packet has to leave the NIC.
-fn leaving(arp: Arp) -> Arp {
-    Arp {
-        from: NIC,
-        sender: (NIC, arp.sender.1),
-        ..arp
+/// The router's answer.
+fn answer(pod: &Pod, asked_for: Ipv4Addr) -> Arp {
+    reply(FABRIC, asked_for, pod.mac, pod.address)
+}
+
+#[test]
+fn whoever_is_asked_for_the_router_answers() {
+    let node = Node::new();
+    for pod in [WEB, DATABASE] {
+        let other = if pod.address == WEB.address {
+            DATABASE
+        } else {
+            WEB
+        };
+        for target in [GATEWAY, NODE, PEER, REMOTE, other.address] {
+            node.from_pod(&pod, &request(&pod, target)).redirects(
+                Reason::ArpAnswered,
+                &answer(&pod, target),
+                &[],
+            );
+        }
     }
 }
 
-mod from_pod {
-    use super::*;
-
-    #[test]
-    fn a_pod_may_speak_for_itself() {
-        let node = Node::new();
-        for arp in [
-            request(&WEB, GATEWAY),
-            request(&WEB, WEB.address),
-            probe(&WEB, WEB.address),
-            reply(WEB.mac, WEB.address, NIC, NODE),
-        ] {
-            node.from_pod(&WEB, &arp).passes(Reason::NotOurs, &arp, &[]);
-        }
+/// As the kernel does to an entry that it is about to forget; and a pod of v0.1.0 may ask the neighbour itself.
+#[test]
+fn a_request_to_one_mac_is_answered_as_one_to_all() {
+    let node = Node::new();
+    for to in [FABRIC, DATABASE.mac, NIC] {
+        let asked = Arp {
+            to,
+            ..request(&WEB, DATABASE.address)
+        };
+        node.from_pod(&WEB, &asked).redirects(
+            Reason::ArpAnswered,
+            &answer(&WEB, DATABASE.address),
+            &[],
+        );
     }
+}
 
-    #[test]
-    fn not_for_the_address_of_another() {
-        let node = Node::new();
-        for address in [NODE, DATABASE.address, GATEWAY] {
-            let mut arp = request(&WEB, GATEWAY);
-            arp.sender.1 = address;
-            node.from_pod(&WEB, &arp).drops(Reason::SpoofedAddress, &[]);
-            let arp = reply(WEB.mac, address, NIC, NODE);
-            node.from_pod(&WEB, &arp).drops(Reason::SpoofedAddress, &[]);
-        }
+/// What a sender says of the MAC that it asks for means nothing.
+#[test]
+fn the_answer_is_the_same_whatever_stands_for_the_unknown_mac() {
+    let node = Node::new();
+    for unknown in [BROADCAST, DATABASE.mac] {
+        let mut asked = request(&WEB, GATEWAY);
+        asked.target.0 = unknown;
+        node.from_pod(&WEB, &asked)
+            .redirects(Reason::ArpAnswered, &answer(&WEB, GATEWAY), &[]);
     }
+}
 
-    #[test]
-    fn nor_with_another_mac_inside_than_outside() {
-        let node = Node::new();
-        for mac in [NIC, DATABASE.mac, BROADCAST] {
-            let mut arp = request(&WEB, GATEWAY);
+#[test]
+fn what_nobody_needs_goes_no_further() {
+    let node = Node::new();
+    for arp in [
+        probe(&WEB, WEB.address),
+        probe(&WEB, PEER),
+        // Announcements, in both forms.
+        request(&WEB, WEB.address),
+        reply(WEB.mac, WEB.address, BROADCAST, WEB.address),
+        reply(WEB.mac, WEB.address, FABRIC, NODE),
+        reply(WEB.mac, WEB.address, DATABASE.mac, DATABASE.address),
+        Arp {
+            operation: 8,
+            ..request(&WEB, GATEWAY)
+        },
+    ] {
+        node.from_pod(&WEB, &arp).drops(Reason::ArpIgnored, &[]);
+    }
+}
+
+/// RFC 5227: or it would think that its address is taken.
+#[test]
+fn a_container_is_not_answered_for_an_address_of_its_own() {
+    let mut node = Node::new();
+    let second = Pod {
+        address: Ipv4Addr::new(10, 240, 0, 12),
+        mac: NEW_MAC,
+        ifindex: 103,
+        ..WEB
+    };
+    node.add_pod(&second);
+    node.from_pod(&WEB, &request(&WEB, second.address))
+        .drops(Reason::ArpIgnored, &[]);
+    let mut by_the_other = request(&WEB, GATEWAY);
+    by_the_other.sender.1 = second.address;
+    let mut answer = answer(&WEB, GATEWAY);
+    answer.target.1 = second.address;
+    node.from_pod(&WEB, &by_the_other)
+        .redirects(Reason::ArpAnswered, &answer, &[]);
+}
+
+#[test]
+fn nobody_speaks_for_the_address_of_another() {
+    let node = Node::new();
+    for address in [NODE, DATABASE.address, GATEWAY] {
+        let mut arp = request(&WEB, PEER);
+        arp.sender.1 = address;
+        node.from_pod(&WEB, &arp).drops(Reason::SpoofedAddress, &[]);
+        let arp = reply(WEB.mac, address, FABRIC, NODE);
+        node.from_pod(&WEB, &arp).drops(Reason::SpoofedAddress, &[]);
+    }
+}
+
+#[test]
+fn nor_with_another_mac_inside_than_outside() {
+    let node = Node::new();
+    for mac in [NIC, DATABASE.mac, BROADCAST] {
+        for mut arp in [request(&WEB, GATEWAY), probe(&WEB, GATEWAY)] {
             arp.sender.0 = mac;
             node.from_pod(&WEB, &arp).drops(Reason::SpoofedMac, &[]);
         }
     }
+}
 
-    #[test]
-    fn every_truncation_is_malformed() {
-        let node = Node::new();
-        let whole = Bytes::from(&request(&WEB, GATEWAY));
-        for length in 14..whole.len() {
-            node.from_pod(&WEB, whole.slice(..length))
-                .drops(Reason::Malformed, &[]);
-        }
+#[test]
+fn a_new_mac_is_learnt_and_answered() {
+    let node = Node::new();
+    let moved = Pod {
+        mac: NEW_MAC,
+        ..WEB
+    };
+    node.from_pod(&WEB, &request(&moved, GATEWAY)).redirects(
+        Reason::ArpAnswered,
+        &answer(&moved, GATEWAY),
+        &[],
+    );
+    assert_eq!(node.known_macs(&WEB), (NEW_MAC, NEW_MAC));
+}
+
+#[test]
+fn every_truncation_is_malformed() {
+    let node = Node::new();
+    let whole = Bytes::from(&request(&WEB, GATEWAY));
+    for length in 14..whole.len() {
+        node.from_pod(&WEB, whole.slice(..length))
+            .drops(Reason::Malformed, &[]);
     }
 }
 
-mod to_uplink {
-    use super::*;
-
-    #[test]
-    fn what_a_pod_says_leaves_as_if_the_nic_had_said_it() {
-        let node = Node::new();
-        for arp in [
-            request(&WEB, GATEWAY),
-            request(&WEB, PEER),
-            probe(&WEB, PEER),
-            reply(WEB.mac, WEB.address, FABRIC, PEER),
-        ] {
-            node.to_uplink(&arp)
-                .passes(Reason::ArpRewritten, &leaving(arp), &[]);
-        }
-    }
-
-    #[test]
-    fn what_the_node_says_passes_unchanged() {
-        let node = Node::new();
-        let arp = leaving(request(&WEB, GATEWAY));
-        node.to_uplink(&arp).passes(Reason::NotOurs, &arp, &[]);
-    }
-
-    #[test]
-    fn a_question_for_an_address_of_this_node_stays_here() {
-        let node = Node::new();
-        for address in [NODE, WEB.address, DATABASE.address] {
-            for arp in [
-                request(&WEB, address),
-                probe(&WEB, address),
-                leaving(request(&WEB, address)),
-            ] {
-                node.to_uplink(&arp).drops(Reason::ArpLocal, &[]);
-            }
-        }
-    }
-
-    #[test]
-    fn every_truncation_is_malformed() {
-        let node = Node::new();
-        let whole = Bytes::from(&request(&WEB, GATEWAY));
-        for length in 14..whole.len() {
-            node.to_uplink(whole.slice(..length))
-                .drops(Reason::Malformed, &[]);
-        }
-    }
-}
-
-mod from_uplink {
-    use super::*;
-
-    #[test]
-    fn the_answer_reaches_the_pod_that_asked() {
-        let node = Node::new();
-        for pod in [WEB, DATABASE] {
-            let arp = reply(FABRIC, GATEWAY, NIC, pod.address);
-            let expected = reply(FABRIC, GATEWAY, pod.mac, pod.address);
-            node.from_uplink(&arp)
-                .passes(Reason::ArpRewritten, &expected, &[]);
-        }
-    }
-
-    #[test]
-    fn everything_else_is_the_nodes() {
-        let node = Node::new();
-        let question = |target| Arp {
-            from: FABRIC,
-            ..request(&WEB, target)
-        };
-        for arp in [
-            reply(FABRIC, GATEWAY, NIC, NODE),
-            reply(FABRIC, GATEWAY, NIC, PEER),
-            question(NODE),
-            question(WEB.address),
-        ] {
-            node.from_uplink(&arp).passes(Reason::NotOurs, &arp, &[]);
-        }
-    }
-
-    #[test]
-    fn every_truncation_is_malformed() {
-        let node = Node::new();
-        let whole = Bytes::from(&reply(FABRIC, GATEWAY, NIC, WEB.address));
-        for length in 14..whole.len() {
-            node.from_uplink(whole.slice(..length))
-                .drops(Reason::Malformed, &[]);
-        }
+#[test]
+fn so_is_arp_of_another_network() {
+    let node = Node::new();
+    let whole = Bytes::from(&request(&WEB, GATEWAY));
+    for (offset, value) in [(15, 6), (16, 0x86), (17, 0xdd), (18, 8), (19, 16)] {
+        let mut frame = BytesMut::from(&whole[..]);
+        frame[offset] = value;
+        node.from_pod(&WEB, frame.freeze())
+            .drops(Reason::Malformed, &[]);
     }
 }

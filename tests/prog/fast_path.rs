@@ -1,5 +1,5 @@
 //! A flow on the fast path: what leaves the pod's veth for the NIC and the NIC for the pod's veth is
-//! the same packet, byte for byte, that the slow path makes of it in two hooks; and what takes the slow
+//! the same packet, byte for byte, that hooks and routing make of it on the slow path; and what takes the slow
 //! path all the same.
 
 use std::net::Ipv4Addr;
@@ -80,7 +80,7 @@ impl Fast {
     /// The packet leaves from the pod's veth, and passes the NIC's hook as the node's own.
     #[track_caller]
     fn leaves(&self, packet: &Packet, changes: &[Change]) {
-        let left = packet.clone().source(self.node_end()).leaving();
+        let left = packet.clone().source(self.node_end()).leaving().routed();
         self.node
             .from_pod(&self.pod, &packet.clone().of(&self.pod))
             .redirects(Reason::MasqueradedFast, &left, changes);
@@ -100,7 +100,11 @@ impl Fast {
     /// The reply is delivered to the pod's veth.
     #[track_caller]
     fn enters(&self, packet: &Packet, changes: &[Change]) {
-        let entered = packet.clone().destination(self.local).entering(&self.pod);
+        let entered = packet
+            .clone()
+            .destination(self.local)
+            .entering(&self.pod)
+            .routed();
         self.node
             .from_uplink(packet)
             .redirects(Reason::UnmasqueradedFast, &entered, changes);
@@ -202,11 +206,15 @@ fn an_address_with_the_sum_of_the_nodes_is_rewritten_as_well() {
             node.add_pod(&twin);
             let fast = Fast::begin(node, twin, port, tuple, |local| packet(local, REMOTE_END));
             let out = packet(fast.local, REMOTE_END);
-            let left = out.clone().source(fast.node_end()).leaving();
+            let left = out.clone().source(fast.node_end()).leaving().routed();
             let run = fast.node.from_pod(&twin, &out.of(&twin));
             run.redirects(Reason::MasqueradedFast, &left, &[]);
             let back = packet(REMOTE_END, fast.node_end());
-            let entered = back.clone().destination(fast.local).entering(&twin);
+            let entered = back
+                .clone()
+                .destination(fast.local)
+                .entering(&twin)
+                .routed();
             assert_eq!(
                 fast.node.run(programs::FROM_UPLINK, &back.bytes()).1,
                 entered.bytes()
@@ -229,7 +237,7 @@ fn what_opens_a_connection_is_slow_both_ways() {
 
     let fast = Fast::tcp(REPLACED);
     let syn_ack = tcp(REMOTE_END, fast.node_end(), SYN | ACK);
-    let entered = syn_ack.clone().destination(fast.local).entering(&WEB);
+    let entered = syn_ack.clone().destination(fast.local);
     fast.node
         .from_uplink(&syn_ack)
         .passes(Reason::Unmasqueraded, &entered, &[]);
@@ -245,18 +253,106 @@ fn a_flow_that_is_not_fast_is_slow_both_ways() {
     }
     fast.is_slow(&udp(fast.local, REMOTE_END).of(&WEB), &[]);
     let reply = udp(REMOTE_END, fast.node_end());
-    let entered = reply.clone().destination(fast.local).entering(&WEB);
+    let entered = reply.clone().destination(fast.local);
     fast.node
         .from_uplink(&reply)
         .passes(Reason::Unmasqueraded, &entered, &[]);
 }
 
-/// A route of the pod by way of another pod or of the node is not ours to cut short.
+/// A pod of v0.1.0 that still knows others than the router: it asks again soon.
 #[test]
-fn what_goes_to_another_router_is_slow() {
+fn what_is_sent_to_another_mac_is_slow() {
     let fast = Fast::udp(REPLACED);
-    for router in [NIC, DATABASE.mac] {
-        fast.is_slow(&udp(fast.local, REMOTE_END).frame(WEB.mac, router), &[]);
+    let packet = udp(fast.local, REMOTE_END);
+    for packet in [packet.clone(), packet.options(&[1; 4])] {
+        for mac in [NIC, DATABASE.mac] {
+            fast.node
+                .from_pod(&WEB, &packet.clone().frame(WEB.mac, mac))
+                .passes(Reason::NotOurs, &packet.clone().of(&WEB), &[]);
+        }
+    }
+}
+
+/// What would have no router left to live for is the node's to complain about, in every form of packet.
+#[test]
+fn what_lives_no_longer_is_slow_both_ways() {
+    for routers in [0, 1] {
+        let fast = Fast::udp(REPLACED);
+        let last = |packet: Packet| packet.time_to_live(routers);
+        let out = udp(fast.local, REMOTE_END);
+        for packet in [
+            out.clone(),
+            out.clone().options(&[1; 4]),
+            out.fragment(FIRST),
+            icmp_error(3, WEB.address, REMOTE, &udp(REMOTE_END, fast.local), 28),
+        ] {
+            fast.is_slow(&last(packet).of(&WEB), &[]);
+        }
+
+        let came = last(udp(REMOTE_END, fast.node_end()));
+        let routed = came.clone().destination(fast.local);
+        fast.node
+            .from_uplink(&came)
+            .passes(Reason::Unmasqueraded, &routed, &[]);
+        let about = |local| udp(local, REMOTE_END);
+        let came = last(icmp_error(
+            11,
+            OTHER_REMOTE,
+            NODE,
+            &about(fast.node_end()),
+            28,
+        ));
+        let routed = last(icmp_error(
+            11,
+            OTHER_REMOTE,
+            WEB.address,
+            &about(fast.local),
+            28,
+        ));
+        fast.node
+            .from_uplink(&came)
+            .passes(Reason::IcmpErrorIn, &routed, &[]);
+    }
+}
+
+#[test]
+fn fragments_that_live_no_longer_are_slow_both_ways() {
+    let fast = Fast::udp(REPLACED);
+    let first = udp(fast.local, REMOTE_END).fragment(FIRST);
+    let _ = fast.node.from_pod(&WEB, &first.of(&WEB));
+    let later = later_fragment(17, WEB.address, REMOTE).time_to_live(1);
+    fast.is_slow(&later.of(&WEB), &[]);
+
+    let came = udp(REMOTE_END, fast.node_end()).fragment(FIRST);
+    fast.enters(&came, &[]);
+    let later = later_fragment(17, REMOTE, NODE).time_to_live(1);
+    let routed = later.clone().destination((WEB.address, 0));
+    fast.node
+        .from_uplink(&later)
+        .passes(Reason::Unmasqueraded, &routed, &[]);
+}
+
+/// The header's checksum has the time to live in it, whatever the sum is.
+#[test]
+fn the_time_to_live_goes_down_by_one_from_wherever_it_is() {
+    let fast = Fast::udp(REPLACED);
+    for routers in 2..=u8::MAX {
+        for identification in [0, 0x1234, 0x8000, 0xfffe, 0xffff] {
+            let shaped = |packet: Packet| {
+                let packet = packet.time_to_live(routers);
+                packet.identification(identification)
+            };
+            let out = shaped(udp(fast.local, REMOTE_END));
+            let left = out.clone().source(fast.node_end()).leaving().routed();
+            let (_, frame) = fast
+                .node
+                .run_from_device(WEB.ifindex, &out.of(&WEB).bytes());
+            assert_eq!(frame, left.bytes(), "{routers}, {identification:#x}");
+            let back = shaped(udp(REMOTE_END, fast.node_end()));
+            let entered = back.clone().destination(fast.local).entering(&WEB).routed();
+            let (_, frame) = fast.node.run(programs::FROM_UPLINK, &back.bytes());
+            assert_eq!(frame, entered.bytes(), "{routers}, {identification:#x}");
+        }
     }
 }
 
@@ -268,7 +364,7 @@ fn what_the_nic_cannot_send_is_slow() {
 
     // In segments it is the segments that have to fit.
     let large = udp(fast.local, REMOTE_END).payload(&[7; 2900]).of(&WEB);
-    let left = large.clone().source(fast.node_end()).leaving();
+    let left = large.clone().source(fast.node_end()).leaving().routed();
     let fits = u32::from(MTU) - 28;
     let run = fast.node.from_pod_in_segments(&WEB, &large, 2, fits);
     run.redirects(Reason::MasqueradedFast, &left, &[]);
@@ -279,7 +375,7 @@ fn what_the_nic_cannot_send_is_slow() {
     let large = tcp(fast.local, REMOTE_END, ACK)
         .payload(&[7; 2900])
         .of(&WEB);
-    let left = large.clone().source(fast.node_end()).leaving();
+    let left = large.clone().source(fast.node_end()).leaving().routed();
     let fits = u32::from(MTU) - 40;
     let run = fast.node.from_pod_in_segments(&WEB, &large, 2, fits + 1);
     run.passes(Reason::NotOurs, &large, &[]);
@@ -307,7 +403,7 @@ fn ip_options_are_fast_as_well() {
     for options in [&[0x94, 4, 0, 0][..], &[1; 40]] {
         let fast = Fast::udp(REPLACED);
         let out = udp(fast.local, REMOTE_END).options(options);
-        let left = out.clone().source(fast.node_end()).leaving();
+        let left = out.clone().source(fast.node_end()).leaving().routed();
         fast.node
             .from_pod(&WEB, &out.of(&WEB))
             .redirects(Reason::MasqueradedFast, &left, &[]);
@@ -324,11 +420,11 @@ fn fragments_are_fast_if_the_first_is() {
         .identification(7);
     let later = later_fragment(17, WEB.address, REMOTE).identification(7);
     fast.is_slow(&later.clone().of(&WEB), &[]);
-    let left = first.clone().source(fast.node_end()).leaving();
+    let left = first.clone().source(fast.node_end()).leaving().routed();
     fast.node
         .from_pod(&WEB, &first.of(&WEB))
         .redirects(Reason::MasqueradedFast, &left, &[]);
-    let left = later.clone().source((NODE, 0)).leaving();
+    let left = later.clone().source((NODE, 0)).leaving().routed();
     fast.node.from_pod(&WEB, &later.clone().of(&WEB)).redirects(
         Reason::MasqueradedFast,
         &left,
@@ -347,7 +443,11 @@ fn fragments_are_fast_if_the_first_is() {
     let later = later_fragment(17, REMOTE, NODE)
         .fragment(LATER)
         .identification(8);
-    let entered = later.clone().destination((WEB.address, 0)).entering(&WEB);
+    let entered = later
+        .clone()
+        .destination((WEB.address, 0))
+        .entering(&WEB)
+        .routed();
     fast.node
         .from_uplink(&later)
         .redirects(Reason::UnmasqueradedFast, &entered, &[]);
@@ -360,7 +460,7 @@ fn icmp_errors_about_a_fast_flow_are_fast() {
     let got = udp(REMOTE_END, fast.local);
     let sent = udp(REMOTE_END, fast.node_end());
     let complaint = icmp_error(3, WEB.address, REMOTE, &got, 28);
-    let left = icmp_error(3, NODE, REMOTE, &sent, 28).leaving();
+    let left = icmp_error(3, NODE, REMOTE, &sent, 28).leaving().routed();
     fast.node
         .from_pod(&WEB, &complaint.of(&WEB))
         .redirects(Reason::MasqueradedFast, &left, &[]);
@@ -373,7 +473,8 @@ fn icmp_errors_about_a_fast_flow_are_fast() {
         &udp(fast.local, REMOTE_END),
         28,
     )
-    .entering(&WEB);
+    .entering(&WEB)
+    .routed();
     fast.node
         .from_uplink(&complaint)
         .redirects(Reason::UnmasqueradedFast, &entered, &[]);
@@ -393,7 +494,7 @@ fn an_echo_is_slow() {
 fn a_new_mac_is_learnt_and_replies_follow_it() {
     let fast = Fast::udp(REPLACED);
     let out = udp(fast.local, REMOTE_END);
-    let left = out.clone().source(fast.node_end()).leaving();
+    let left = out.clone().source(fast.node_end()).leaving().routed();
     let moved = |(tuple, entry): (Tuple, Entry)| {
         let mac = NEW_MAC.0;
         Change::Changed(tuple, Entry { mac, ..entry })
@@ -407,7 +508,11 @@ fn a_new_mac_is_learnt_and_replies_follow_it() {
         );
     assert_eq!(fast.node.known_macs(&WEB), (NEW_MAC, NEW_MAC));
     let reply = udp(REMOTE_END, fast.node_end());
-    let entered = reply.clone().destination(fast.local).frame(FABRIC, NEW_MAC);
+    let entered = reply
+        .clone()
+        .destination(fast.local)
+        .frame(FABRIC, NEW_MAC)
+        .routed();
     fast.node
         .from_uplink(&reply)
         .redirects(Reason::UnmasqueradedFast, &entered, &[]);

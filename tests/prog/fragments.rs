@@ -123,7 +123,7 @@ mod back {
         node.from_uplink(&udp(REMOTE_END, (NODE, KEPT)).fragment(FIRST))
             .passes(
                 Reason::Unmasqueraded,
-                &udp(REMOTE_END, LOCAL).fragment(FIRST).entering(&WEB),
+                &udp(REMOTE_END, LOCAL).fragment(FIRST),
                 &[],
             );
         node
@@ -137,7 +137,7 @@ mod back {
             .zip(later(REMOTE, WEB.address))
         {
             node.from_uplink(&came)
-                .passes(Reason::Unmasqueraded, &entered.entering(&WEB), &[]);
+                .passes(Reason::Unmasqueraded, &entered, &[]);
         }
     }
 
@@ -168,7 +168,7 @@ mod reply {
         let came = udp(REMOTE_END, LOCAL);
         node.from_uplink(&came).passes(
             Reason::InboundRecorded,
-            &came.clone().entering(&WEB),
+            &came,
             &[Change::added(inbound(Tuple::udp(LOCAL, REMOTE_END), &WEB))],
         );
         let reply = udp(LOCAL, REMOTE_END).fragment(FIRST).of(&WEB);
@@ -206,11 +206,11 @@ fn a_request_in_fragments_is_recorded_by_its_first() {
     let first = udp(REMOTE_END, LOCAL).fragment(FIRST);
     node.from_uplink(&first).passes(
         Reason::InboundRecorded,
-        &first.clone().entering(&WEB),
+        &first,
         &[Change::added(inbound(Tuple::udp(LOCAL, REMOTE_END), &WEB))],
     );
     for fragment in later(REMOTE, WEB.address) {
         node.from_uplink(&fragment)
-            .passes(Reason::ToPod, &fragment.clone().entering(&WEB), &[]);
+            .passes(Reason::ToPod, &fragment, &[]);
     }
 }

@@ -1,4 +1,4 @@
-//! TC ingress of a pod's host veth: only what is the pod's own goes on, and goes on as it is.
+//! TC ingress of a pod's host veth: only IPv4 of the pod's own goes on, to the router. ARP has a file of its own.
 
 use std::net::Ipv4Addr;
 
@@ -7,7 +7,8 @@ use bytes::{Bytes, BytesMut};
 
 use crate::harness::Node;
 use crate::packet::{
-    ACK, LATER, Packet, SHORTEST, SYN, echo, ethernet, ipv6, other, tagged, tcp, timestamp, udp,
+    ACK, ETHERTYPE_QINQ, ETHERTYPE_VLAN, LATER, Packet, SHORTEST, SYN, echo, ethernet, ipv6, other,
+    tagged, tcp, timestamp, udp,
 };
 use crate::plan::{
     BROADCAST, DATABASE, FABRIC, HZ, KEPT, NIC, NODE, PEER, PORTS, Pod, REMOTE, WEB, WIRESERVER,
@@ -45,17 +46,84 @@ fn what_a_pod_sends_as_itself_passes_unchanged() {
     }
 }
 
+/// A pod of v0.1.0 may still have a neighbour's own MAC in its ARP table, or the NIC's for the node's address.
 #[test]
-fn what_is_not_ipv4_or_arp_passes() {
+fn what_is_sent_to_a_neighbours_mac_goes_to_the_router() {
     let node = Node::new();
-    let tag = tagged(&syn().bytes(), 5);
-    for frame in [
-        ipv6(WEB.mac, FABRIC),
-        ethernet(WEB.mac, FABRIC, 0x88cc, b"LLDP"),
-        tag,
+    for (number, to) in [DATABASE.mac, NIC, WEB.mac, NEW_MAC]
+        .into_iter()
+        .enumerate()
+    {
+        for packet in [
+            tcp((WEB.address, KEPT), (DATABASE.address, 443), SYN),
+            udp((WEB.address, 53), (NODE, 53)),
+            echo((WEB.address, 9), DATABASE.address),
+            other(132, WEB.address, PEER),
+            syn().options(&[7, 3, 4, 0]),
+            udp((WEB.address, 53), (PEER, 53)).fragment(LATER),
+        ] {
+            println!("{number}: {packet:?}");
+            node.from_pod(&WEB, &packet.clone().frame(WEB.mac, to))
+                .passes(Reason::NotOurs, &packet.of(&WEB), &[]);
+        }
+    }
+}
+
+/// Or it would be flooded to all pods, and no program would have seen it leave.
+#[test]
+fn what_is_sent_to_many_goes_nowhere() {
+    let node = Node::new();
+    let multicast = Mac([0x01, 0, 0x5e, 0, 0, 0xfb]);
+    for to in [BROADCAST, multicast] {
+        for packet in [
+            udp((WEB.address, 68), (Ipv4Addr::BROADCAST, 67)),
+            udp((WEB.address, 53), (Ipv4Addr::new(224, 0, 0, 251), 53)),
+            syn(),
+            syn().options(&[7, 3, 4, 0]),
+            other(2, WEB.address, REMOTE),
+        ] {
+            node.from_pod(&WEB, &packet.frame(WEB.mac, to))
+                .drops(Reason::ToGroup, &[]);
+        }
+        let spoofed = udp((NODE, 68), (Ipv4Addr::BROADCAST, 67)).frame(WEB.mac, to);
+        node.from_pod(&WEB, &spoofed)
+            .drops(Reason::SpoofedAddress, &[]);
+    }
+}
+
+#[test]
+fn ipv6_goes_no_further() {
+    let node = Node::new();
+    for to in [FABRIC, Mac([0x33, 0x33, 0, 0, 0, 1])] {
+        node.from_pod(&WEB, ipv6(WEB.mac, to))
+            .drops(Reason::Ipv6, &[]);
+    }
+}
+
+/// The second of two, or one that the kernel has not taken off. One that it has: see `devices`.
+#[test]
+fn what_has_a_tag_goes_no_further() {
+    let node = Node::new();
+    for ether_type in [ETHERTYPE_VLAN, ETHERTYPE_QINQ] {
+        for tag in [0, 5] {
+            let mut frame = BytesMut::from(&tagged(&syn().bytes(), tag)[..]);
+            frame[12..14].copy_from_slice(&ether_type.to_be_bytes());
+            node.from_pod(&WEB, frame.freeze())
+                .drops(Reason::Tagged, &[]);
+        }
+    }
+}
+
+/// LLDP, `PPPoE`, MPLS, EAPOL, two tags of old, a length (BPDU, CDP, SNAP), and numbers that are nobody's.
+#[test]
+fn frames_of_all_other_types_go_no_further() {
+    let node = Node::new();
+    let payload = syn().bytes().slice(14..);
+    for ether_type in [
+        0x88cc, 0x8863, 0x8864, 0x8847, 0x888e, 0x9100, 38, 0, 0x0801, 0xffff,
     ] {
-        node.from_pod(&WEB, frame.clone())
-            .passes(Reason::NotOurs, frame, &[]);
+        node.from_pod(&WEB, ethernet(WEB.mac, FABRIC, ether_type, &payload))
+            .drops(Reason::EtherType, &[]);
     }
 }
 
@@ -122,7 +190,9 @@ fn a_new_mac_is_learnt() {
 
     let request = udp((PEER, 53), (WEB.address, 53));
     node.from_uplink(&request)
-        .passes(Reason::ToPod, &request.frame(FABRIC, NEW_MAC), &[]);
+        .passes(Reason::ToPod, &request, &[]);
+    node.to_pods(&request)
+        .redirects(Reason::ToNewMac, &request.frame(FABRIC, NEW_MAC), &[]);
 }
 
 #[test]

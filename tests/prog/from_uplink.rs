@@ -1,4 +1,4 @@
-//! TC ingress of the NIC, without flows: frames for a pod get its MAC, all else is the node's.
+//! TC ingress of the NIC, without flows: nothing is changed, the node routes it.
 
 use azure_vnet_abi::Reason;
 use bytes::{Bytes, BytesMut};
@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use crate::from_pod::impossible_headers;
 use crate::harness::Node;
 use crate::packet::{
-    ACK, FIN, FIRST, LATER, RST, SHORTEST, SYN, echo, echo_reply, ethernet, ipv6, other, tcp,
+    ACK, Arp, FIN, FIRST, LATER, RST, SHORTEST, SYN, echo, echo_reply, ethernet, ipv6, other, tcp,
     timestamp, udp,
 };
 use crate::plan::{
@@ -40,14 +40,30 @@ fn what_is_for_nobody_here_passes_unchanged() {
     let packet = udp((REMOTE, 53), (PEER, 53));
     node.from_uplink(&packet)
         .passes(Reason::NotOurs, &packet, &[]);
-    for frame in [ipv6(FABRIC, NIC), ethernet(FABRIC, NIC, 0x88cc, b"LLDP")] {
+    let arp = |operation, target| {
+        let (sender, target) = ((FABRIC, PEER), (NIC, target));
+        Bytes::from(&Arp {
+            from: FABRIC,
+            to: NIC,
+            operation,
+            sender,
+            target,
+        })
+    };
+    for frame in [
+        ipv6(FABRIC, NIC),
+        ethernet(FABRIC, NIC, 0x88cc, b"LLDP"),
+        arp(Arp::REPLY, NODE),
+        arp(Arp::REQUEST, WEB.address),
+        arp(Arp::REPLY, WEB.address),
+    ] {
         node.from_uplink(frame.clone())
             .passes(Reason::NotOurs, frame, &[]);
     }
 }
 
 #[test]
-fn from_inside_the_ranges_everything_gets_the_pods_mac() {
+fn from_inside_the_ranges_everything_is_routed_to_the_pod() {
     let node = Node::new();
     for source in [PEER, WIRESERVER] {
         for packet in [
@@ -60,7 +76,7 @@ fn from_inside_the_ranges_everything_gets_the_pods_mac() {
             other(132, source, WEB.address),
             udp((source, 53), (WEB.address, 53)).fragment(LATER),
         ] {
-            let expected = packet.clone().entering(&WEB);
+            let expected = packet.clone();
             node.from_uplink(&packet)
                 .passes(Reason::ToPod, &expected, &[]);
         }
@@ -71,13 +87,13 @@ fn from_inside_the_ranges_everything_gets_the_pods_mac() {
 fn each_pod_gets_its_own() {
     let node = Node::new();
     let packet = udp((PEER, 53), (DATABASE.address, 53));
-    let expected = packet.clone().entering(&DATABASE);
+    let expected = packet.clone();
     node.from_uplink(&packet)
         .passes(Reason::ToPod, &expected, &[]);
 }
 
 #[test]
-fn from_out_of_range_what_starts_no_flow_gets_the_pods_mac_and_no_entry() {
+fn from_out_of_range_what_starts_no_flow_has_no_entry() {
     let node = Node::new();
     for packet in [
         tcp((REMOTE, 443), (WEB.address, 80), ACK),
@@ -89,7 +105,7 @@ fn from_out_of_range_what_starts_no_flow_gets_the_pods_mac_and_no_entry() {
         other(132, REMOTE, WEB.address),
         udp((REMOTE, 53), (WEB.address, 53)).fragment(LATER),
     ] {
-        let expected = packet.clone().entering(&WEB);
+        let expected = packet.clone();
         node.from_uplink(&packet)
             .passes(Reason::ToPod, &expected, &[]);
     }
@@ -135,7 +151,7 @@ fn a_transport_header_cut_by_the_ip_length_starts_no_flow() {
             frame[17] = total;
             frame.freeze()
         };
-        let expected = claim(packet.clone().entering(&WEB).bytes());
+        let expected = claim(packet.clone().bytes());
         node.from_uplink(claim(packet.bytes()))
             .passes(Reason::ToPod, expected, &[]);
     }
@@ -148,5 +164,5 @@ fn nothing_enters_before_the_node_is_configured() {
     node.from_uplink(&packet).drops(Reason::Unconfigured, &[]);
     node.configure(PORTS, HZ);
     node.from_uplink(&packet)
-        .passes(Reason::ToPod, &packet.clone().entering(&WEB), &[]);
+        .passes(Reason::ToPod, &packet, &[]);
 }

@@ -23,9 +23,10 @@ use azure_vnet_testbed::namespace::Namespace;
 use bytes::Bytes;
 
 use crate::flows::{Change, Snapshot, Tuple, assert_pairs, changes, flows_of, sorted};
-use crate::packet::Packet;
+use crate::packet::{Packet, sent_by};
 use crate::plan::{
-    CURRENT, DATABASE, HZ, MTU, NIC, NIC_IFINDEX, NODE, POLICY, PORTS, Pod, TIMEOUTS, WEB,
+    BRIDGE_IFINDEX, CURRENT, DATABASE, HZ, MTU, NIC, NIC_IFINDEX, NODE, POLICY, PORTS, Pod,
+    TIMEOUTS, WEB,
 };
 use crate::refusal::prohibited;
 
@@ -88,11 +89,9 @@ impl Node {
 
     /// What user space writes for the NIC and for each pod.
     pub fn configure(&mut self, ports: RangeInclusive<u16>, hz: u32) {
-        let uplink = Uplink::new(Be32::from(NODE), NIC, ports, hz, TIMEOUTS).redirecting_to(
-            NIC_IFINDEX,
-            MTU,
-            true,
-        );
+        let uplink = Uplink::new(Be32::from(NODE), NIC, ports, hz, TIMEOUTS)
+            .redirecting_to(NIC_IFINDEX, MTU, true)
+            .routed_by(BRIDGE_IFINDEX);
         let mut map: Array<_, Uplink> = self.map_mut(maps::UPLINK);
         map.set(0, uplink, 0).unwrap();
         for (prefix, length, action) in POLICY {
@@ -113,6 +112,14 @@ impl Node {
         let mut uplink = map.get(&0, 0).unwrap();
         uplink.timeouts = timeouts;
         map.set(0, uplink, 0).unwrap();
+    }
+
+    /// Whether new flows may become fast.
+    pub fn set_fast_path(&mut self, is_on: bool) {
+        let mut map: Array<_, Uplink> = self.map_mut(maps::UPLINK);
+        let uplink = map.get(&0, 0).unwrap();
+        map.set(0, uplink.redirecting_to(NIC_IFINDEX, MTU, is_on), 0)
+            .unwrap();
     }
 
     /// One interface more.
@@ -218,9 +225,23 @@ impl Node {
         })
     }
 
-    /// Sends a packet to the NIC.
+    /// Routes a packet to the NIC: whoever it came from, it has the NIC's MAC then.
     pub fn to_uplink(&self, frame: impl Into<Bytes>) -> Run {
-        self.observe(|| self.run(programs::TO_UPLINK, &frame.into()))
+        let frame = sent_by(NIC, &frame.into());
+        self.observe(|| self.run(programs::TO_UPLINK, &frame))
+    }
+
+    /// The same for a packet that came in from a device, by its index.
+    pub fn to_uplink_from(&self, ifindex: u32, frame: impl Into<Bytes>) -> Run {
+        let frame = sent_by(NIC, &frame.into());
+        let mut context = [0; 180];
+        context[36..40].copy_from_slice(&ifindex.to_ne_bytes());
+        self.observe(|| test_run(self.program(programs::TO_UPLINK), &frame, Some(context)))
+    }
+
+    /// Routes a packet to the bridge.
+    pub fn to_pods(&self, frame: impl Into<Bytes>) -> Run {
+        self.observe(|| self.run(programs::TO_PODS, &frame.into()))
     }
 
     /// Lets a packet come in through the NIC.

@@ -57,11 +57,8 @@ mod to_the_pod {
                             |packet: Packet, to| icmp_error(error, reporter, to, &packet, quoted);
                         let came = about(request(public, remote), NODE);
                         let entered = about(request(local, remote), WEB.address);
-                        node.from_uplink(&came).passes(
-                            Reason::IcmpErrorIn,
-                            &entered.entering(&WEB),
-                            &[],
-                        );
+                        node.from_uplink(&came)
+                            .passes(Reason::IcmpErrorIn, &entered, &[]);
                     }
                 }
             }
@@ -80,7 +77,7 @@ mod to_the_pod {
                     let cause = request(from, remote).options(&options(inner));
                     icmp_error(11, ROUTER, to, &cause, 28 + inner).options(&options(outer))
                 };
-                let entered = about(local, WEB.address).entering(&WEB);
+                let entered = about(local, WEB.address);
                 node.from_uplink(&about(public, NODE))
                     .passes(Reason::IcmpErrorIn, &entered, &[]);
             }
@@ -102,7 +99,7 @@ mod to_the_pod {
         let came = icmp_error(UNREACHABLE, ROUTER, NODE, &left, 1500);
         let entered = icmp_error(UNREACHABLE, ROUTER, WEB.address, &sent, 1500);
         node.from_uplink(&came)
-            .passes(Reason::IcmpErrorIn, &entered.entering(&WEB), &[]);
+            .passes(Reason::IcmpErrorIn, &entered, &[]);
     }
 
     #[test]
@@ -151,8 +148,7 @@ mod to_the_pod {
         let node = Node::new();
         let _ = node.from_uplink(&udp(CLIENT, SERVICE));
         let came = icmp_error(UNREACHABLE, ROUTER, WEB.address, &udp(SERVICE, CLIENT), 28);
-        node.from_uplink(&came)
-            .passes(Reason::ToPod, &came.clone().entering(&WEB), &[]);
+        node.from_uplink(&came).passes(Reason::ToPod, &came, &[]);
     }
 }
 

@@ -33,7 +33,7 @@ fn exchanges() -> [(Packet, Packet, Tuple); 3] {
 fn record(node: &Node, request: &Packet, reply: Tuple) {
     node.from_uplink(request).passes(
         Reason::InboundRecorded,
-        &request.clone().entering(&WEB),
+        request,
         &[Change::added(inbound(reply, &WEB))],
     );
 }
@@ -47,7 +47,7 @@ fn the_reply_leaves_with_the_pods_address() {
             node.to_uplink(&reply)
                 .passes(Reason::InboundReply, &reply.clone().leaving(), &[]);
             node.from_uplink(&request)
-                .passes(Reason::ToPod, &request.clone().entering(&WEB), &[]);
+                .passes(Reason::ToPod, &request, &[]);
         }
     }
 }
@@ -187,11 +187,8 @@ mod over {
             record(&node, &request, tuple);
             for _ in 0..3 {
                 node.nearly_time_out(tuple);
-                node.from_uplink(&request).passes(
-                    Reason::ToPod,
-                    &request.clone().entering(&WEB),
-                    &[],
-                );
+                node.from_uplink(&request)
+                    .passes(Reason::ToPod, &request, &[]);
             }
             node.to_uplink(&reply)
                 .passes(Reason::InboundReply, &reply.clone().leaving(), &[]);
@@ -206,7 +203,7 @@ mod over {
             record(&node, &request, tuple);
             node.time_out(tuple);
             node.from_uplink(&request)
-                .passes(Reason::ToPod, &request.clone().entering(&WEB), &[]);
+                .passes(Reason::ToPod, &request, &[]);
             node.to_uplink(&reply)
                 .passes(Reason::InboundReply, &reply.clone().leaving(), &[]);
         }
@@ -226,7 +223,7 @@ fn a_connection_opens_lives_and_closes() {
     let closing = TcpState::ESTABLISHED | TcpState::CLOSING;
     let came = |flags| {
         let packet = tcp(CLIENT, SERVICE, flags);
-        let entered = packet.clone().entering(&WEB);
+        let entered = packet.clone();
         (node.from_uplink(&packet), entered)
     };
     let sent = |flags| {
@@ -261,7 +258,7 @@ fn a_full_table_lets_the_packet_in_and_keeps_the_reply_here() {
     record(&node, &udp(CLIENT, SERVICE), Tuple::udp(SERVICE, CLIENT));
     let request = tcp(CLIENT, SERVICE, SYN);
     node.from_uplink(&request)
-        .passes(Reason::ToPod, &request.clone().entering(&WEB), &[]);
+        .passes(Reason::ToPod, &request, &[]);
     node.to_uplink(&tcp(SERVICE, CLIENT, SYN | ACK).of(&WEB))
         .drops(Reason::FlowTableFull, &[]);
 }
@@ -291,8 +288,7 @@ mod beside_a_masqueraded_flow {
         let before = node.flow(tuple);
         for flags in [SYN, ACK, FIN | ACK, RST] {
             let came = tcp(CLIENT, LOCAL, flags);
-            node.from_uplink(&came)
-                .passes(Reason::ToPod, &came.clone().entering(&WEB), &[]);
+            node.from_uplink(&came).passes(Reason::ToPod, &came, &[]);
         }
         assert_eq!(node.flow(tuple), before);
         node.to_uplink(&tcp(LOCAL, CLIENT, SYN).of(&WEB)).passes(
@@ -312,7 +308,7 @@ mod beside_a_masqueraded_flow {
         let (_, entry) = inbound(tuple, &WEB);
         node.from_uplink(&came).passes(
             Reason::InboundRecorded,
-            &came.clone().entering(&WEB),
+            &came,
             &[Change::Changed(tuple, entry), Change::Removed(back)],
         );
         let reply = tcp(LOCAL, CLIENT, SYN | ACK).of(&WEB);
@@ -327,7 +323,6 @@ mod beside_a_masqueraded_flow {
         node.time_out(tuple);
         node.time_out(back);
         let came = tcp(CLIENT, LOCAL, ACK);
-        node.from_uplink(&came)
-            .passes(Reason::ToPod, &came.clone().entering(&WEB), &[]);
+        node.from_uplink(&came).passes(Reason::ToPod, &came, &[]);
     }
 }

@@ -1,4 +1,4 @@
-//! The three eBPF programs, packet by packet, in the kernel (`BPF_PROG_TEST_RUN`) but on no wire.
+//! The four eBPF programs, packet by packet, in the kernel (`BPF_PROG_TEST_RUN`) but on no wire.
 //!
 //! A test sends one packet through one hook and compares everything that this may change with what
 //! it builds itself: all bytes of the packet, the verdict, the flow table and the counters. One file
@@ -21,10 +21,13 @@ mod plan;
 
 // The hooks.
 mod arp;
+mod devices;
 mod from_pod;
 mod from_uplink;
 mod short_frames;
+mod to_pods;
 mod to_uplink;
+mod unknown_port;
 
 // Stories.
 mod fast_path;

@@ -71,7 +71,7 @@ impl Exchange {
             .passes(Reason::Masqueraded, &left, &[]);
 
         let came = shape((self.reply)((NODE, port), self.remote));
-        let entered = shape((self.reply)(self.local, self.remote)).entering(&WEB);
+        let entered = shape((self.reply)(self.local, self.remote));
         node.from_uplink(&came)
             .passes(Reason::Unmasqueraded, &entered, &[]);
     }
@@ -100,7 +100,7 @@ fn a_source_port_outside_the_range_is_replaced() {
             node.to_uplink(&sent)
                 .passes(Reason::Masqueraded, &left, &[]);
             let came = (exchange.reply)((NODE, allocated), exchange.remote);
-            let entered = (exchange.reply)(exchange.local, exchange.remote).entering(&WEB);
+            let entered = (exchange.reply)(exchange.local, exchange.remote);
             node.from_uplink(&came)
                 .passes(Reason::Unmasqueraded, &entered, &[]);
         }
@@ -155,7 +155,7 @@ fn udp_without_a_checksum_stays_without() {
         let sent = udp(local, remote).without_checksum().of(&WEB);
         let port = allocated_port(&node, &sent, Tuple::udp(local, remote));
         let came = udp(remote, (NODE, port)).without_checksum();
-        let entered = udp(remote, local).without_checksum().entering(&WEB);
+        let entered = udp(remote, local).without_checksum();
         node.from_uplink(&came)
             .passes(Reason::Unmasqueraded, &entered, &[]);
     }
@@ -248,7 +248,7 @@ fn two_pods_on_the_same_port_are_told_apart() {
     for (pod, port) in [(WEB, KEPT), (DATABASE, KEPT + 1)] {
         node.from_uplink(&udp(remote, (NODE, port))).passes(
             Reason::Unmasqueraded,
-            &udp(remote, (pod.address, KEPT)).entering(&pod),
+            &udp(remote, (pod.address, KEPT)),
             &[],
         );
     }
@@ -313,7 +313,7 @@ fn a_new_mac_of_the_pod_reaches_flows_that_begin_after_it() {
     );
     node.from_uplink(&udp(remote, (NODE, KEPT))).passes(
         Reason::Unmasqueraded,
-        &udp(remote, local).entering(&moved),
+        &udp(remote, local),
         &[],
     );
 }

@@ -57,6 +57,7 @@ pub struct Packet {
     transport: Transport,
     payload: Vec<u8>,
     padding: usize,
+    time_to_live: u8,
 }
 
 /// A TCP segment from `source` to `destination`, without payload.
@@ -124,6 +125,7 @@ impl Packet {
             transport,
             payload: Vec::new(),
             padding: 0,
+            time_to_live: 64,
         }
     }
 
@@ -143,9 +145,21 @@ impl Packet {
         self.frame(NIC, FABRIC)
     }
 
-    /// As it has to be when the bridge is to give it to the pod.
+    /// As it has to be when it is given to the pod.
     pub fn entering(self, pod: &Pod) -> Self {
         self.frame(FABRIC, pod.mac)
+    }
+
+    /// How many routers may still send it on; 64 without this.
+    pub fn time_to_live(mut self, routers: u8) -> Self {
+        self.time_to_live = routers;
+        self
+    }
+
+    /// As the next router has to send it on.
+    pub fn routed(self) -> Self {
+        let routers = self.time_to_live - 1;
+        self.time_to_live(routers)
     }
 
     pub fn source(mut self, source: End) -> Self {
@@ -224,7 +238,7 @@ impl Packet {
         header.put_u16(u16::try_from(length + segment).unwrap());
         header.put_u16(self.identification);
         header.put_u16(self.fragment);
-        header.put_u8(64);
+        header.put_u8(self.time_to_live);
         header.put_u8(self.protocol());
         header.put_u16(0);
         header.put_slice(&self.source.0.octets());
@@ -348,6 +362,13 @@ pub fn ipv6(from: Mac, to: Mac) -> Bytes {
         packet.put_u128(0x2001_0db8 << 96 | host);
     }
     ethernet(from, to, ETHERTYPE_IPV6, &packet)
+}
+
+/// The frame with another source: the node puts its NIC's MAC there when it routes it.
+pub fn sent_by(mac: Mac, frame: &Bytes) -> Bytes {
+    let mut frame = BytesMut::from(&frame[..]);
+    frame[6..12].copy_from_slice(&mac.0);
+    frame.freeze()
 }
 
 /// A frame with an 802.1Q tag before its type.

@@ -33,6 +33,8 @@ pub const DATABASE: Pod = Pod {
 pub const NODE: Ipv4Addr = Ipv4Addr::new(10, 240, 0, 4);
 pub const NIC: Mac = Mac([0x00, 0x0d, 0x3a, 0, 0, 0x01]);
 pub const NIC_IFINDEX: u32 = 100;
+/// The pods' router, which calls itself as the fabric does.
+pub const BRIDGE_IFINDEX: u32 = 99;
 pub const MTU: u16 = 1500;
 /// What Azure's fabric calls itself, whoever is asked for.
 pub const FABRIC: Mac = Mac([0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc]);

@@ -102,7 +102,7 @@ fn what_came_in_from_a_closed_port_is_answered() {
         let tuple = Tuple::tcp(service, probe);
         node.from_uplink(&request).passes(
             Reason::InboundRecorded,
-            &request.clone().entering(&WEB),
+            &request,
             &[Change::added(inbound(tuple, &WEB))],
         );
         let reply = tcp(service, probe, SYN | ACK);

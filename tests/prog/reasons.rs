@@ -7,9 +7,10 @@ use azure_vnet_abi::{Mac, Reason, programs};
 
 use crate::flows::Tuple;
 use crate::harness::{Node, Run, Verdict};
-use crate::packet::{Arp, LATER, Packet, icmp_error, ipv6, other, tagged, udp};
+use crate::packet::{Arp, LATER, Packet, ethernet, icmp_error, ipv6, other, tagged, udp};
 use crate::plan::{
-    BROADCAST, CLOSED, FABRIC, KEPT, NIC, NODE, PEER, PORTS, REMOTE, REPLACED, WEB, WIRESERVER,
+    BRIDGE_IFINDEX, BROADCAST, CLOSED, FABRIC, KEPT, NIC, NODE, PEER, PORTS, REMOTE, REPLACED, WEB,
+    WIRESERVER,
 };
 
 #[test]
@@ -61,13 +62,29 @@ fn packet_for(reason: Reason) -> (Verdict, Run) {
             let _ = node.from_uplink(&came);
             (Passes, node.to_uplink(&sent))
         }
-        Reason::ArpRewritten => (Passes, node.to_uplink(&question(PEER))),
-        Reason::ArpLocal => (Dropped, node.to_uplink(&question(NODE))),
+        Reason::ToNewMac => {
+            let stale = came.frame(FABRIC, NIC);
+            (Redirected, node.to_pods(&stale))
+        }
+        Reason::ArpAnswered => (Redirected, node.from_pod(&WEB, &question(PEER))),
+        Reason::ArpIgnored => (Dropped, node.from_pod(&WEB, &question(WEB.address))),
         Reason::SpoofedAddress => (
             Dropped,
             node.from_pod(&WEB, &udp((NODE, 53), remote).of(&WEB)),
         ),
         Reason::SpoofedMac => (Dropped, node.from_pod(&WEB, &sent.frame(NIC, FABRIC))),
+        Reason::ToGroup => (
+            Dropped,
+            node.from_pod(&WEB, &sent.frame(WEB.mac, BROADCAST)),
+        ),
+        Reason::EtherType => {
+            let lldp = ethernet(WEB.mac, FABRIC, 0x88cc, b"LLDP");
+            (Dropped, node.from_pod(&WEB, lldp))
+        }
+        Reason::UnknownSource => {
+            let unknown = udp((PEER, 53), remote);
+            (Dropped, node.to_uplink_from(BRIDGE_IFINDEX, &unknown))
+        }
         Reason::Malformed => (Dropped, node.to_uplink(sent.bytes().slice(..40))),
         Reason::PolicyDrop => (Dropped, node.to_uplink(&to(CLOSED))),
         Reason::Fragment => (Dropped, node.to_uplink(&sent.fragment(LATER))),
@@ -99,7 +116,7 @@ fn packet_for(reason: Reason) -> (Verdict, Run) {
             node.set_flows_per_pod(0);
             (Dropped, node.to_uplink(&sent))
         }
-        Reason::Ipv6 => (Dropped, node.to_uplink(ipv6(WEB.mac, FABRIC))),
+        Reason::Ipv6 => (Dropped, node.from_pod(&WEB, ipv6(WEB.mac, FABRIC))),
         Reason::IcmpErrorOut => {
             let _ = node.from_uplink(&came);
             let error = icmp_error(3, WEB.address, REMOTE, &came, 28).of(&WEB);
@@ -118,7 +135,7 @@ fn packet_for(reason: Reason) -> (Verdict, Run) {
             let reply = udp(remote, (NODE, KEPT));
             (Redirected, fast(&sent).from_uplink(&reply))
         }
-        Reason::Tagged => (Dropped, node.to_uplink(tagged(&sent.bytes(), 5))),
+        Reason::Tagged => (Dropped, node.from_pod(&WEB, tagged(&sent.bytes(), 5))),
         Reason::Unconfigured => (Dropped, Node::unconfigured().to_uplink(&sent)),
     }
 }

@@ -96,7 +96,7 @@ fn a_flow_that_has_one_goes_on_and_leaves_it_to_nobody() {
     let left = packet.clone().leaving().source((NODE, KEPT));
     node.to_uplink(&packet)
         .passes(Reason::Masqueraded, &left, &[]);
-    let entered = udp(REMOTE_END, (WEB.address, KEPT)).entering(&WEB);
+    let entered = udp(REMOTE_END, (WEB.address, KEPT));
     node.from_uplink(&udp(REMOTE_END, (NODE, KEPT)))
         .passes(Reason::Unmasqueraded, &entered, &[]);
 

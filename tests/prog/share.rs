@@ -77,12 +77,12 @@ fn flows_from_outside_are_a_part_of_it() {
     let first = Tuple::tcp(SERVICE, CLIENT);
     node.from_uplink(&connect(CLIENT.1)).passes(
         Reason::InboundRecorded,
-        &connect(CLIENT.1).entering(&WEB),
+        &connect(CLIENT.1),
         &[Change::added(inbound(first, &WEB))],
     );
     let other = CLIENT.1 + 1;
     node.from_uplink(&connect(other))
-        .passes(Reason::ToPod, &connect(other).entering(&WEB), &[]);
+        .passes(Reason::ToPod, &connect(other), &[]);
     node.to_uplink(&answer(other))
         .drops(Reason::PodFlowLimit, &[]);
     is_refused(&node, &WEB, KEPT);

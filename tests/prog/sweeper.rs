@@ -127,11 +127,8 @@ fn a_flow_that_came_in_is_swept_and_sweeps() {
         let came = udp((REMOTE, 53), (DATABASE.address, port));
         let added = Change::added(inbound(recorded(port), &DATABASE));
         let changes: Vec<_> = gone.iter().copied().chain([added]).collect();
-        node.from_uplink(&came).passes(
-            Reason::InboundRecorded,
-            &came.clone().entering(&DATABASE),
-            &changes,
-        );
+        node.from_uplink(&came)
+            .passes(Reason::InboundRecorded, &came, &changes);
     };
     come(&node, 80, &[]);
     node.time_out(recorded(80));
@@ -181,7 +178,7 @@ fn no_half_of_a_flow_is_forgotten_alone() {
     let (key, entry) = inbound(tuple(KEPT), &WEB);
     node.from_uplink(&came).passes(
         Reason::InboundRecorded,
-        &came.clone().entering(&WEB),
+        &came,
         &[Change::Changed(key, entry), Change::Removed(back)],
     );
 }

@@ -63,7 +63,7 @@ impl Connection {
     #[track_caller]
     fn remote_sends(&mut self, flags: u8, out: Option<(u32, u8)>, back: Option<(u32, u8)>) {
         let came = tcp(REMOTE_END, (NODE, KEPT), flags);
-        let entered = tcp(REMOTE_END, LOCAL, flags).entering(&WEB);
+        let entered = tcp(REMOTE_END, LOCAL, flags);
         self.node.from_uplink(&came).passes(
             Reason::Unmasqueraded,
             &entered,

@@ -27,6 +27,8 @@ pub const INTERNET: [Ipv4Addr; 3] = [
     Ipv4Addr::new(203, 0, 113, 11),
     Ipv4Addr::new(198, 51, 100, 10),
 ];
+/// The addresses of a load balancer that leaves them in the packet (Azure's floating IP): the public one, and the one in the VNet.
+pub const FRONTENDS: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 2, 10), Ipv4Addr::new(10, 0, 8, 1)];
 /// The MAC address in every ARP answer of Azure's fabric.
 pub const FABRIC_MAC: Mac = Mac([0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc]);
 

@@ -30,6 +30,9 @@ pub struct Verdicts {
     pub outside: u64,
     /// Frames with more than one VLAN tag. No offence, and counted likewise: what is inside is not looked at.
     pub stacked: u64,
+    /// IPv4 packets for one of the NIC's own ipconfigs. Delivered to where they came from, and no offence, but a node that sends them
+    /// does not know its pods' addresses, and the packet goes to and fro until its time to live ends.
+    pub returned: u64,
     /// Unicast frames to another MAC than the fabric's. Dropped, and no offence, but they had no business on the wire.
     pub misdirected: u64,
 }
@@ -57,6 +60,7 @@ pub fn filter(link: &str, nic: &Nic) -> String {
         "own_arp",
         "outside",
         "stacked",
+        "returned",
         "misdirected",
     ]
     .map(|offence| format!("  counter {link}.{offence} {{\n  }}\n"))
@@ -68,6 +72,9 @@ pub fn filter(link: &str, nic: &Nic) -> String {
     type ipv4_addr
     elements = {{ {ipconfigs} }}
   }}
+  set {link}.frontends {{
+    type ipv4_addr
+  }}
   chain {link} {{
     type filter hook ingress device {link} priority 0; policy drop;
 {never_from_pods}    ether saddr != {mac} counter name {link}.mac drop
@@ -77,6 +84,8 @@ pub fn filter(link: &str, nic: &Nic) -> String {
     ether type arp arp operation request arp daddr ip @{link}.ipconfigs counter name {link}.own_arp accept
     ether type arp accept
     ether type ip ip saddr 0.0.0.0 drop
+    ether type ip ip daddr @{link}.ipconfigs counter name {link}.returned
+    ether type ip ip saddr @{link}.frontends accept
     ether type ip ip saddr != @{link}.ipconfigs counter name {link}.ip drop
     ether type ip accept
     meta protocol ip6 ip6 saddr != {{ ::, fe80::/10 }} counter name {link}.ip6 drop
@@ -84,6 +93,11 @@ pub fn filter(link: &str, nic: &Nic) -> String {
 }}
 "
     )
+}
+
+/// Lets a NIC behind a load balancer answer with the load balancer's address.
+pub fn allow_frontend(link: &str, frontend: Ipv4Addr) -> String {
+    format!("add element netdev fabric {link}.frontends {{ {frontend} }}\n")
 }
 
 /// Lets another address be an ipconfig of a NIC in place of one.
@@ -159,6 +173,7 @@ pub fn verdicts(listing: &str, link: &str) -> Result<Verdicts, Error> {
         own_arp: count("own_arp")?,
         outside: count("outside")?,
         stacked: count("stacked")?,
+        returned: count("returned")?,
         misdirected: count("misdirected")?,
     })
 }

@@ -16,7 +16,7 @@ use crate::{Error, dhcp, imds, wireserver};
 
 /// The variable that names the directory of the plugins under test.
 pub const BIN_DIR_VARIABLE: &str = "AZURE_VNET_BIN_DIR";
-/// The port on which 168.63.129.16 reports the source it saw; there is DNS in the real one.
+/// The port on which 168.63.129.16 reports the source it saw, and answers for names.
 pub const PLATFORM_REPORT_PORT: u16 = 53;
 
 /// A simulated Azure. Dropping it removes everything.
@@ -81,6 +81,12 @@ impl Azure {
             mtu: 1500,
             bin_dir: None,
         }
+    }
+
+    /// Makes a VM the only backend of a load balancer with floating IP: what comes for the frontend reaches the VM's first NIC with that
+    /// address in it, and the VM answers from there, past the load balancer.
+    pub fn balance(&self, vm: usize, frontend: Ipv4Addr) -> Result<(), Error> {
+        self.fabric.balance(vm, self.vms[vm].nic.mac, frontend)
     }
 
     /// The requests that 168.63.129.16 answered or refused so far.

@@ -34,7 +34,7 @@ pub fn ask(
         socket.send(b"who am I?")?;
     }
     let mut answer = [0; 64];
-    let length = (&socket).read(&mut answer)?;
+    let length = (&socket).read(&mut answer).map_err(timed_out)?;
     let text = String::from_utf8_lossy(&answer[..length]);
     let seen = text
         .trim()
@@ -88,6 +88,14 @@ pub fn ping(from: &Namespace, to: Ipv4Addr, witness: &Witness) -> io::Result<Ipv
         std::thread::sleep(LIMIT / 100);
     }
     Err(io::Error::other("answered, but not by the host"))
+}
+
+/// The kernel's word for a time limit of a socket says nothing to a reader.
+fn timed_out(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::WouldBlock => io::Error::new(io::ErrorKind::TimedOut, "no answer"),
+        _ => error,
+    }
 }
 
 /// Marks one exchange among all.

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use crate::address_plan::{FABRIC_MAC, IMDS, Nic, WIRESERVER};
+use crate::address_plan::{FABRIC_MAC, IMDS, Mac, Nic, WIRESERVER};
 use crate::anti_spoofing::{self, Verdicts};
 use crate::namespace::Namespace;
 use crate::{Error, iproute};
@@ -79,6 +79,18 @@ impl Fabric {
             &[(&format!("ipv4/neigh/{link}/proxy_delay"), "0")],
         )?;
         iproute::load_rules(&self.namespace, &anti_spoofing::filter(&link, nic))
+    }
+
+    /// Delivers an address to a VM's first NIC, which has it not, and lets the VM answer from there.
+    pub(crate) fn balance(&self, vm: usize, mac: Mac, frontend: Ipv4Addr) -> Result<(), Error> {
+        let link = vm_link(vm, 0);
+        let lines = [
+            format!("neighbour add {frontend} lladdr {mac} nud permanent dev {link}"),
+            format!("route add {frontend}/32 dev {link}"),
+        ];
+        iproute::batch(&self.namespace, &lines)?;
+        let rule = anti_spoofing::allow_frontend(&link, frontend);
+        iproute::load_rules(&self.namespace, &rule)
     }
 
     /// Takes away NIC number 0 of a VM. Its counters stay.

@@ -30,6 +30,7 @@ pub mod http;
 pub mod icmp;
 pub mod imds;
 mod iproute;
+pub mod kube_proxy;
 pub mod libcni;
 mod mounts;
 pub mod namespace;
@@ -46,7 +47,7 @@ mod vm;
 pub mod wireserver;
 
 pub use anti_spoofing::Verdicts;
-pub use azure::{Azure, Builder, bin_dir};
+pub use azure::{Azure, Builder, PLATFORM_REPORT_PORT, bin_dir};
 pub use fabric::Fabric;
 pub use mounts::{CONFIG_DIR, NETNS_DIR, PLUGIN_DIR};
 pub use vm::Vm;

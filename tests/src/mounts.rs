@@ -14,6 +14,8 @@ use rustix::mount::{
     mount_change, unmount,
 };
 
+use crate::address_plan::WIRESERVER;
+
 /// Where runtimes look for plugins.
 pub const PLUGIN_DIR: &str = "/opt/cni/bin";
 /// Where runtimes look for network configurations.
@@ -53,6 +55,18 @@ pub fn prepare(bin_dir: &Path) -> io::Result<()> {
     own_sysfs()?;
     fs::create_dir_all(NETNS_DIR).map_err(about(NETNS_DIR))?;
     install(&plugins)
+}
+
+/// The resolver that Azure's DHCP names. On the host the file may be a link into `/run`.
+pub fn write_resolver() -> io::Result<()> {
+    const PATH: &str = "/etc/resolv.conf";
+    if let Err(error) = fs::remove_file(PATH)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(about(PATH)(error));
+    }
+    let text = format!("nameserver {WIRESERVER}\noptions timeout:2 attempts:2\n");
+    fs::write(PATH, text).map_err(about(PATH))
 }
 
 /// An empty `/run`. `/var/run` is a symbolic link to it on every current distribution, and is made to agree where it is not.

@@ -1,4 +1,5 @@
-//! Hosts that tell who called: TCP and UDP services that answer with the source address and port they saw.
+//! Hosts that tell who called: TCP and UDP services that answer with the source address and port they saw. A datagram that asks for a
+//! name is answered as [`crate::dns`] says.
 
 use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
@@ -60,10 +61,9 @@ fn report(socket: &Socket) {
             }
         }
         Socket::Udp(socket) => {
-            let mut question = [0; 2048];
-            if let Ok((length, peer)) = socket.recv_from(&mut question) {
-                // Where 168.63.129.16 reports, there is DNS.
-                let answer = dns::answer(&question[..length]);
+            let mut asked = [0; 2048];
+            if let Ok((length, peer)) = socket.recv_from(&mut asked) {
+                let answer = dns::answer(&asked[..length], peer.ip());
                 let answer = answer.unwrap_or_else(|| text(peer).into_bytes());
                 let _ = socket.send_to(&answer, peer);
             }

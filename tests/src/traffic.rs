@@ -2,6 +2,13 @@
 //!
 //! What is expected comes from the address plan alone; what is seen comes from the far side alone.
 
+mod nobody;
+mod node;
+mod services;
+
+pub use nobody::late_packets;
+
+use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
@@ -19,8 +26,8 @@ use crate::{Error, imds, wireserver};
 
 /// The port of the node that must lead to [`REPORT_PORT`] of the first pod.
 pub const HOST_PORT: u16 = 8080;
-/// The port on which the node reports what it saw: the kubelet's.
-const NODE_PORT: u16 = 10250;
+/// The port on which the node reports what it saw.
+const KUBELET_PORT: u16 = 10250;
 
 /// One kind of traffic.
 #[derive(Debug)]
@@ -31,10 +38,28 @@ pub struct Row {
     pub from: Ipv4Addr,
     /// Where to; port 0 for a ping.
     pub to: SocketAddrV4,
-    /// The source that the far side must see.
-    pub expected: Ipv4Addr,
-    /// The source that it saw, or why the exchange failed. A success means that the answer came back as well.
-    pub seen: io::Result<Ipv4Addr>,
+    /// What the far side must see.
+    pub expected: Seen,
+    /// What it saw, or why the exchange failed. A source means that the answer came back as well.
+    pub seen: io::Result<Seen>,
+}
+
+/// What the far side sees of an exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// This source.
+    From(Ipv4Addr),
+    /// Nothing: there is nobody, and nothing of the packet comes back to the fabric.
+    Nothing,
+}
+
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::From(source) => f.pad(&source.to_string()),
+            Self::Nothing => f.pad("nothing"),
+        }
+    }
 }
 
 impl Row {
@@ -54,7 +79,8 @@ pub struct Scenario<'a> {
 }
 
 impl<'a> Scenario<'a> {
-    /// Starts the reporters. `pods` are on VM 0, the first with [`HOST_PORT`] mapped; `remote` are on VM 1. Neither may be empty.
+    /// Starts the reporters, and makes the first VM a node with kube-proxy, a local address and a load balancer before it. `pods` are
+    /// on VM 0, the first with [`HOST_PORT`] mapped; `remote` are on VM 1. Neither may be empty. To be called once.
     pub fn new(
         azure: &'a Azure,
         pods: &'a [Pod<'a>],
@@ -73,8 +99,10 @@ impl<'a> Scenario<'a> {
             .map_err(failed)?;
         let node = &azure.vms[0];
         reporters.push(
-            Reporter::start(node.namespace(), &[node.nic.primary], NODE_PORT).map_err(failed)?,
+            Reporter::start(node.namespace(), &[node.nic.primary], KUBELET_PORT).map_err(failed)?,
         );
+        reporters.push(node::start(node)?);
+        services::start(azure, &pods[0], &remote[0])?;
         Ok(Self {
             azure,
             pods,
@@ -110,6 +138,9 @@ impl<'a> Scenario<'a> {
             .flatten()
             .chain(self.every_pod_to_internet())
             .chain(self.every_pod_to_other_vm())
+            .chain(services::rows(self))
+            .chain(node::rows(self))
+            .chain(nobody::rows(self))
             .collect()
     }
 
@@ -233,7 +264,7 @@ impl<'a> Scenario<'a> {
     fn pod_to_node(&self) -> Row {
         self.pod_tcp(
             "pod to its node",
-            SocketAddrV4::new(self.primary(), NODE_PORT),
+            SocketAddrV4::new(self.primary(), KUBELET_PORT),
             self.pod().address,
         )
     }
@@ -390,8 +421,66 @@ fn row(
         kind: kind.to_owned(),
         from,
         to,
-        expected,
-        seen,
+        expected: Seen::From(expected),
+        seen: seen.map(Seen::From),
+    }
+}
+
+/// Somebody who asks.
+struct Asker<'a> {
+    name: &'static str,
+    namespace: &'a Namespace,
+    /// What a far side sees of it that nothing is translated for.
+    address: Ipv4Addr,
+}
+
+impl Asker<'_> {
+    /// A row of what the far side sees when it asks.
+    fn asks(&self, what: &str, protocol: Type, to: SocketAddrV4, expected: Ipv4Addr) -> Row {
+        let suffix = if protocol == Type::DGRAM { ", UDP" } else { "" };
+        let kind = format!("{} to {what}{suffix}", self.name);
+        let seen = ask(protocol, self.namespace, None, to);
+        row(&kind, self.address, to, expected, seen)
+    }
+}
+
+impl Scenario<'_> {
+    fn internet(&self) -> Asker<'_> {
+        let host = &self.azure.internet;
+        asker("internet", host.namespace(), host.address())
+    }
+
+    fn other_node(&self) -> Asker<'_> {
+        let vm = &self.azure.vms[1];
+        asker("other VM", vm.namespace(), vm.nic.primary)
+    }
+
+    fn node(&self) -> Asker<'_> {
+        let vm = &self.azure.vms[0];
+        asker("node", vm.namespace(), vm.nic.primary)
+    }
+
+    fn first_pod(&self) -> Asker<'_> {
+        asker("pod", self.pod().namespace(), self.pod().address)
+    }
+
+    /// A pod of the node beside the first, if there is one.
+    fn neighbour(&self) -> Option<Asker<'_>> {
+        let pod = self.pods.get(1)?;
+        Some(asker("pod", pod.namespace(), pod.address))
+    }
+
+    fn remote_pod(&self) -> Asker<'_> {
+        let pod = &self.remote[0];
+        asker("pod of other VM", pod.namespace(), pod.address)
+    }
+}
+
+fn asker<'a>(name: &'static str, namespace: &'a Namespace, address: Ipv4Addr) -> Asker<'a> {
+    Asker {
+        name,
+        namespace,
+        address,
     }
 }
 

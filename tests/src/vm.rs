@@ -45,6 +45,8 @@ impl Vm {
         let namespace = Namespace::machine(|| mounts::prepare(bin_dir)).map_err(files)?;
         kernel_settings(&namespace)?;
         iproute::batch(&namespace, &["link set lo up".into()])?;
+        let resolver = namespace.run(mounts::write_resolver);
+        resolver.and_then(|done| done).map_err(files)?;
         for (index, nic) in nics.iter().enumerate() {
             fabric.connect_vm(number, index, nic, &namespace, mtu)?;
             iproute::batch(&namespace, &dhcp_lease(index, nic))?;
@@ -109,6 +111,36 @@ impl Vm {
     /// Sets a variable for all programs of the VM, plugins included.
     pub fn set_environment(&mut self, key: &str, value: &str) {
         self.environment.push((key.to_owned(), value.to_owned()));
+    }
+
+    /// Sets a sysctl of the VM; the key is a path below /proc/sys/net.
+    pub fn set_sysctl(&self, key: &str, value: &str) -> Result<(), Error> {
+        iproute::sysctls(&self.namespace, &[(key, value)])
+    }
+
+    /// Whether bridges hand what they forward to iptables. An error where that is asked for and the kernel has no `br_netfilter`, which
+    /// may be a module.
+    pub fn set_bridge_nf(&self, enabled: bool) -> Result<(), Error> {
+        let is_there = || Path::new("/proc/sys/net/bridge").exists();
+        if !is_there() {
+            // Of the host, whose modules they are; whether it helped is seen by the setting.
+            let _ = Program::new("modprobe").arg("br_netfilter").output();
+        }
+        if !enabled && !is_there() {
+            return Ok(());
+        }
+        let value = if enabled { "1" } else { "0" };
+        self.set_sysctl("bridge/bridge-nf-call-iptables", value)
+    }
+
+    /// How strictly sources are checked against the way back (`rp_filter`: 0, 1 strict, 2 loose), on the links that there are and on
+    /// those to come.
+    pub fn set_rp_filter(&self, value: &str) -> Result<(), Error> {
+        let links = self.links()?;
+        let mut names = ["all", "default"]
+            .into_iter()
+            .chain(links.iter().map(String::as_str));
+        names.try_for_each(|name| self.set_sysctl(&format!("ipv4/conf/{name}/rp_filter"), value))
     }
 
     /// The names of the VM's links now.

@@ -50,7 +50,7 @@ fn print_steps(steps: &[Step]) {
     println!();
 }
 
-/// Both tiers and both ways to attach; then the tiers with one pod on each VM, and, with what is released, with the
+/// Both tiers and both ways to attach, each with bridges that call iptables and without; then the tiers with one pod on each VM, and, with what is released, with the
 /// default number of pods of a node.
 fn demos() -> impl Iterator<Item = demo::Options> {
     let demo = |datapath: &str, cls_bpf, pods| demo::Options {
@@ -60,6 +60,7 @@ fn demos() -> impl Iterator<Item = demo::Options> {
         // Once is enough to see that every stop of it has an answer.
         tour: datapath == "ebpf" && pods.is_none(),
         released: pods == Some(30),
+        bridge_nf: None,
         keep: false,
     };
     [

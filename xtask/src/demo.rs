@@ -26,6 +26,9 @@ pub struct Options {
     /// Pods on each VM
     #[arg(long)]
     pub pods: Option<u16>,
+    /// Whether bridges hand what they forward to iptables, 0 or 1; without it the traffic is tried with both
+    #[arg(long)]
+    pub bridge_nf: Option<u8>,
     /// Attach the eBPF programs with cls_bpf even where the kernel has TCX (6.6 and later)
     #[arg(long)]
     pub cls_bpf: bool,
@@ -48,9 +51,16 @@ impl Options {
             .iter()
             .map(|tier| format!("--datapath={tier}"));
         let pods = self.pods.iter().map(|pods| format!("--pods={pods}"));
+        let bridge_nf = self.bridge_nf.iter();
+        let bridge_nf = bridge_nf.map(|value| format!("--bridge-nf={value}"));
         let tour = self.tour.then(|| "--tour".to_owned());
         let keep = self.keep.then(|| "--keep".to_owned());
-        datapath.chain(pods).chain(tour).chain(keep).collect()
+        datapath
+            .chain(pods)
+            .chain(bridge_nf)
+            .chain(tour)
+            .chain(keep)
+            .collect()
     }
 }
 

@@ -2,8 +2,11 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use crate::netlink::link::{self, Link};
 use crate::netlink::{MacAddress, Netlink, NetlinkError, gone_is_fine, neighbour};
+use crate::node;
 use crate::plan::Plan;
 
 /// What DEL needs to know to remove an attachment from the node.
@@ -24,7 +27,7 @@ impl From<&Plan> for Removal {
         Self {
             host_veth: plan.veth.host_name.clone(),
             bridge: Some(plan.veth.bridge_name.clone()),
-            addresses: plan.neighbours.iter().map(|(ip, _)| *ip).collect(),
+            addresses: plan.addresses.iter().map(IpNet::addr).collect(),
             mac: Some(plan.veth.pod_mac),
         }
     }
@@ -32,7 +35,7 @@ impl From<&Plan> for Removal {
 
 /// Removes an attachment from the node: the veth, and with it the interface in the pod, its
 /// addresses and routes and the bridge's forwarding entry, whether the pod's namespace still
-/// exists or not; then the neighbours, unless another pod has them by now. What is missing already is
+/// exists or not; then routes and neighbours, unless another pod has them by now. What is missing already is
 /// fine. Returns what failed.
 pub async fn remove(host: &Netlink, removal: &Removal) -> Vec<NetlinkError> {
     let deleted = host.run(link::delete(&removal.host_veth)).await;
@@ -61,15 +64,15 @@ async fn forget(host: &Netlink, bridge: &Link, removal: &Removal) -> Vec<Netlink
             other => return other.err().into_iter().collect(),
         }
     }
-    let requests = removal
-        .addresses
-        .iter()
-        .map(|ip| neighbour::delete(bridge.index, &bridge.name, *ip));
-    let outcomes = host.run_each(requests).await;
-    outcomes
-        .into_iter()
-        .filter_map(|outcome| gone_is_fine(outcome).err())
-        .collect()
+    let mut failures = Vec::new();
+    for ip in &removal.addresses {
+        if let IpAddr::V4(address) = ip {
+            let entry = neighbour::delete(bridge.index, &bridge.name, *ip);
+            failures.extend(gone_is_fine(host.run(entry).await).err());
+            failures.extend(node::forget_pod(host, bridge, *address).await);
+        }
+    }
+    failures
 }
 
 /// [`remove`] from where no runtime can be waited for.

@@ -1,10 +1,10 @@
-//! The node's side: the bridge with the NIC in it, and the pod's veth.
+//! The node's side: the bridge, and the pod's veth.
 
 use crate::config::Config;
 use crate::error::Error;
 use crate::netlink::link::{Link, LinkKind};
 use crate::netlink::{MacAddress, Netlink, NetlinkError};
-use crate::node::{self, Node, NodeWanted};
+use crate::node::{self, Node, NodeError, NodeWanted};
 use crate::plan::Plan;
 use crate::state;
 
@@ -30,19 +30,19 @@ pub async fn of_node(
 }
 
 /// MAC of the NIC that the pod behind `host_veth` was connected to, where that could be one of several.
-async fn mac_of_nic(host: &Netlink, host_veth: &str) -> Result<Option<MacAddress>, NetlinkError> {
+async fn mac_of_nic(host: &Netlink, host_veth: &str) -> Result<Option<MacAddress>, NodeError> {
     if node::remembered().len() < 2 {
         return Ok(None);
     }
     let Some(attachment) = state::find(host_veth) else {
         return Ok(None);
     };
-    let bridge = host.link(&attachment.bridge).await?;
-    Ok(bridge.and_then(|bridge| bridge.mac))
+    let nic = node::nic_of(host, &attachment.bridge).await?;
+    Ok(nic.and_then(|nic| nic.mac))
 }
 
 /// What is wrong with a node whose network is not whole.
-async fn broken_node(host: &Netlink, wanted: &NodeWanted) -> Result<Difference, NetlinkError> {
+async fn broken_node(host: &Netlink, wanted: &NodeWanted) -> Result<Difference, NodeError> {
     let mut defects = Defects::default();
     let meant = |(bridge, nic): &(String, String)| {
         let same = |wanted: &Option<String>, name| wanted.as_ref().is_none_or(|it| it == name);
@@ -51,25 +51,20 @@ async fn broken_node(host: &Netlink, wanted: &NodeWanted) -> Result<Difference, 
     for (bridge_name, nic_name) in node::remembered().into_iter().filter(meant) {
         let bridge = host.link(&bridge_name).await?;
         let nic = host.link(&nic_name).await?;
-        let up = |link: &Option<Link>| link.as_ref().is_some_and(Link::is_up);
         defects.unless(bridge.is_some(), || {
             format!("there is no bridge {bridge_name}")
         });
         defects.unless(nic.is_some(), || format!("there is no NIC {nic_name}"));
-        defects.unless(up(&bridge), || format!("the bridge {bridge_name} is down"));
-        defects.unless(up(&nic), || format!("the NIC {nic_name} is down"));
         if let (Some(bridge), Some(nic)) = (bridge, nic) {
-            defects.unless(nic.master == Some(bridge.index), || {
-                format!("the NIC {nic_name} is not a port of {bridge_name}")
-            });
-            defects.unless(nic.mac == bridge.mac, || {
-                format!("{bridge_name} does not have the MAC of {nic_name}")
-            });
+            defects.extend(node::defects(host, &bridge, &nic).await?);
         }
     }
     if defects == Defects::default() {
         defects.unless(false, || {
-            format!("no bridge of ours has an address in {}", wanted.subnet)
+            format!(
+                "no NIC with a bridge of ours has an address in {}",
+                wanted.subnet
+            )
         });
     }
     Ok(Difference::Defects(defects))

@@ -18,11 +18,11 @@ use crate::state::{self, Attachment};
 pub struct Bridge {
     /// The bridge's name.
     pub name: String,
-    /// The NIC that is a port of it.
+    /// The NIC by which its pods' packets leave.
     pub nic: Option<String>,
     /// The node's address: what masqueraded packets leave with.
     pub address: Option<Ipv4Addr>,
-    /// MAC of the NIC and of the bridge.
+    /// MAC of the NIC.
     pub mac: Option<MacAddress>,
     /// MTU of the NIC, in bytes.
     pub mtu: Option<u32>,
@@ -87,6 +87,18 @@ pub async fn survey(netlink: &Netlink) -> Result<Vec<Bridge>, Failure> {
     for name in names_of_bridges(&nics) {
         bridges.push(look_at(netlink, &links, &name, nics.get(&name)).await);
     }
+    if let Some(first) = bridges.first_mut() {
+        match node::missing(netlink).await {
+            Ok(missing) => {
+                for it in missing {
+                    if first.problems.iter().all(|known| known.what != it.what) {
+                        first.problem(it.what);
+                    }
+                }
+            }
+            Err(error) => first.problem(Failure::of(&error).0),
+        }
+    }
     Ok(bridges)
 }
 
@@ -128,10 +140,10 @@ async fn look_at(netlink: &Netlink, links: &[Link], name: &str, nic: Option<&Str
     }
     match (bridge, port) {
         (Some(bridge), Some(nic)) => {
-            this.look_at_links(bridge, nic);
-            // The programs know it themselves; the rules of the netfilter tier take the bridge's first.
+            this.look_at_links(netlink, bridge, nic).await;
+            // The programs know it themselves; the rules of the netfilter tier take the NIC's first.
             if this.address.is_none() {
-                this.address = first_address(netlink, bridge).await;
+                this.address = first_address(netlink, nic).await;
             }
             this.look_at_pods(netlink, bridge, nic, links, &attachments)
                 .await;
@@ -144,14 +156,14 @@ async fn look_at(netlink: &Netlink, links: &[Link], name: &str, nic: Option<&Str
             ));
         }
         _ => {
-            this.problem("which NIC is in it is not known: the journal in /run/azure-vnet is lost");
+            this.problem("which NIC it is for is not known: its record in /run/azure-vnet is lost");
         }
     }
     this
 }
 
-async fn first_address(netlink: &Netlink, bridge: &Link) -> Option<Ipv4Addr> {
-    let addresses = netlink.addresses_on(bridge).await.ok()?;
+async fn first_address(netlink: &Netlink, nic: &Link) -> Option<Ipv4Addr> {
+    let addresses = netlink.addresses_on(nic).await.ok()?;
     let mut here = addresses.iter().filter_map(address::ipv4_net);
     here.next().map(|net| net.addr())
 }
@@ -193,27 +205,14 @@ impl Bridge {
         }
     }
 
-    fn look_at_links(&mut self, bridge: &Link, nic: &Link) {
-        if !bridge.is_up() {
-            let Link { name, .. } = bridge;
-            let fix = format!(
-                "ip link set {name} up, then the node's routes, which went with it (ip route shows what is left): by the \
-                 DHCP client, or a reboot"
-            );
-            self.problem_with_fix(format!("{name} is down"), fix);
-        }
+    async fn look_at_links(&mut self, netlink: &Netlink, bridge: &Link, nic: &Link) {
         if !nic.is_up() {
             let Link { name, .. } = nic;
             self.problem_with_fix(format!("{name} is down"), format!("ip link set {name} up"));
         }
-        if nic.master != Some(bridge.index) {
-            self.problem(format!("{} is not a port of {}", nic.name, bridge.name));
-        }
-        if bridge.mac != nic.mac {
-            self.problem(format!(
-                "{} does not have the MAC of {}",
-                bridge.name, nic.name
-            ));
+        match node::defects(netlink, bridge, nic).await {
+            Ok(defects) => defects.into_iter().for_each(|it| self.problem(it)),
+            Err(error) => self.problem(Failure::of(&error).0),
         }
     }
 
@@ -238,16 +237,6 @@ impl Bridge {
                 self.problem_with_fix(what, fix.into());
                 continue;
             };
-            let Link { name, .. } = port;
-            if !port.is_up() {
-                let what = format!("{who}: its link {name} is down");
-                self.problem_with_fix(what, format!("ip link set {name} up"));
-            }
-            if port.master != Some(bridge.index) {
-                let what = format!("{who}: its link {name} is not a port of {}", bridge.name);
-                let fix = format!("ip link set {name} master {}", bridge.name);
-                self.problem_with_fix(what, fix);
-            }
             let pod = Pod {
                 host_veth: attachment.host_veth.clone(),
                 ifindex: port.index,

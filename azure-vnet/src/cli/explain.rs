@@ -146,7 +146,7 @@ async fn stays(asked: &Explanation) -> Result<Option<String>, Failure> {
     let to = asked.to;
     if let Some(other) = state::everything().iter().find(|pod| pod.address == to) {
         return Ok(Some(format!(
-            "{} is a pod of this node: the bridge delivers it",
+            "{} is a pod of this node, which delivers it",
             bridges::who(other)
         )));
     }
@@ -186,6 +186,8 @@ impl Explanation {
                 "the eBPF maps are not pinned; the next ADD makes them anew",
             ));
         };
+        let nic = view::uplink(&pod.bridge).map_err(failed)?;
+        let nic = nic.unwrap_or_default().mac;
         let netlink = Netlink::current().map_err(|error| Failure::of(&error))?;
         let link = netlink
             .link(&pod.host_veth)
@@ -212,6 +214,7 @@ impl Explanation {
                 return Ok(());
             }
             frame = performed.frame;
+            packet::leave_by(&mut frame, nic.0);
             // A packet that the fast path sends on has been through `to_uplink`'s work already.
             if performed.reason == Reason::MasqueradedFast {
                 break;

@@ -15,7 +15,8 @@ use super::{Failure, Outcome, bridges};
 use crate::netlink::Netlink;
 use crate::netns::NetNs;
 use crate::state::{self, Attachment};
-use crate::{config, datapath, del, lease, node};
+use crate::datapath::Refreshed;
+use crate::{config, datapath, del, lease, node, takeover};
 
 /// Where runtimes look for network configurations.
 const CONFIGURATIONS: &str = "/etc/cni/net.d";
@@ -62,7 +63,9 @@ struct Gone {
 pub async fn run(options: &Options, output: Output) -> Result<Outcome, Failure> {
     let netlink = Netlink::current().map_err(|error| Failure::of(&error))?;
     if !options.dry_run {
-        node::recover(&netlink).await;
+        takeover::complete(&netlink)
+            .await
+            .map_err(|error| Failure::of(&error))?;
     }
     let mut collected = Collected {
         dry_run: options.dry_run,
@@ -106,6 +109,15 @@ pub async fn run(options: &Options, output: Output) -> Result<Outcome, Failure> 
             .into_iter()
             .map(|(_, address)| address)
             .collect();
+        if let Err(error) = node::mend(&netlink).await {
+            collected.failures.push(Failure::of(&error).to_string());
+        }
+        for Refreshed { bridge, result } in datapath::refresh(&node::addresses(&netlink).await) {
+            if let Err(error) = result {
+                let failure = format!("{bridge}: {}", Failure::of(&error));
+                collected.failures.push(failure);
+            }
+        }
     }
     output.show(&collected)?;
     Ok(if collected.failures.is_empty() {

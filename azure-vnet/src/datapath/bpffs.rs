@@ -3,7 +3,7 @@
 //! ```text
 //! /sys/fs/bpf/azure-vnet/v<ABI>/<bridge>/maps/<map>
 //!                                       /programs/<build>/<program>
-//!                                       /links/{to_uplink,from_uplink,<host veth>}     (TCX only)
+//!                                       /links/{to_uplink,from_uplink,to_pods,<host veth>}     (TCX only)
 //! ```
 
 use std::io;

@@ -1,4 +1,4 @@
-//! The eBPF tier: programs on the NIC and on every host veth, and their maps.
+//! The eBPF tier: programs on the NIC, on the bridge and on every host veth, and their maps.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -27,8 +27,8 @@ pub struct Ebpf {
 }
 
 impl Ebpf {
-    /// The tier as an earlier call left it, if it is whole: the same build, every map, both programs on the
-    /// NIC. Whatever is missing is for [`Ebpf::set_up`] to mend, under the lock.
+    /// The tier as an earlier call left it, if it is whole: the same build, every map, the programs on the
+    /// NIC and on the bridge. Whatever is missing is for [`Ebpf::set_up`] to mend, under the lock.
     pub fn reuse(uplink: &Uplink, mechanism: Mechanism) -> Option<Self> {
         let pins = Pins::of(&uplink.bridge);
         // Of another range other ports are reserved, which have to be known first.
@@ -37,7 +37,7 @@ impl Ebpf {
             return None;
         }
         let mut programs = Programs::open(&pins).ok()?;
-        attach_to_uplink(&mut programs, mechanism, &pins, uplink).ok()?;
+        attach(&mut programs, mechanism, &pins, uplink).ok()?;
         maps::configure(&pins, uplink).ok()?;
         Some(Self {
             mechanism,
@@ -70,7 +70,7 @@ impl Ebpf {
                 result => result?,
             }
         }
-        attach_to_uplink(&mut programs, this.mechanism, &pins, uplink)?;
+        attach(&mut programs, this.mechanism, &pins, uplink)?;
         if has_lost_maps || !predecessors.is_empty() {
             maps::adopt_flows(&pins)?;
         }
@@ -111,6 +111,26 @@ impl Ebpf {
     pub fn mechanism(&self) -> Mechanism {
         self.mechanism
     }
+}
+
+/// Whether programs, maps and links are pinned as this build pins them, and the maps know these pods. What only the kernel knows
+/// (a filter that somebody deleted) is for whoever asks the kernel.
+pub fn is_pinned(bridge: &str, mechanism: Mechanism, pods: &[Pod]) -> bool {
+    let pins = Pins::of(bridge);
+    let links = [
+        programs::FROM_UPLINK,
+        programs::TO_UPLINK,
+        programs::TO_PODS,
+    ];
+    pins.are_only_of(BUILD)
+        && pins.have_all_maps()
+        && (mechanism == Mechanism::ClsBpf || links.iter().all(|name| pins.link(name).exists()))
+        && maps::know(&pins, pods).unwrap_or(false)
+}
+
+/// Whether the programs know NIC and bridge as they are now: both may have been made anew.
+pub fn has_links(uplink: &Uplink) -> bool {
+    maps::has_links(&Pins::of(&uplink.bridge), uplink).unwrap_or(false)
 }
 
 /// Whether what is masqueraded is what `uplink` says.
@@ -168,6 +188,7 @@ pub async fn defects(
     for (link, direction, name) in [
         (way.nic, TcAttachType::Ingress, programs::FROM_UPLINK),
         (way.nic, TcAttachType::Egress, programs::TO_UPLINK),
+        (way.bridge, TcAttachType::Egress, programs::TO_PODS),
         (way.port, TcAttachType::Ingress, programs::FROM_POD),
     ] {
         let mut attached = mechanism
@@ -209,11 +230,8 @@ pub fn probe() -> Result<(), EbpfError> {
 pub fn remove(uplink: &Uplink, pods: &[Pod]) {
     let pins = Pins::of(&uplink.bridge);
     let mechanism = Mechanism::of_this_kernel();
-    for (name, direction) in [
-        (programs::TO_UPLINK, TcAttachType::Egress),
-        (programs::FROM_UPLINK, TcAttachType::Ingress),
-    ] {
-        mechanism.detach(&uplink.name, direction, &pins.link(name));
+    for (link, direction, name) in places(uplink) {
+        mechanism.detach(link, direction, &pins.link(name));
     }
     for pod in pods {
         let pin = pins.link(&pod.host_veth);
@@ -237,25 +255,32 @@ pub fn counters(bridge: &str) -> Result<Counters, EbpfError> {
     maps::counters(&Pins::of(bridge))
 }
 
-fn attach_to_uplink(
+/// Where the programs are that serve all pods. In the order in which they are attached: a flow that is masqueraded on its way
+/// out needs the way in for the replies.
+fn places(uplink: &Uplink) -> [(&str, TcAttachType, &'static str); 3] {
+    let (nic, bridge) = (uplink.name.as_str(), uplink.bridge.as_str());
+    [
+        (bridge, TcAttachType::Egress, programs::TO_PODS),
+        (nic, TcAttachType::Ingress, programs::FROM_UPLINK),
+        (nic, TcAttachType::Egress, programs::TO_UPLINK),
+    ]
+}
+
+fn attach(
     programs: &mut Programs,
     mechanism: Mechanism,
     pins: &Pins,
     uplink: &Uplink,
 ) -> Result<(), EbpfError> {
-    // The way in first: a flow that is masqueraded on its way out needs it for the replies.
-    mechanism.attach(
+    let programs = [
+        &mut programs.to_pods,
         &mut programs.from_uplink,
-        &uplink.name,
-        TcAttachType::Ingress,
-        &pins.link(programs::FROM_UPLINK),
-    )?;
-    mechanism.attach(
         &mut programs.to_uplink,
-        &uplink.name,
-        TcAttachType::Egress,
-        &pins.link(programs::TO_UPLINK),
-    )
+    ];
+    for (program, (link, direction, name)) in programs.into_iter().zip(places(uplink)) {
+        mechanism.attach(program, link, direction, &pins.link(name))?;
+    }
+    Ok(())
 }
 
 /// Why the eBPF tier cannot be used.

@@ -36,6 +36,15 @@ pub fn configure(pins: &Pins, uplink: &Uplink) -> Result<(), EbpfError> {
     Ok(())
 }
 
+/// Whether the programs know NIC and bridge as `uplink` has them: both may have been made anew under other indexes.
+pub fn has_links(pins: &Pins, uplink: &Uplink) -> Result<bool, EbpfError> {
+    let map: Array<MapData, UplinkEntry> = open(pins, maps::UPLINK)?;
+    let entry = map.get(&0, 0);
+    let entry = entry.map_err(|source| EbpfError::map(maps::UPLINK, source))?;
+    let wanted = uplink_entry(uplink);
+    Ok((entry.ifindex, entry.bridge, entry.address) == (wanted.ifindex, wanted.bridge, wanted.address))
+}
+
 /// Whether the programs masquerade with the ports that `uplink` says.
 pub fn has_ports(pins: &Pins, uplink: &Uplink) -> Result<bool, EbpfError> {
     let map: Array<MapData, UplinkEntry> = open(pins, maps::UPLINK)?;
@@ -260,6 +269,30 @@ pub fn lacking(pins: &Pins, pod: &Pod) -> Result<Vec<&'static str>, EbpfError> {
     Ok(lacking)
 }
 
+/// Whether the maps know all these pods.
+pub fn know(pins: &Pins, pods: &[Pod]) -> Result<bool, EbpfError> {
+    let (Some(entries), Some(shares), Some(ports)) = (
+        open_pods(pins)?,
+        open_pinned::<Shares>(pins, maps::SHARES)?,
+        open_ports(pins)?,
+    ) else {
+        return Ok(false);
+    };
+    for pod in pods {
+        let address = Be32::from(pod.address);
+        let entry = found(entries.get(&address, 0)).map_err(of_pods)?;
+        let share = found(shares.get(&address, 0)).map_err(of_shares)?;
+        let port = found(ports.get(&pod.ifindex, 0)).map_err(of_ports)?;
+        if entry.is_none_or(|entry| entry.ifindex != pod.ifindex)
+            || share.is_none()
+            || port.is_none_or(|port| port.address != address)
+        {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Reads the counters.
 pub fn counters(pins: &Pins) -> Result<Counters, EbpfError> {
     let map: PerCpuArray<MapData, u64> = open(pins, maps::COUNTERS)?;
@@ -396,6 +429,7 @@ fn uplink_entry(uplink: &Uplink) -> UplinkEntry {
         uplink.fast_path,
     )
     .with_flows_per_pod(uplink.flows_per_pod)
+    .routed_by(uplink.bridge_ifindex)
 }
 
 /// `CONFIG_HZ`: the coarse clock advances once a jiffy, so its resolution is one.

@@ -15,8 +15,9 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("AZURE_VNET_BPF_OBJE
 /// Names the object: programs of another build are replaced.
 pub const BUILD: &str = env!("AZURE_VNET_BPF_BUILD");
 
-/// The programs on the NIC, loaded; that of the pods is opened for each of them.
+/// The programs on the NIC and on the bridge, loaded; that of the pods is opened for each of them.
 pub struct Programs {
+    pub to_pods: SchedClassifier,
     pub to_uplink: SchedClassifier,
     pub from_uplink: SchedClassifier,
 }
@@ -53,6 +54,7 @@ impl Programs {
     /// Opens the pinned programs of this build.
     pub fn open(pins: &Pins) -> Result<Self, EbpfError> {
         Ok(Self {
+            to_pods: open(pins, programs::TO_PODS)?,
             to_uplink: open(pins, programs::TO_UPLINK)?,
             from_uplink: open(pins, programs::FROM_UPLINK)?,
         })

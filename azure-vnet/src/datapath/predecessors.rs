@@ -47,10 +47,14 @@ impl Predecessors {
         Ok(())
     }
 
-    /// Moves the links of the NIC and of `pods`, so that programs are put into them in place.
+    /// Moves the links of the NIC, the bridge and `pods`, so that programs are put into them in place.
     pub fn hand_over_links(&self, pins: &Pins, pods: &[Pod]) -> Result<(), EbpfError> {
         let of_pods = pods.iter().map(|pod| pod.host_veth.as_str());
-        for name in of_pods.chain([programs::FROM_UPLINK, programs::TO_UPLINK]) {
+        for name in of_pods.chain([
+            programs::FROM_UPLINK,
+            programs::TO_UPLINK,
+            programs::TO_PODS,
+        ]) {
             for (_, theirs) in &self.0 {
                 take(
                     |from, to| std::fs::rename(from, to),

@@ -1,13 +1,16 @@
-//! A policy that changed reaches a node that runs: with the next ADD where the configuration changed, with
-//! any call where ip-masq-agent's files did.
+//! What every call does for a datapath that another one set up: it mends what was lost, and a policy that changed reaches a node
+//! that runs: with the next ADD where the configuration changed, with any call where ip-masq-agent's files did.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Record, Tier, Uplink, ebpf, lock, netfilter, pods, record};
+use super::{
+    Datapath, Error, Record, Tier, Uplink, Wanted, ebpf, interface_index, lock, netfilter, pods, record,
+};
 use crate::masquerade::{Digest, Source, Timeouts, agent};
 use crate::netlink::MacAddress;
 use crate::state;
@@ -17,6 +20,8 @@ use crate::state;
 pub struct Settings {
     nic: String,
     ifindex: u32,
+    #[serde(default)]
+    bridge_ifindex: u32,
     mtu: u32,
     fast_path: bool,
     address: Ipv4Addr,
@@ -32,6 +37,9 @@ pub struct Settings {
     digest: Digest,
 }
 
+/// Addresses of NICs, by the names of their bridges.
+pub type Addresses = BTreeMap<String, Vec<Ipv4Net>>;
+
 /// What became of one bridge.
 #[derive(Debug)]
 pub struct Refreshed {
@@ -41,21 +49,23 @@ pub struct Refreshed {
     pub result: Result<bool, Error>,
 }
 
-/// Compiles the policies of all bridges anew, with what ip-masq-agent's files say now, and puts in force
-/// those that changed. Cheap where none did.
-pub fn refresh() -> Vec<Refreshed> {
+/// Puts right what was lost of the datapaths of all bridges, for all pods; compiles their policies anew, with what ip-masq-agent's
+/// files say now, and puts in force those that changed. Cheap where nothing did.
+///
+/// `addresses` are those of the NICs, by the names of their bridges.
+pub fn refresh(addresses: &Addresses) -> Vec<Refreshed> {
     let bridges = Record::all().into_iter();
     bridges
         .map(|(bridge, record)| Refreshed {
-            result: refresh_bridge(&bridge, record.tier),
+            result: refresh_bridge(&bridge, record.tier, addresses),
             bridge,
         })
         .collect()
 }
 
 /// [`refresh`] for a call whose own work does not depend on it: what fails is logged.
-pub fn refresh_beside() {
-    for Refreshed { bridge, result } in refresh() {
+pub fn refresh_beside(addresses: &Addresses) {
+    for Refreshed { bridge, result } in refresh(addresses) {
         if let Err(error) = result {
             tracing::warn!(
                 "the masquerade policy of {bridge} stays as it was: {}",
@@ -73,10 +83,23 @@ pub fn prefixes(bridge: &str) -> Option<usize> {
     Some(policy.compile().prefixes().len())
 }
 
-fn refresh_bridge(bridge: &str, tier: Tier) -> Result<bool, Error> {
+fn refresh_bridge(bridge: &str, tier: Tier, addresses: &Addresses) -> Result<bool, Error> {
     let Some(settings) = Settings::read(bridge) else {
         return Ok(false);
     };
+    let settings = settings.with_address_of(addresses.get(bridge));
+    let uplink = settings.uplink(bridge);
+    let is_whole = match tier {
+        Tier::Ebpf(mechanism) => {
+            ebpf::is_pinned(bridge, mechanism, &pods(bridge)?) && ebpf::has_links(&uplink)
+        }
+        // What becomes of a pod's elements mends them all.
+        Tier::Netfilter => true,
+    };
+    if !is_whole {
+        tracing::info!("mending: the programs and maps of {bridge}");
+        return Datapath::ensure(Wanted::Ebpf, uplink).map(|_| true);
+    }
     if settings.is_in_force(bridge, tier)? {
         return Ok(false);
     }
@@ -85,14 +108,18 @@ fn refresh_bridge(bridge: &str, tier: Tier) -> Result<bool, Error> {
     let Some((settings, record)) = Settings::read(bridge).zip(Record::read(bridge)) else {
         return Ok(false);
     };
+    let settings = settings.with_address_of(addresses.get(bridge));
     let uplink = settings.uplink(bridge);
     match record.tier {
         Tier::Ebpf(_) => ebpf::set_policy(&uplink)?,
-        Tier::Netfilter => netfilter::install(&uplink, &pods(bridge)?, &lock)
-            .map_err(|source| Error::Netfilter { source, ebpf: None })?,
+        Tier::Netfilter => {
+            netfilter::mend(&uplink, &pods(bridge)?, None, &lock)
+                .map_err(|source| Error::Netfilter { source, ebpf: None })?;
+        }
     }
+    let is_new = Settings::of(&uplink) != settings;
     Settings::of(&uplink).write(bridge);
-    Ok(true)
+    Ok(is_new)
 }
 
 impl Settings {
@@ -101,6 +128,7 @@ impl Settings {
         Self {
             nic: uplink.name.clone(),
             ifindex: uplink.ifindex,
+            bridge_ifindex: uplink.bridge_ifindex,
             mtu: uplink.mtu,
             fast_path: uplink.fast_path,
             address: uplink.address,
@@ -134,18 +162,37 @@ impl Settings {
         record::remove(path(bridge))
     }
 
+    /// Where the NIC has lost the address that pods' packets leave with, they leave with its first in the pods' subnet.
+    fn with_address_of(mut self, nic: Option<&Vec<Ipv4Net>>) -> Self {
+        let nets = nic.map(Vec::as_slice).unwrap_or_default();
+        if !nets.iter().any(|net| net.addr() == self.address)
+            && let Some(net) = nets.iter().find(|net| self.subnet.contains(&net.addr()))
+        {
+            self.address = net.addr();
+        }
+        self
+    }
+
     fn is_in_force(&self, bridge: &str, tier: Tier) -> Result<bool, Error> {
         let uplink = self.uplink(bridge);
         Ok(match tier {
             Tier::Ebpf(_) => ebpf::has_policy(&uplink)?,
-            Tier::Netfilter => self.digest == uplink.policy.compile().digest(),
+            Tier::Netfilter => {
+                self.digest == uplink.policy.compile().digest()
+                    && Self::read(bridge).is_some_and(|before| before.address == self.address)
+            }
         })
     }
 
-    fn uplink(&self, bridge: &str) -> Uplink {
+    /// As an ADD would have it now.
+    pub fn uplink(&self, bridge: &str) -> Uplink {
         let files = agent::in_force().settings;
         Uplink {
             bridge: bridge.to_owned(),
+            bridge_ifindex: interface_index(bridge)
+                .ok()
+                .flatten()
+                .unwrap_or(self.bridge_ifindex),
             name: self.nic.clone(),
             ifindex: self.ifindex,
             mtu: self.mtu,

@@ -28,10 +28,10 @@ pub fn remove_pod(bridge: &str, pod: &Departed) -> Result<(), Error> {
     if tier != Some(Tier::Netfilter) {
         ebpf::remove_pod(bridge, pod)?;
     }
-    if matches!(tier, Some(Tier::Ebpf(_))) {
+    if matches!(tier, Some(Tier::Ebpf(_))) || tier.is_none() && pod.address.is_none() {
         return Ok(());
     }
-    match remove_elements(bridge, pod) {
+    match sweep_elements(bridge).map(drop) {
         Err(Error::Netfilter {
             source: NetfilterError::Run(error),
             ..
@@ -100,13 +100,6 @@ pub fn sweep() -> Forgotten {
     forgotten
 }
 
-/// Whether a pod other than the one behind `host_veth` has this address now.
-fn has_another(bridge: &str, host_veth: &str, address: Ipv4Addr) -> Result<bool, Error> {
-    let pods = pods(bridge)?;
-    let mut others = pods.iter().filter(|pod| pod.host_veth != host_veth);
-    Ok(others.any(|pod| pod.address == address))
-}
-
 impl Forgotten {
     fn note(&mut self, bridge: &str, addresses: Result<Vec<Ipv4Addr>, Error>) {
         match addresses {
@@ -120,26 +113,16 @@ impl Forgotten {
     }
 }
 
-fn remove_elements(bridge: &str, pod: &Departed) -> Result<(), Error> {
-    let Some(address) = pod.address else {
-        return Ok(());
-    };
-    let lock = lock(bridge)?;
-    if has_another(bridge, &pod.host_veth, address)? {
-        return Ok(());
-    }
-    netfilter::remove_pod(bridge, address, &lock)
-        .map_err(|source| Error::Netfilter { source, ebpf: None })
-}
-
 fn sweep_elements(bridge: &str) -> Result<Vec<Ipv4Addr>, Error> {
     let lock = lock(bridge)?;
     let pods = pods(bridge)?;
-    let failed = |source| Error::Netfilter { source, ebpf: None };
-    let mut dead = netfilter::addresses(bridge).map_err(failed)?;
-    dead.retain(|address| pods.iter().all(|pod| pod.address != *address));
-    for address in &dead {
-        netfilter::remove_pod(bridge, *address, &lock).map_err(failed)?;
-    }
-    Ok(dead)
+    // Where it is in force, what of it is missing is mended by the same look.
+    let uplink = Record::read(bridge)
+        .filter(|record| record.tier == Tier::Netfilter)
+        .and_then(|_| Some(Settings::read(bridge)?.uplink(bridge)));
+    let dead = match uplink {
+        Some(uplink) => netfilter::mend(&uplink, &pods, None, &lock),
+        None => netfilter::retain(bridge, &pods, &lock),
+    };
+    dead.map_err(|source| Error::Netfilter { source, ebpf: None })
 }

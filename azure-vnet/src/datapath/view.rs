@@ -38,7 +38,7 @@ pub fn pins(bridge: &str) -> PathBuf {
     Pins::of(bridge).root().to_owned()
 }
 
-/// The names of the pinned links (TCX): of host veths, and of the programs on the NIC.
+/// The names of the pinned links (TCX): of host veths, and of the programs on the NIC and the bridge.
 pub fn pinned_links(bridge: &str) -> Vec<String> {
     Pins::of(bridge).links()
 }

@@ -83,6 +83,22 @@ pub fn add(link: u32, name: &str, address: IpNet) -> Request {
     Request::new("add the address", subject, message).flags(NLM_F_CREATE | NLM_F_EXCL)
 }
 
+/// Adds an address that is for this node alone: the kernel makes no network of it and never sends from it.
+pub fn add_host(link: u32, name: &str, address: Ipv4Net) -> Request {
+    let mut message = AddressMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.prefix_len = address.prefix_len();
+    message.header.scope = AddressScope::Host;
+    message.header.index = link;
+    message.attributes = vec![
+        AddressAttribute::Local(address.addr().into()),
+        AddressAttribute::Address(address.addr().into()),
+    ];
+    let subject = format!("{address} on {name}");
+    let message = RouteNetlinkMessage::NewAddress(message);
+    Request::new("add the address", subject, message).flags(NLM_F_CREATE | NLM_F_EXCL)
+}
+
 /// Puts a copy of an address of the link called `from` on `to`; one that is there already takes over the lifetimes.
 pub fn copy(address: &AddressMessage, from: &str, to: &Link) -> impl Iterator<Item = Request> {
     let copy = moved(address, from, to);

@@ -4,12 +4,13 @@ mod change;
 
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{
-    InfoKind, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+    AfSpecInet, AfSpecUnspec, InfoData, InfoKind, InfoPortData, LinkAttribute,
+    LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
 };
 
 pub use change::{
-    NewBridge, NewVeth, create_bridge, create_veth, delete, make_pod_port, mark, set_down,
-    set_hairpin, set_mac, set_master, set_mtu, set_netfilter, set_up,
+    NewBridge, NewVeth, create_bridge, create_veth, delete, make_pod_port, make_router, mark, stop_stp,
+    set_mac, set_master, set_mtu, set_up,
 };
 
 use super::{Label, MacAddress, Netlink, NetlinkError};
@@ -44,6 +45,13 @@ pub struct Link {
     pub flags: LinkFlags,
     /// What somebody wrote on it (`ip link set … alias`).
     pub alias: Option<String>,
+    /// Answers ARP for what the node routes, also for what is behind the same link, and sends no redirects
+    /// (`proxy_arp`, `proxy_arp_pvlan`, `send_redirects`).
+    pub is_proxy: bool,
+    /// A bridge with the settings of [`make_router`].
+    pub is_router: bool,
+    /// A bridge port with the settings of [`make_pod_port`].
+    pub is_pod_port: bool,
 }
 
 /// Driver kind of a link (`IFLA_INFO_KIND`).
@@ -93,6 +101,9 @@ impl Link {
             peer_netns: None,
             flags: message.header.flags,
             alias: None,
+            is_proxy: false,
+            is_router: false,
+            is_pod_port: false,
         };
         for attribute in message.attributes {
             match attribute {
@@ -103,7 +114,12 @@ impl Link {
                 LinkAttribute::Controller(index) => link.master = Some(index),
                 LinkAttribute::Link(index) => link.peer = Some(index),
                 LinkAttribute::LinkNetNsId(id) => link.peer_netns = Some(id),
-                LinkAttribute::LinkInfo(infos) => link.kind = kind_of(&infos),
+                LinkAttribute::AfSpecUnspec(families) => link.is_proxy = is_proxy(&families),
+                LinkAttribute::LinkInfo(infos) => {
+                    link.kind = kind_of(&infos);
+                    link.is_router = is_router(&infos);
+                    link.is_pod_port = is_pod_port(&infos);
+                }
                 _ => {}
             }
         }
@@ -129,11 +145,31 @@ impl Netlink {
 
     /// All links of the namespace.
     pub async fn links(&self) -> Result<Vec<Link>, NetlinkError> {
+        self.listed_links(LinkMessage::default(), "the links".to_owned())
+            .await
+    }
+
+    /// The ports of a bridge.
+    pub async fn ports_of(&self, bridge: &Link) -> Result<Vec<Link>, NetlinkError> {
+        let mut wanted = LinkMessage::default();
+        wanted
+            .attributes
+            .push(LinkAttribute::Controller(bridge.index));
+        let subject = format!("the ports of {}", bridge.name);
+        let mut ports = self.listed_links(wanted, subject).await?;
+        ports.retain(|link| link.master == Some(bridge.index));
+        Ok(ports)
+    }
+
+    async fn listed_links(
+        &self,
+        mut wanted: LinkMessage,
+        subject: String,
+    ) -> Result<Vec<Link>, NetlinkError> {
         let label = Label {
             operation: "list",
-            subject: "the links".to_owned(),
+            subject,
         };
-        let mut wanted = LinkMessage::default();
         wanted.attributes.push(without_statistics());
         let entries = self
             .dump(RouteNetlinkMessage::GetLink(wanted), label)
@@ -173,6 +209,43 @@ fn as_link(message: RouteNetlinkMessage) -> Option<Link> {
         RouteNetlinkMessage::NewLink(message) => Some(Link::from_message(message)),
         _ => None,
     }
+}
+
+fn is_proxy(families: &[AfSpecUnspec]) -> bool {
+    let mut settings = families.iter().filter_map(|family| match family {
+        AfSpecUnspec::Inet(settings) => settings.iter().find_map(|setting| match setting {
+            AfSpecInet::DevConf(settings) => Some(settings),
+            _ => None,
+        }),
+        _ => None,
+    });
+    settings.next().is_some_and(|it| {
+        (it.proxy_arp, it.proxy_arp_pvlan, it.send_redirects) == (1, 1, 0)
+    })
+}
+
+fn is_router(infos: &[LinkInfo]) -> bool {
+    let mut settings = infos.iter().filter_map(|info| match info {
+        LinkInfo::Data(InfoData::Bridge(settings)) => Some(settings),
+        _ => None,
+    });
+    settings.next().is_some_and(|settings| {
+        change::ROUTER
+            .iter()
+            .all(|wanted| settings.contains(wanted))
+    })
+}
+
+fn is_pod_port(infos: &[LinkInfo]) -> bool {
+    let mut settings = infos.iter().filter_map(|info| match info {
+        LinkInfo::PortData(InfoPortData::BridgePort(settings)) => Some(settings),
+        _ => None,
+    });
+    settings.next().is_some_and(|settings| {
+        change::POD_PORT
+            .iter()
+            .all(|wanted| settings.contains(wanted))
+    })
 }
 
 fn kind_of(infos: &[LinkInfo]) -> LinkKind {

@@ -29,6 +29,29 @@ impl Netlink {
             .collect())
     }
 
+    /// The forwarding entries of all bridges that were not learnt.
+    pub async fn forwarding(&self) -> Result<Vec<NeighbourMessage>, NetlinkError> {
+        let label = Label {
+            operation: "list",
+            subject: "the forwarding entries".to_owned(),
+        };
+        let mut wanted = NeighbourMessage::default();
+        wanted.header.family = AddressFamily::Bridge;
+        let wanted = RouteNetlinkMessage::GetNeighbour(wanted);
+        let entries = self.dump(wanted, label).await?;
+        Ok(entries
+            .into_iter()
+            .filter_map(|entry| match entry {
+                RouteNetlinkMessage::NewNeighbour(entry)
+                    if entry.header.state == NeighbourState::Noarp =>
+                {
+                    Some(entry)
+                }
+                _ => None,
+            })
+            .collect())
+    }
+
     /// The port by which frames to `mac` leave the bridge for good; none where that was learnt, or is not known
     /// (`RTM_GETNEIGH` of `AF_BRIDGE`, Linux 5.0).
     pub async fn port_of(&self, bridge: u32, mac: MacAddress) -> Result<Option<u32>, NetlinkError> {
@@ -88,6 +111,26 @@ pub fn delete(link: u32, name: &str, ip: IpAddr) -> Request {
     let subject = format!("{ip} from {name}");
     let message = RouteNetlinkMessage::DelNeighbour(entry(link, ip));
     Request::new("delete the neighbour", subject, message)
+}
+
+/// Whether this entry says for good that `ip` on the link has this MAC.
+pub fn says(neighbour: &NeighbourMessage, link: u32, ip: IpAddr, mac: MacAddress) -> bool {
+    let header = &neighbour.header;
+    let address = match ip {
+        IpAddr::V4(v4) => NeighbourAddress::Inet(v4),
+        IpAddr::V6(v6) => NeighbourAddress::Inet6(v6),
+    };
+    let attributes = &neighbour.attributes;
+    header.ifindex == link
+        && header.state == NeighbourState::Permanent
+        && attributes.contains(&NeighbourAttribute::Destination(address))
+        && is_claim(neighbour, mac)
+}
+
+/// Whether an entry is about this MAC.
+pub fn is_claim(neighbour: &NeighbourMessage, mac: MacAddress) -> bool {
+    let mac = NeighbourAttribute::LinkLayerAddress(mac.0.to_vec());
+    neighbour.attributes.contains(&mac)
 }
 
 /// Says for good that frames to `mac` leave the bridge by this port; an entry that is there is replaced. The

@@ -46,11 +46,25 @@ pub const MAIN: u32 = RouteHeader::RT_TABLE_MAIN as u32;
 impl Netlink {
     /// All routes of all tables and both families, without cached ones.
     pub async fn routes(&self) -> Result<Vec<RouteMessage>, NetlinkError> {
+        self.listed_routes(RouteMessage::default()).await
+    }
+
+    /// All IPv4 routes of all tables.
+    pub async fn ipv4_routes(&self) -> Result<Vec<RouteMessage>, NetlinkError> {
+        let mut wanted = RouteMessage::default();
+        wanted.header.address_family = AddressFamily::Inet;
+        self.listed_routes(wanted).await
+    }
+
+    async fn listed_routes(
+        &self,
+        wanted: RouteMessage,
+    ) -> Result<Vec<RouteMessage>, NetlinkError> {
         let label = Label {
             operation: "list",
             subject: "the routes".to_owned(),
         };
-        let wanted = RouteNetlinkMessage::GetRoute(RouteMessage::default());
+        let wanted = RouteNetlinkMessage::GetRoute(wanted);
         let entries = self.dump(wanted, label).await?;
         Ok(entries
             .into_iter()

@@ -62,6 +62,43 @@ pub fn from(subnet: Ipv4Net, table: u32, priority: u32) -> RuleMessage {
     rule
 }
 
+/// The rule that has what comes in by `link` looked up in `table`, with this priority.
+pub fn coming_in(link: &str, table: u32, priority: u32) -> RuleMessage {
+    let mut rule = RuleMessage::default();
+    rule.header.family = AddressFamily::Inet;
+    rule.header.action = RuleAction::ToTable;
+    rule.attributes = vec![
+        RuleAttribute::Iifname(link.to_owned()),
+        RuleAttribute::Priority(priority),
+        RuleAttribute::Table(table),
+    ];
+    rule
+}
+
+/// True when both ask the same at the same place and lead to the same table, whatever else the kernel lists of one.
+pub fn same(a: &RuleMessage, b: &RuleMessage) -> bool {
+    let key = |rule: &RuleMessage| {
+        let mut asked: Vec<RuleAttribute> = rule
+            .attributes
+            .iter()
+            .filter(|it| {
+                matches!(
+                    it,
+                    RuleAttribute::Iifname(_)
+                        | RuleAttribute::Oifname(_)
+                        | RuleAttribute::Source(_)
+                        | RuleAttribute::Destination(_)
+                        | RuleAttribute::FwMark(_)
+                )
+            })
+            .cloned()
+            .collect();
+        asked.sort_by_key(|it| format!("{it:?}"));
+        (rule.header.src_len, priority(rule), table(rule), asked)
+    };
+    key(a) == key(b)
+}
+
 /// The table that a rule has things looked up in.
 pub fn table(rule: &RuleMessage) -> u32 {
     let table = rule
@@ -72,12 +109,6 @@ pub fn table(rule: &RuleMessage) -> u32 {
             _ => None,
         });
     table.unwrap_or(rule.header.table.into())
-}
-
-/// True for a rule about what comes from `subnet`.
-pub fn is_from(rule: &RuleMessage, subnet: Ipv4Net) -> bool {
-    let source = RuleAttribute::Source(subnet.network().into());
-    rule.header.src_len == subnet.prefix_len() && rule.attributes.contains(&source)
 }
 
 /// Where among the rules this one is asked; the lowest first.
@@ -113,6 +144,13 @@ fn without_state(mut rule: RuleMessage) -> RuleMessage {
     rule
 }
 
-fn text(rule: &RuleMessage) -> String {
-    format!("with priority {}", priority(rule))
+/// What people call a rule.
+pub fn text(rule: &RuleMessage) -> String {
+    let from = rule.attributes.iter().find_map(|it| match it {
+        RuleAttribute::Iifname(name) => Some(format!("iif {name}")),
+        RuleAttribute::Source(source) => Some(format!("from {source}")),
+        _ => None,
+    });
+    let from = from.unwrap_or_default();
+    format!("{from} lookup {} pref {}", table(rule), priority(rule))
 }

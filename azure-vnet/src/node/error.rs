@@ -1,7 +1,12 @@
 //! Why the node's network could not be brought into shape.
 
+use std::io;
+use std::path::Path;
+
 use ipnet::Ipv4Net;
 
+use crate::legacy::LegacyError;
+use crate::live;
 use crate::lock;
 use crate::netlink::NetlinkError;
 use crate::sysctl::SysctlError;
@@ -46,23 +51,38 @@ pub enum NodeError {
         name: String,
     },
     /// The bridge connects something else already.
-    #[error("the bridge {bridge} has the port {port}, which is neither {master} nor a pod's")]
+    #[error(
+        "the bridge {bridge} has the port {port}, which is no pod's; choose another name with \"bridge\""
+    )]
     BridgeTaken {
         /// Name of the bridge.
         bridge: String,
         /// The port that is in the way.
         port: String,
-        /// The NIC that was to become a port.
+    },
+    /// The bridge is for another NIC.
+    #[error(
+        "the bridge {bridge} is for the NIC {nic}, and the pod's address is of {master}: give {master} a network of its own, \
+         with \"master\" and another \"bridge\""
+    )]
+    BridgeOfAnotherNic {
+        /// Name of the bridge.
+        bridge: String,
+        /// Its NIC.
+        nic: String,
+        /// The NIC that was to get it.
         master: String,
     },
     /// The NIC is not an Ethernet link.
-    #[error("{name} has no MAC address: it cannot become a port of a bridge")]
+    #[error("{name} has no MAC address: it is no Ethernet link")]
     NotEthernet {
         /// Name of the link.
         name: String,
     },
     /// The bridge is ready but the node has no address where its pods' addresses are.
-    #[error("{bridge} with the NIC {master} has no address in {subnet}")]
+    #[error(
+        "the NIC {master} of {bridge} has no address in {subnet}: it has none yet (DHCP), or not that of the pods' subnet"
+    )]
     NoAddress {
         /// Name of the bridge.
         bridge: String,
@@ -71,9 +91,9 @@ pub enum NodeError {
         /// The pods' subnet.
         subnet: Ipv4Net,
     },
-    /// The bridge connects more than the NIC and pods: taking it away would cut that off.
+    /// The bridge connects more than pods: taking it away would cut that off.
     #[error(
-        "the bridge {bridge} has the port {port}, which is neither its NIC nor a pod's; \
+        "the bridge {bridge} has the port {port}, which is no pod's; \
          take that out first (ip link set {port} nomaster), or use --force"
     )]
     InUse {
@@ -84,7 +104,7 @@ pub enum NodeError {
     },
     /// There is nothing to give the node's addresses back to.
     #[error(
-        "the NIC {name} of the bridge {bridge} is gone: the node's addresses have nowhere to go back to"
+        "the NIC {name} is gone, whose addresses are on the bridge {bridge} of azure-vnet v0.1"
     )]
     NoNic {
         /// Name of the NIC.
@@ -95,12 +115,12 @@ pub enum NodeError {
     /// Other calls kept the node's network locked.
     #[error("cannot change the node's network")]
     Lock(#[from] lock::Error),
-    /// The journal cannot be written; nothing was changed.
+    /// What is known of the bridge, or of the settings before it, cannot be written down or read.
     #[error("cannot {operation} {path}")]
-    Journal {
+    File {
         /// What was tried.
         operation: &'static str,
-        /// Path of the journal.
+        /// Path of the file.
         path: String,
         /// Why it failed.
         #[source]
@@ -112,6 +132,12 @@ pub enum NodeError {
     /// A kernel setting could not be changed.
     #[error("cannot configure the node's network")]
     Sysctl(#[from] SysctlError),
+    /// Which pods there are is not known.
+    #[error("cannot tell which pods there are")]
+    Pods(#[from] live::Error),
+    /// What the original plugin made cannot be removed.
+    #[error(transparent)]
+    Legacy(#[from] LegacyError),
     /// A step failed and so did taking back the ones before it. The next call continues.
     #[error(
         "cannot configure the node's network, nor put it back ({cause}); the next call continues"
@@ -123,4 +149,15 @@ pub enum NodeError {
         #[source]
         undo: Box<NodeError>,
     },
+}
+
+impl NodeError {
+    /// The error of a file that the node's network needs.
+    pub fn file(operation: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::File {
+            operation,
+            path: path.display().to_string(),
+            source,
+        }
+    }
 }

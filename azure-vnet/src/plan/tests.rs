@@ -16,18 +16,18 @@ fn link(index: u32, name: &str, kind: LinkKind) -> Link {
         peer_netns: None,
         flags: LinkFlags::Up,
         alias: None,
+        is_proxy: false,
+        is_router: false,
+        is_pod_port: false,
     }
 }
 
 fn node() -> Node {
-    let master = link(2, "eth0", LinkKind::Hardware);
+    let nic = link(2, "eth0", LinkKind::Hardware);
     Node {
-        mac: master.mac.unwrap(),
-        mtu: master.mtu,
+        mac: nic.mac.unwrap(),
         primary: [10, 0, 0, 4].into(),
-        addresses: vec!["10.0.0.4/24".parse().unwrap()],
-        gateway: Some([10, 0, 0, 1].into()),
-        master,
+        nic,
         bridge: link(7, "azure0", LinkKind::Bridge),
     }
 }
@@ -94,7 +94,6 @@ fn one_address_with_its_gateway() {
                 path: "net/ipv6/conf/eth0/accept_ra".to_owned(),
                 value: "0".to_owned(),
             }],
-            neighbours: vec![([10, 0, 0, 7].into(), "0a:58:0a:00:00:07".parse().unwrap())],
         }
     );
 }
@@ -137,12 +136,7 @@ fn a_second_family_has_its_own_routes_and_the_same_mac() {
             "0.0.0.0/0 via 10.0.0.1"
         ]
     );
-    let macs: Vec<_> = plan
-        .neighbours
-        .iter()
-        .map(|(_, mac)| mac.to_string())
-        .collect();
-    assert_eq!(macs, ["0a:58:0a:00:00:07", "0a:58:0a:00:00:07"]);
+    assert_eq!(plan.veth.pod_mac.to_string(), "0a:58:0a:00:00:07");
 }
 
 #[test]

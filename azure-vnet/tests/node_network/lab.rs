@@ -12,6 +12,9 @@ use rustix::thread::UnshareFlags;
 /// MAC of the node's NIC, as Azure gives them out.
 pub const NIC_MAC: &str = "00:0d:3a:00:00:04";
 
+/// And of the second, where there are two.
+pub const SECOND_MAC: &str = "00:0d:3a:00:01:04";
+
 /// Runs a test in fresh network and mount namespaces with an empty `/run`. A panic comes through.
 pub fn lab(test: impl FnOnce() + Send + 'static) {
     assert!(
@@ -29,6 +32,9 @@ pub fn lab(test: impl FnOnce() + Send + 'static) {
         .expect("private mounts");
         rustix::mount::mount("tmpfs", "/run", "tmpfs", MountFlags::empty(), None)
             .expect("an empty /run");
+        // The links that it shows are those of the namespace that mounts it.
+        rustix::mount::mount("sysfs", "/sys", "sysfs", MountFlags::empty(), None)
+            .expect("the namespace's own /sys");
         ip("link set lo up");
         test();
     });
@@ -75,7 +81,7 @@ pub fn plain_node(mtu: u32) {
     ip("route add default via 10.0.0.1 dev eth0 proto dhcp src 10.0.0.4 metric 100");
 }
 
-/// The NIC without an address, and what it is connected to.
+/// The NIC without an address, and what it is connected to: as Azure does, that delivers what is for a pod to the NIC's MAC.
 pub fn nic(mtu: u32) {
     ip(&format!(
         "link add eth0 address {NIC_MAC} mtu {mtu} type veth \
@@ -83,11 +89,73 @@ pub fn nic(mtu: u32) {
     ));
     ip("-n fabric link set port address 12:34:56:78:9a:bc up");
     ip("-n fabric addr add 10.0.0.1/24 dev port");
+    for pod in 5..10 {
+        ip(&format!(
+            "-n fabric neigh replace 10.0.0.{pod} lladdr {NIC_MAC} dev port nud permanent"
+        ));
+    }
     ip("link set eth0 up");
 }
 
-/// A node with everything that its network may have: secondary, labelled, expiring, noprefixroute
-/// and IPv6 addresses; routes in several tables, with metrics, sources, onlink, several next hops.
+/// A second NIC, `eth1` (10.9.0.4/24), connected to the namespace `fabric` (10.9.0.1/24).
+pub fn second_nic() {
+    ip(&format!(
+        "link add eth1 address {SECOND_MAC} type veth peer name port1 netns fabric"
+    ));
+    ip("-n fabric link set port1 address 12:34:56:78:9a:bc up");
+    ip("-n fabric addr add 10.9.0.1/24 dev port1");
+    for pod in 5..10 {
+        ip(&format!(
+            "-n fabric neigh replace 10.9.0.{pod} lladdr {SECOND_MAC} dev port1 nud permanent"
+        ));
+    }
+    ip("link set eth1 up");
+    ip("addr add 10.9.0.4/24 brd + dev eth1");
+    ip("route add default via 10.9.0.1 dev eth1 proto dhcp src 10.9.0.4 metric 200");
+}
+
+/// What a node's network may have beside what `plain_node` gives it: secondary, labelled, expiring, noprefixroute
+/// and IPv6 addresses. `{}` is the link.
+pub const ADDRESSES: [&str; 6] = [
+    "10.0.0.5/24 dev {} label {}:1",
+    "10.1.0.4/16 dev {} metric 50",
+    "10.2.0.4/24 dev {} noprefixroute scope link",
+    "10.3.0.4/24 dev {} valid_lft 3600 preferred_lft 1800",
+    "fd00::4/64 dev {} nodad",
+    "fd00:1::4/64 dev {} nodad valid_lft 3600 preferred_lft 0",
+];
+
+/// Routes in several tables, with metrics, sources, onlink, several next hops.
+pub const ROUTES: [&str; 15] = [
+    "route add 168.63.129.16 via 10.0.0.1 dev {} proto dhcp src 10.0.0.4 metric 100",
+    "route add 169.254.169.254 via 10.0.0.1 dev {} proto dhcp src 10.0.0.4 metric 100",
+    "route replace default via 10.9.0.1 dev eth1 proto dhcp metric 200",
+    "route add 172.31.1.1 dev {} scope link",
+    "route add 172.16.0.0/12 via 172.31.1.1 dev {}",
+    "route add default via 172.31.9.9 dev {} onlink table 200 metric 7",
+    "route replace 192.0.2.0/24 table 100 nexthop via 10.0.0.1 dev {} weight 1 nexthop via 10.9.0.1 dev eth1 weight 3",
+    "route add 198.51.100.0/24 via 10.0.0.1 dev {} mtu 1400 initcwnd 20",
+    "route add local 203.0.113.0/24 dev {} table 300",
+    "route add 10.2.0.0/24 dev {} proto kernel src 10.2.0.4 metric 77",
+    "route replace 198.18.0.0/15 via 10.9.0.1 dev eth1 metric 9",
+    "route prepend 198.18.0.0/15 via 10.0.0.1 dev {} metric 9",
+    "route replace blackhole 198.51.101.0/24",
+    "-6 route add default via fd00::1 dev {} metric 1024 pref high",
+    "-6 route add 2001:db8::/32 via fd00::1 dev {} src fd00::4 expires 3000",
+];
+
+/// Rules that name the NIC, between others of the same priority.
+pub const RULES: [&str; 7] = [
+    "rule add pref 100 from 192.0.2.1 lookup 100",
+    "rule add pref 100 iif {} lookup 200",
+    "rule add pref 100 from 192.0.2.2 lookup 100",
+    "rule add pref 200 oif {} to 198.51.100.0/24 lookup 300",
+    "rule add pref 300 not iif {} fwmark 0x1/0xff lookup 300 suppress_prefixlength 0",
+    "rule add pref 400 iif eth1 lookup 100",
+    "-6 rule add pref 150 iif {} lookup 100",
+];
+
+/// A node with everything that its network may have.
 pub fn rich_node(mtu: u32) {
     plain_node(mtu);
     ip("link add eth1 type veth peer name other");
@@ -95,34 +163,19 @@ pub fn rich_node(mtu: u32) {
     ip("link set other up");
     await_carrier("other");
     ip("addr add 10.9.0.4/24 dev eth1");
-    ip("addr add 10.0.0.5/24 dev eth0 label eth0:1");
-    ip("addr add 10.1.0.4/16 dev eth0 metric 50");
-    ip("addr add 10.2.0.4/24 dev eth0 noprefixroute scope link");
-    ip("addr add 10.3.0.4/24 dev eth0 valid_lft 3600 preferred_lft 1800");
-    ip("addr add fd00::4/64 dev eth0 nodad");
-    ip("addr add fd00:1::4/64 dev eth0 nodad valid_lft 3600 preferred_lft 0");
-    for route in [
-        "168.63.129.16 via 10.0.0.1 dev eth0 proto dhcp src 10.0.0.4 metric 100",
-        "169.254.169.254 via 10.0.0.1 dev eth0 proto dhcp src 10.0.0.4 metric 100",
-        "default via 10.9.0.1 dev eth1 proto dhcp metric 200",
-        "172.31.1.1 dev eth0 scope link",
-        "172.16.0.0/12 via 172.31.1.1 dev eth0",
-        "default via 172.31.9.9 dev eth0 onlink table 200 metric 7",
-        "192.0.2.0/24 table 100 nexthop via 10.0.0.1 dev eth0 weight 1 nexthop via 10.9.0.1 dev eth1 weight 3",
-        "198.51.100.0/24 via 10.0.0.1 dev eth0 mtu 1400 initcwnd 20",
-        "local 203.0.113.0/24 dev eth0 table 300",
-        "10.2.0.0/24 dev eth0 proto kernel src 10.2.0.4 metric 77",
-        "198.18.0.0/15 via 10.9.0.1 dev eth1 metric 9",
-        "prepend 198.18.0.0/15 via 10.0.0.1 dev eth0 metric 9",
-        "blackhole 198.51.101.0/24",
-    ] {
-        match route.strip_prefix("prepend ") {
-            Some(route) => ip(&format!("route prepend {route}")),
-            None => ip(&format!("route add {route}")),
-        };
+    for address in ADDRESSES {
+        ip(&format!("addr add {}", address.replace("{}", "eth0")));
     }
-    ip("-6 route add default via fd00::1 dev eth0 metric 1024 pref high");
-    ip("-6 route add 2001:db8::/32 via fd00::1 dev eth0 src fd00::4 expires 3000");
+    for route in ROUTES {
+        ip(&route.replace("{}", "eth0"));
+    }
+}
+
+/// Adds the rules.
+pub fn rules() {
+    for rule in RULES {
+        ip(&rule.replace("{}", "eth0"));
+    }
 }
 
 /// Waits until the kernel has noted that the link has a carrier, and given it the address that comes with one.
@@ -134,27 +187,43 @@ fn await_carrier(link: &str) {
     }
 }
 
-/// Rules that name the NIC, between others of the same priority.
-pub fn rules() {
-    for rule in [
-        "pref 100 from 192.0.2.1 lookup 100",
-        "pref 100 iif eth0 lookup 200",
-        "pref 100 from 192.0.2.2 lookup 100",
-        "pref 200 oif eth0 to 198.51.100.0/24 lookup 300",
-        "pref 300 not iif eth0 fwmark 0x1/0xff lookup 300 suppress_prefixlength 0",
-        "pref 400 iif eth1 lookup 100",
-    ] {
-        ip(&format!("rule add {rule}"));
+/// The links that are up have their carrier, and detection of duplicate IPv6 addresses is over: a picture of the node does not
+/// change by itself any more.
+pub fn addresses_are_settled() {
+    for line in ip("-o link show up").lines() {
+        let name = line.split([':', '@']).nth(1).unwrap().trim();
+        // A port may have lost its link-local address to a flush.
+        if !is_ours(name) && name != "lo" && !line.contains(" master ") {
+            await_carrier(name);
+        }
     }
-    ip("-6 rule add pref 150 iif eth0 lookup 100");
+    for _ in 0..1000 {
+        if !ip("-6 addr show tentative").contains("inet6") {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!(
+        "an address stays tentative: {}",
+        ip("-6 addr show tentative")
+    );
+}
+
+fn is_ours(link: &str) -> bool {
+    link.starts_with("azure") || link.starts_with("azv")
 }
 
 /// All that `ip` says of links, addresses, routes and rules, word for word but for the passing of
 /// time, and every kernel setting of the network.
 pub fn everything() -> Vec<String> {
+    let mut lines = addresses(|_| true);
+    lines.extend(the_rest());
+    lines
+}
+
+fn the_rest() -> Vec<String> {
     let mut lines = Vec::new();
     for what in [
-        "-d addr",
         "-d route show table all",
         "-d -6 route show table all",
         "rule",
@@ -166,6 +235,51 @@ pub fn everything() -> Vec<String> {
         }
     }
     settings(std::path::Path::new("/proc/sys/net"), &mut lines);
+    lines
+}
+
+/// The part of [`everything`] that is not the plugin's own: without its links, and the routes and rules that lead to them.
+pub fn all_but_ours() -> Vec<String> {
+    let mut lines = addresses(|link| !is_ours(link));
+    lines.extend(the_rest().into_iter().filter(|line| {
+        let mut words = line.split([' ', '/']);
+        !words.any(is_ours) && !line.contains(" proto 97 ")
+    }));
+    lines
+}
+
+/// The settings that the plugin has written down, to set them back; by their paths.
+pub fn remembered_settings() -> Vec<String> {
+    let file = std::fs::read("/run/azure-vnet/settings.json").unwrap_or_default();
+    let settings: Vec<serde_json::Value> = serde_json::from_slice(&file).unwrap_or_default();
+    let path = |setting: &serde_json::Value| setting["path"].as_str().map(str::to_owned);
+    settings.iter().filter_map(path).collect()
+}
+
+/// Without the settings that are remembered.
+pub fn but_for_settings(mut lines: Vec<String>) -> Vec<String> {
+    let remembered = remembered_settings();
+    lines.retain(|line| {
+        let setting = line.strip_prefix("/proc/sys/");
+        let setting = setting.and_then(|line| line.split(" = ").next());
+        setting.is_none_or(|path| !remembered.iter().any(|it| it == path))
+    });
+    lines
+}
+
+/// `ip -d addr`, of some links.
+fn addresses(wanted: impl Fn(&str) -> bool) -> Vec<String> {
+    let mut is_wanted = true;
+    let mut lines = Vec::new();
+    for line in ip("-d addr").lines() {
+        if !line.starts_with(' ') {
+            let name = line.split(": ").nth(1).unwrap();
+            is_wanted = wanted(name);
+        }
+        if is_wanted {
+            lines.push(without_time(&line.split(' ').collect::<Vec<_>>()));
+        }
+    }
     lines
 }
 
@@ -188,6 +302,15 @@ fn settings(place: &std::path::Path, lines: &mut Vec<String>) {
                 lines.push(format!("{} = {}", entry.display(), value.trim()));
             }
         }
+    }
+}
+
+/// Fails if the two are not the same, line for line, in their order.
+#[track_caller]
+pub fn assert_unchanged(after: &[String], before: &[String], when: &str) {
+    assert_same(after, before, when);
+    if let Some((is, was)) = after.iter().zip(before).find(|(is, was)| is != was) {
+        panic!("{when}: the order is another\n was: {was}\n  is: {is}");
     }
 }
 
@@ -238,6 +361,7 @@ pub fn moved(network: &[String], from: &str, to: &str) -> Vec<String> {
 }
 
 /// Compares line by line, in any order, and says only where the two differ.
+#[track_caller]
 pub fn assert_same(found: &[String], expected: &[String], when: &str) {
     let without = |these: &[String], those: &[String]| {
         let mut rest = these.to_vec();
@@ -255,9 +379,15 @@ pub fn assert_same(found: &[String], expected: &[String], when: &str) {
     );
 }
 
+/// Without the passing of time and the state of the moment.
 fn without_time(words: &[&str]) -> String {
     let mut kept: Vec<String> = Vec::new();
-    for word in words {
+    let mut words = words.iter().filter(|word| !word.is_empty());
+    while let Some(word) = words.next() {
+        if word.ends_with("_timer") {
+            words.next();
+            continue;
+        }
         // `ip -o` writes this for a line break.
         let word = &word.trim_end_matches('\\');
         let seconds = word

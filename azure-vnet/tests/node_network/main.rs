@@ -10,12 +10,13 @@
     reason = "the tests set up and read the kernel with ip(8), not with the code under test"
 )]
 
-mod interrupted;
+mod cut;
 mod lab;
-mod legacy;
 mod namespaces;
 mod node;
 mod pod;
+mod pods;
 mod reboot;
-mod slaac;
+mod repair;
 mod teardown;
+mod way_out;

@@ -1,47 +1,13 @@
 //! A pod's network: made, undone, removed.
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-
 use azure_vnet::apply::{ApplyError, Removal, apply, refuse_existing, remove};
-use azure_vnet::names;
 use azure_vnet::netlink::Netlink;
-use azure_vnet::netns::NetNs;
-use azure_vnet::node::{Node, ensure};
-use azure_vnet::plan::{Attachment, Plan, PodAddress};
+use azure_vnet::node::{ensure, mend};
+use azure_vnet::plan::Plan;
+use azure_vnet::state;
 
-use crate::lab::{assert_same, command, ip, lab, namespace, netlink, plain_node, run, wanted};
-
-/// A node that is ready for pods.
-fn ready_node(mtu: u32) -> Node {
-    plain_node(mtu);
-    run(async { ensure(&netlink(), &wanted()).await }).unwrap()
-}
-
-fn plan_for(node: &Node, container: &str, ifname: &str, address: &str) -> Plan {
-    let host_veth = names::host_veth("azure", container, ifname);
-    let attachment = Attachment {
-        host_veth: &host_veth,
-        ifname,
-        addresses: &[PodAddress {
-            address: address.parse().unwrap(),
-            gateway: Some([10, 0, 0, 1].into()),
-        }],
-        routes: &[],
-    };
-    Plan::new(&attachment, node).unwrap()
-}
-
-/// ADD's part: makes the plan and keeps it.
-fn attach(netns: &NetNs, plan: &Plan) -> Result<(), ApplyError> {
-    run(async {
-        let host = netlink();
-        let pod = Netlink::in_netns(netns)?;
-        let applied = apply(&host, &pod, netns, plan).await?;
-        applied.commit();
-        Ok(())
-    })
-}
+use crate::lab::{assert_same, command, ip, lab, namespace, netlink, run, wanted};
+use crate::pods::{all_talk, attach, plan_for, pod, pool, ready_node, record};
 
 /// Everything on the node that a pod leaves traces in.
 fn traces() -> Vec<String> {
@@ -57,7 +23,9 @@ fn traces() -> Vec<String> {
     let late = ["33:33:", "01:00:5e:", "fe80::", "ff00::"];
     let timely = |line: &&str| !late.iter().any(|part| line.contains(part));
     let rest = rest.lines().chain(forwarding).filter(timely);
-    links.chain(rest).map(str::to_owned).collect()
+    // State of the moment: whether the kernel has noted that the bridge has a carrier.
+    let lasting = |line: &str| line.replace("linkdown ", "");
+    links.chain(rest).map(lasting).collect()
 }
 
 #[test]
@@ -67,7 +35,7 @@ fn the_pod_has_what_the_plan_says() {
             let node = ready_node(mtu);
             let netns = namespace("pod");
             let plan = plan_for(&node, "c1", "eth0", "10.0.0.7/24");
-            attach(&netns, &plan).unwrap();
+            attach(&netns, "c1", &plan).unwrap();
 
             let inside = ip("-n pod -o link show");
             assert_eq!(inside.lines().count(), 2, "{inside}");
@@ -109,7 +77,19 @@ fn the_node_knows_the_pod(plan: &Plan, mtu: u32) {
     ] {
         assert!(host.contains(part), "{part}: {host}");
     }
-    assert!(command("bridge", &format!("-d link show dev {name}")).contains("hairpin on"));
+    let port = command("bridge", &format!("-d link show dev {name}"));
+    for setting in [
+        "hairpin on",
+        "learning off",
+        " flood off",
+        "mcast_flood off",
+        "bcast_flood off",
+        "isolated off",
+        "state forwarding",
+    ] {
+        assert!(port.contains(setting), "{setting}: {port}");
+    }
+    assert!(!ip(&format!("addr show dev {name}")).contains("inet"));
     assert!(
         ip("link show azure0").contains(&format!("mtu {mtu} ")),
         "the bridge keeps its MTU"
@@ -126,38 +106,44 @@ fn the_node_knows_the_pod(plan: &Plan, mtu: u32) {
     );
 }
 
+/// Of the routes to a pod, the first says what the node sends from, the second is there when the first goes with that
+/// address, and the third drops what is for a pod that is not there.
+#[test]
+fn a_pod_has_three_routes() {
+    lab(|| {
+        let node = ready_node(1500);
+        pod(&node, "one", "10.0.0.7");
+        let routes = ip("-d route show proto 97");
+        let routes: Vec<String> = routes
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect();
+        assert_eq!(
+            routes,
+            [
+                "unicast 10.0.0.7 dev azure0 scope link src 10.0.0.4 metric 10",
+                "unicast 10.0.0.7 dev azure0 scope link metric 20",
+                "blackhole 10.0.0.7 scope global metric 30",
+            ]
+        );
+    });
+}
+
 #[test]
 fn node_and_pods_reach_each_other_at_once() {
     lab(|| {
         let node = ready_node(1500);
-        let (one, two) = (namespace("one"), namespace("two"));
-        attach(&one, &plan_for(&node, "c1", "eth0", "10.0.0.7/24")).unwrap();
-        attach(&two, &plan_for(&node, "c2", "eth0", "10.0.0.8/24")).unwrap();
-        let fabric = NetNs::open("/run/netns/fabric").unwrap();
-        let here = NetNs::open_any("/proc/thread-self/ns/net").unwrap();
-        talk(&here, &one, "10.0.0.7:80");
-        talk(&one, &two, "10.0.0.8:80");
-        talk(&two, &here, "10.0.0.4:80");
-        talk(&fabric, &one, "10.0.0.7:81");
-        talk(&two, &fabric, "10.0.0.1:80");
-        talk(&one, &one, "127.0.0.1:80");
+        let (one, two) = (pod(&node, "one", "10.0.0.7"), pod(&node, "two", "10.0.0.8"));
+        all_talk("10.0.0.4", &[&one, &two]);
+        // What is sent to the router's MAC is routed: no pod has another's.
+        for pod in ["one", "two"] {
+            let known = ip(&format!("-n {pod} neigh show dev eth0"));
+            assert!(known.lines().count() >= 3, "{known}");
+            for line in known.lines() {
+                assert!(line.contains("12:34:56:78:9a:bc"), "{known}");
+            }
+        }
     });
-}
-
-fn talk(client: &NetNs, server: &NetNs, address: &str) {
-    let listener = server
-        .run_in(|| TcpListener::bind(address))
-        .unwrap()
-        .unwrap();
-    let mut out = client
-        .run_in(|| TcpStream::connect(address))
-        .unwrap()
-        .unwrap();
-    let (mut back, _) = listener.accept().unwrap();
-    out.write_all(b"hello").unwrap();
-    let mut heard = [0; 5];
-    back.read_exact(&mut heard).unwrap();
-    assert_eq!(&heard, b"hello");
 }
 
 #[test]
@@ -190,7 +176,7 @@ fn a_failure_in_the_middle_leaves_nothing() {
         // A gateway that is nowhere: the kernel refuses the last of the changes.
         plan.routes[0].via = Some([192, 0, 2, 1].into());
         let before = traces();
-        let refused = attach(&netns, &plan);
+        let refused = attach(&netns, "c1", &plan);
         assert!(
             matches!(&refused, Err(ApplyError::Netlink(_))),
             "{refused:?}"
@@ -205,7 +191,7 @@ fn an_interface_that_exists_is_not_touched() {
     lab(|| {
         let node = ready_node(1500);
         let netns = namespace("pod");
-        attach(&netns, &plan_for(&node, "c1", "eth0", "10.0.0.7/24")).unwrap();
+        attach(&netns, "c1", &plan_for(&node, "c1", "eth0", "10.0.0.7/24")).unwrap();
         let inside = || (ip("-n pod -4 addr show eth0"), ip("-n pod route show"));
         let before = (traces(), inside());
 
@@ -220,7 +206,7 @@ fn an_interface_that_exists_is_not_touched() {
         );
         // The same attachment again, and another one that wants the same name.
         for container in ["c1", "c2"] {
-            let refused = attach(&netns, &plan_for(&node, container, "eth0", "10.0.0.9/24"));
+            let refused = attach(&netns, container, &plan_for(&node, container, "eth0", "10.0.0.9/24"));
             assert!(
                 matches!(refused, Err(ApplyError::InterfaceExists { .. })),
                 "{refused:?}"
@@ -237,8 +223,8 @@ fn what_a_killed_add_left_is_replaced() {
         let node = ready_node(1500);
         let (old, new) = (namespace("old"), namespace("new"));
         let plan = plan_for(&node, "c1", "eth0", "10.0.0.7/24");
-        attach(&old, &plan).unwrap();
-        attach(&new, &plan).unwrap();
+        attach(&old, "c1", &plan).unwrap();
+        attach(&new, "c1", &plan).unwrap();
         assert!(ip("-n new -o link show").contains("eth0@"));
         assert!(!ip("-n old -o link show").contains("eth0"));
     });
@@ -249,8 +235,8 @@ fn a_second_interface_keeps_the_first_default_route() {
     lab(|| {
         let node = ready_node(1500);
         let netns = namespace("pod");
-        attach(&netns, &plan_for(&node, "c1", "eth0", "10.0.0.7/24")).unwrap();
-        attach(&netns, &plan_for(&node, "c1", "eth1", "10.0.0.8/24")).unwrap();
+        attach(&netns, "c1", &plan_for(&node, "c1", "eth0", "10.0.0.7/24")).unwrap();
+        attach(&netns, "c1", &plan_for(&node, "c1", "eth1", "10.0.0.8/24")).unwrap();
         let defaults = ip("-n pod route show default");
         let lines: Vec<_> = defaults.lines().collect();
         assert_eq!(lines.len(), 2, "{defaults}");
@@ -265,6 +251,7 @@ fn a_second_interface_keeps_the_first_default_route() {
     });
 }
 
+/// As in a DEL: what drops the packets for an address is there as long as the address is of the pool.
 #[test]
 fn removal_is_the_same_however_often_and_without_the_namespace() {
     lab(|| {
@@ -275,17 +262,19 @@ fn removal_is_the_same_however_often_and_without_the_namespace() {
         let remove_all = |removal: &Removal| {
             let problems = run(async { remove(&netlink(), removal).await });
             assert!(problems.is_empty(), "{problems:?}");
+            state::forget(&removal.host_veth).unwrap();
+            run(async { mend(&netlink()).await }).unwrap();
         };
         remove_all(&removal);
 
-        attach(&namespace("pod"), &plan).unwrap();
+        attach(&namespace("pod"), "c1", &plan).unwrap();
         for _ in 0..3 {
             remove_all(&removal);
             assert_same(&traces(), &before, "traces");
         }
 
         let netns = namespace("short-lived");
-        attach(&netns, &plan).unwrap();
+        attach(&netns, "c1", &plan).unwrap();
         drop(netns);
         ip("netns delete short-lived");
         remove_all(&removal);
@@ -300,10 +289,36 @@ fn removal_is_the_same_however_often_and_without_the_namespace() {
     });
 }
 
+/// Whatever the pool has, a free address is dropped here, and an address that the pool had once is not.
 #[test]
-fn a_steady_add_costs_fourteen_requests() {
+fn addresses_of_the_pool_are_dropped_where_no_pod_has_them() {
     lab(|| {
         let node = ready_node(1500);
+        pool(&["10.0.0.7", "10.0.0.8"]);
+        let one = pod(&node, "one", "10.0.0.7");
+        let dropped = || -> Vec<String> {
+            let routes = ip("route show type blackhole");
+            let words = routes.lines().map(|line| line.split(' ').nth(1));
+            words.map(|word| word.unwrap().to_owned()).collect()
+        };
+        assert_eq!(dropped(), ["10.0.0.7", "10.0.0.8"]);
+        let answer = std::process::Command::new("ip")
+            .args(["route", "get", "10.0.0.8"])
+            .output();
+        assert!(!answer.unwrap().status.success());
+        all_talk("10.0.0.4", &[&one]);
+        pool(&["10.0.0.9"]);
+        run(async { mend(&netlink()).await }).unwrap();
+        assert_eq!(dropped(), ["10.0.0.7", "10.0.0.9"]);
+    });
+}
+
+/// Nine to look, four to make: three routes and a neighbour.
+#[test]
+fn a_steady_add_costs_thirty_one_requests() {
+    lab(|| {
+        let node = ready_node(1500);
+        pod(&node, "c0", "10.0.0.8");
         let netns = namespace("pod");
         let plan = plan_for(&node, "c1", "eth0", "10.0.0.7/24");
         let (host, pod) = run(async {
@@ -311,9 +326,13 @@ fn a_steady_add_costs_fourteen_requests() {
             ensure(&host, &wanted()).await.unwrap();
             let pod = Netlink::in_netns(&netns).unwrap();
             refuse_existing(&netns, &pod, "eth0").await.unwrap();
-            apply(&host, &pod, &netns, &plan).await.unwrap().commit();
+            let remembered = state::remember(record("c1", &plan)).unwrap();
+            let applied = apply(&host, &pod, &netns, &plan).await.unwrap();
+            mend(&host).await.unwrap();
+            applied.commit();
+            remembered.commit();
             (host.requests(), pod.requests())
         });
-        assert_eq!((host, pod), (9, 5));
+        assert_eq!((host, pod), (21, 5));
     });
 }

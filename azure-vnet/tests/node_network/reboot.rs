@@ -1,11 +1,9 @@
 //! What changes under a node that is settled: another boot, another NIC, another name.
 
-use std::net::{TcpListener, TcpStream};
-
-use azure_vnet::netns::NetNs;
-use azure_vnet::node::{Node, NodeError, ensure};
+use azure_vnet::node::{Node, NodeError, ensure, mend, missing};
 
 use crate::lab::{ip, lab, netlink, nic, plain_node, run, wanted};
+use crate::pods::{all_talk, fabric, here, pod, talk};
 
 fn settle() -> Result<Node, NodeError> {
     run(async { ensure(&netlink(), &wanted()).await })
@@ -15,14 +13,6 @@ fn settle() -> Result<Node, NodeError> {
 fn reboot() {
     std::fs::write("/run/boot_id", "11111111-2222-3333-4444-555555555555\n").unwrap();
     rustix::mount::mount_bind("/run/boot_id", "/proc/sys/kernel/random/boot_id").unwrap();
-}
-
-/// The node and the fabric reach each other.
-fn is_connected(address: &str) {
-    let fabric = NetNs::open("/run/netns/fabric").unwrap();
-    let listener = TcpListener::bind((address, 0)).unwrap();
-    let to = listener.local_addr().unwrap();
-    fabric.run_in(|| TcpStream::connect(to)).unwrap().unwrap();
 }
 
 #[test]
@@ -35,6 +25,8 @@ fn after_a_reboot_nothing_of_the_boot_before_comes_back() {
         ip("link delete eth0");
         reboot();
         nic(1500);
+        run(async { mend(&netlink()).await }).unwrap();
+        assert!(!ip("link").contains("azure0"), "{}", ip("link"));
         let early = settle();
         assert!(
             matches!(&early, Err(NodeError::NoMaster { .. })),
@@ -47,39 +39,36 @@ fn after_a_reboot_nothing_of_the_boot_before_comes_back() {
         ip("route add default via 10.0.0.1 dev eth0");
         let node = settle().unwrap();
         assert_eq!(node.primary.to_string(), "10.0.0.14");
-        assert_eq!(node.addresses.len(), 1);
         assert!(!ip("addr").contains("10.0.0.4/24"));
-        is_connected("10.0.0.14");
+        talk(&fabric(), &here(), "10.0.0.14");
+        all_talk("10.0.0.14", &[&pod(&node, "one", "10.0.0.7")]);
     });
 }
 
 #[test]
-fn a_nic_that_was_taken_out_and_put_in_again_is_a_port_again() {
-    for with_lease in [false, true] {
-        lab(move || {
-            plain_node(1500);
-            let before = settle().unwrap();
-            // As when a VM is moved to another host: the same NIC under another index.
-            ip("link delete eth0");
-            ip("link add filler type bridge");
-            nic(1500);
-            if with_lease {
-                ip("addr add 10.0.0.4/24 brd + dev eth0");
-                ip("route append default via 10.0.0.1 dev eth0 proto dhcp src 10.0.0.4 metric 100");
-            }
-            let node = settle().unwrap();
-            assert_ne!(node.master.index, before.master.index);
-            assert_eq!(node.bridge.index, before.bridge.index);
-            assert_eq!(node.primary, before.primary);
-            assert_eq!(
-                ip("-4 addr show dev eth0"),
-                "",
-                "with a lease: {with_lease}"
-            );
-            assert!(ip("route show default").contains("via 10.0.0.1 dev azure0"));
-            is_connected("10.0.0.4");
-        });
-    }
+fn a_nic_that_was_taken_out_and_put_in_again_is_the_nic_still() {
+    lab(|| {
+        plain_node(1500);
+        let before = settle().unwrap();
+        let one = pod(&before, "one", "10.0.0.7");
+        // As when a VM is moved to another host: the same NIC under another index.
+        ip("link delete eth0");
+        let named = run(async { missing(&netlink()).await }).unwrap();
+        assert!(named.iter().any(|it| it.what == "the NIC eth0 is gone"), "{named:?}");
+        // What is left of the node's network stays, for it comes back.
+        run(async { mend(&netlink()).await }).unwrap();
+        assert!(ip("route").contains("10.0.0.7 dev azure0"), "{}", ip("route"));
+        ip("link add filler type bridge");
+        nic(1500);
+        ip("addr add 10.0.0.4/24 brd + dev eth0");
+        ip("route append default via 10.0.0.1 dev eth0 proto dhcp src 10.0.0.4 metric 100");
+        let node = settle().unwrap();
+        assert_ne!(node.nic.index, before.nic.index);
+        assert_eq!(node.bridge.index, before.bridge.index);
+        run(async { mend(&netlink()).await }).unwrap();
+        let two = pod(&node, "two", "10.0.0.8");
+        all_talk("10.0.0.4", &[&one, &two]);
+    });
 }
 
 #[test]
@@ -87,39 +76,18 @@ fn a_nic_that_was_renamed_is_the_nic_still() {
     lab(|| {
         plain_node(1500);
         let before = settle().unwrap();
+        let one = pod(&before, "one", "10.0.0.7");
         ip("link set eth0 name wan0");
+        let named = run(async { missing(&netlink()).await }).unwrap();
+        assert!(named.is_empty(), "{named:?}");
+        // Any call mends under the new name, not an ADD alone.
+        ip("link set azure0 down");
+        run(async { mend(&netlink()).await }).unwrap();
+        all_talk("10.0.0.4", &[&one]);
         let node = settle().unwrap();
-        assert_eq!(node.master.name, "wan0");
-        assert_eq!(node.master.index, before.master.index);
+        assert_eq!(node.nic.name, "wan0");
+        assert_eq!(node.nic.index, before.nic.index);
         assert_eq!(node.bridge.index, before.bridge.index);
-        is_connected("10.0.0.4");
-    });
-}
-
-#[test]
-fn what_networkd_puts_back_over_and_over_leaves_one_working_address() {
-    lab(|| {
-        plain_node(1500);
-        settle().unwrap();
-        for _ in 0..3 {
-            ip("addr add 10.0.0.4/24 brd + dev eth0 valid_lft 3600 preferred_lft 3600");
-            ip("route append default via 10.0.0.1 dev eth0 proto dhcp src 10.0.0.4 metric 100");
-            is_connected("10.0.0.4");
-            settle().unwrap();
-            assert_eq!(ip("-4 addr show dev eth0"), "");
-            assert_eq!(ip("-4 route show dev eth0"), "");
-            assert_eq!(
-                ip("route show default").lines().count(),
-                1,
-                "{}",
-                ip("route")
-            );
-            is_connected("10.0.0.4");
-        }
-        // An IPv6 address alone is noticed as well.
-        ip("addr add fd00::9/64 dev eth0 nodad");
-        settle().unwrap();
-        assert!(ip("-6 addr show dev azure0").contains("fd00::9/64"));
-        assert!(!ip("-6 addr show dev eth0").contains("fd00::9/64"));
+        all_talk("10.0.0.4", &[&one, &pod(&node, "two", "10.0.0.8")]);
     });
 }

@@ -35,4 +35,4 @@ pub use search::{Destination, Search};
 pub use uplink::{Timeouts, Uplink};
 
 /// Version of every layout in this crate; the `v<n>` of the pin path.
-pub const ABI_VERSION: u32 = 8;
+pub const ABI_VERSION: u32 = 9;

@@ -4,12 +4,14 @@
 pub mod programs {
     /// TC ingress of a pod's host veth.
     pub const FROM_POD: &str = "from_pod";
+    /// TC egress of the bridge.
+    pub const TO_PODS: &str = "to_pods";
     /// TC egress of the NIC.
     pub const TO_UPLINK: &str = "to_uplink";
     /// TC ingress of the NIC.
     pub const FROM_UPLINK: &str = "from_uplink";
     /// All of them.
-    pub const ALL: [&str; 3] = [FROM_POD, TO_UPLINK, FROM_UPLINK];
+    pub const ALL: [&str; 4] = [FROM_POD, TO_PODS, TO_UPLINK, FROM_UPLINK];
 }
 
 /// Map names.

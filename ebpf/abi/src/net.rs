@@ -72,6 +72,12 @@ impl Be16 {
 pub struct Mac(pub [u8; 6]);
 
 impl Mac {
-    /// What Azure's fabric answers every ARP request with: the pods' gateway.
+    /// What Azure's fabric answers every ARP request with, and so does the node: the pods' router.
     pub const FABRIC: Self = Self([0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc]);
+
+    /// Whether it is of many: multicast, broadcast.
+    #[inline]
+    pub const fn is_group(self) -> bool {
+        self.0[0] & 1 != 0
+    }
 }

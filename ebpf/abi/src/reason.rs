@@ -2,7 +2,7 @@
 
 /// The outcome of a packet, and the index of its counter.
 ///
-/// The numbers are a stored format (see [`crate::ABI_VERSION`]): new ones go to the end.
+/// The numbers are a stored format (see [`crate::ABI_VERSION`]).
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
@@ -18,55 +18,63 @@ pub enum Reason {
     Masqueraded = 4,
     /// Reply of a masqueraded flow, to the pod.
     Unmasqueraded = 5,
-    /// For a pod's own address: given the pod's MAC.
+    /// From the fabric for a pod's own address.
     ToPod = 6,
     /// As `ToPod`, the first packet of a flow from outside the ranges.
     InboundRecorded = 7,
     /// Reply to such a flow: leaves with the pod's address.
     InboundReply = 8,
-    /// ARP that was given the MAC the fabric, or the pod, expects.
-    ArpRewritten = 9,
-    /// ARP request for an address of this node: answered here, kept from the fabric, which would answer too.
-    ArpLocal = 10,
-    /// From a pod with an address that is not its own.
-    SpoofedAddress = 11,
-    /// From a pod with the NIC's or the fabric's MAC or a group address as source.
-    SpoofedMac = 12,
-    /// From a pod to outside the ranges with a header that cannot be trusted.
-    Malformed = 13,
-    /// From a pod to a destination that the policy closes (multicast, broadcast, a rule).
-    PolicyDrop = 14,
-    /// From a pod to outside the ranges as an IP fragment, whose flow cannot be told.
-    Fragment = 15,
-    /// From a pod to outside the ranges, neither TCP, UDP nor ICMP echo.
-    UnsupportedProtocol = 16,
-    /// Every port of the range is in use towards this destination.
-    NoPortFound = 17,
-    /// The flow table takes no more entries.
-    FlowTableFull = 18,
-    /// IPv6 from a pod to the fabric, which has given it no IPv6 address.
-    Ipv6 = 19,
-    /// The programs run, but user space has not told them about the NIC.
-    Unconfigured = 20,
     /// ICMP error from a pod about a packet of a recorded flow.
-    IcmpErrorOut = 21,
+    IcmpErrorOut = 9,
     /// ICMP error about a packet of a masqueraded flow, to the pod.
-    IcmpErrorIn = 22,
+    IcmpErrorIn = 10,
     /// As `Masqueraded`, from the pod's veth straight to the NIC; errors about the flow as well.
-    MasqueradedFast = 23,
+    MasqueradedFast = 11,
     /// As `Unmasqueraded`, from the NIC straight to the pod's veth; errors about the flow as well.
-    UnmasqueradedFast = 24,
-    /// From a pod to the fabric with more than one VLAN tag: what is inside cannot be judged.
-    Tagged = 25,
+    UnmasqueradedFast = 12,
+    /// From the node to a pod that has another MAC than the node knows: given that, straight to its veth.
+    ToNewMac = 13,
+    /// ARP request of a pod, answered with the router's MAC whoever was asked for.
+    ArpAnswered = 14,
+    /// ARP of a pod that nobody needs: probe, announcement, reply, request for its own address.
+    ArpIgnored = 15,
+    /// From a pod with an address that is not its own.
+    SpoofedAddress = 16,
+    /// From a pod with the NIC's or the fabric's MAC or a group address as source.
+    SpoofedMac = 17,
+    /// IPv4 from a pod to a group MAC (broadcast, multicast): nothing is flooded.
+    ToGroup = 18,
+    /// IPv6 from a pod, to which Azure has given no IPv6 address.
+    Ipv6 = 19,
+    /// From a pod with a VLAN tag: what is inside cannot be judged.
+    Tagged = 20,
+    /// From a pod, neither IPv4 nor ARP.
+    EtherType = 21,
+    /// From the bridge to outside the ranges, of no pod and by a port that `from_pod` does not guard.
+    UnknownSource = 22,
+    /// From a pod with a header that cannot be trusted.
+    Malformed = 23,
+    /// From a pod to a destination that the policy closes (multicast, broadcast, a rule).
+    PolicyDrop = 24,
+    /// From a pod to outside the ranges as an IP fragment, whose flow cannot be told.
+    Fragment = 25,
+    /// From a pod to outside the ranges, neither TCP, UDP nor ICMP echo.
+    UnsupportedProtocol = 26,
+    /// Every port of the range is in use towards this destination.
+    NoPortFound = 27,
     /// The ports that this packet looked at are in use towards this destination; the next looks at others.
-    PortSearchGoesOn = 26,
+    PortSearchGoesOn = 28,
+    /// The flow table takes no more entries.
+    FlowTableFull = 29,
     /// The pod has as many flows as a pod may have.
-    PodFlowLimit = 27,
+    PodFlowLimit = 30,
+    /// The programs run, but user space has not told them about the NIC.
+    Unconfigured = 31,
 }
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 32] = [
         Self::NotOurs,
         Self::InRange,
         Self::Exempt,
@@ -76,31 +84,35 @@ impl Reason {
         Self::ToPod,
         Self::InboundRecorded,
         Self::InboundReply,
-        Self::ArpRewritten,
-        Self::ArpLocal,
+        Self::IcmpErrorOut,
+        Self::IcmpErrorIn,
+        Self::MasqueradedFast,
+        Self::UnmasqueradedFast,
+        Self::ToNewMac,
+        Self::ArpAnswered,
+        Self::ArpIgnored,
         Self::SpoofedAddress,
         Self::SpoofedMac,
+        Self::ToGroup,
+        Self::Ipv6,
+        Self::Tagged,
+        Self::EtherType,
+        Self::UnknownSource,
         Self::Malformed,
         Self::PolicyDrop,
         Self::Fragment,
         Self::UnsupportedProtocol,
         Self::NoPortFound,
-        Self::FlowTableFull,
-        Self::Ipv6,
-        Self::Unconfigured,
-        Self::IcmpErrorOut,
-        Self::IcmpErrorIn,
-        Self::MasqueradedFast,
-        Self::UnmasqueradedFast,
-        Self::Tagged,
         Self::PortSearchGoesOn,
+        Self::FlowTableFull,
         Self::PodFlowLimit,
+        Self::Unconfigured,
     ];
 
     /// How many there are: the size of the `counters` map.
     #[expect(
         clippy::cast_possible_truncation,
-        reason = "a list of some twenty names"
+        reason = "a list of some thirty names"
     )]
     pub const COUNT: u32 = Self::ALL.len() as u32;
 
@@ -116,25 +128,29 @@ impl Reason {
             Self::ToPod => "to_pod",
             Self::InboundRecorded => "inbound_recorded",
             Self::InboundReply => "inbound_reply",
-            Self::ArpRewritten => "arp_rewritten",
-            Self::ArpLocal => "arp_local",
+            Self::IcmpErrorOut => "icmp_error_out",
+            Self::IcmpErrorIn => "icmp_error_in",
+            Self::MasqueradedFast => "masqueraded_fast",
+            Self::UnmasqueradedFast => "unmasqueraded_fast",
+            Self::ToNewMac => "to_new_mac",
+            Self::ArpAnswered => "arp_answered",
+            Self::ArpIgnored => "arp_ignored",
             Self::SpoofedAddress => "spoofed_address",
             Self::SpoofedMac => "spoofed_mac",
+            Self::ToGroup => "to_group",
+            Self::Ipv6 => "ipv6",
+            Self::Tagged => "tagged",
+            Self::EtherType => "ether_type",
+            Self::UnknownSource => "unknown_source",
             Self::Malformed => "malformed",
             Self::PolicyDrop => "policy_drop",
             Self::Fragment => "fragment",
             Self::UnsupportedProtocol => "unsupported_protocol",
             Self::NoPortFound => "no_port_found",
-            Self::FlowTableFull => "flow_table_full",
-            Self::Ipv6 => "ipv6",
-            Self::Unconfigured => "unconfigured",
-            Self::IcmpErrorOut => "icmp_error_out",
-            Self::IcmpErrorIn => "icmp_error_in",
-            Self::MasqueradedFast => "masqueraded_fast",
-            Self::UnmasqueradedFast => "unmasqueraded_fast",
-            Self::Tagged => "tagged",
             Self::PortSearchGoesOn => "port_search_goes_on",
+            Self::FlowTableFull => "flow_table_full",
             Self::PodFlowLimit => "pod_flow_limit",
+            Self::Unconfigured => "unconfigured",
         }
     }
 
@@ -152,25 +168,29 @@ impl Reason {
             | Self::ToPod
             | Self::InboundRecorded
             | Self::InboundReply
-            | Self::ArpRewritten
             | Self::IcmpErrorOut
             | Self::IcmpErrorIn
             | Self::MasqueradedFast
-            | Self::UnmasqueradedFast => true,
-            Self::ArpLocal
+            | Self::UnmasqueradedFast
+            | Self::ToNewMac
+            | Self::ArpAnswered => true,
+            Self::ArpIgnored
             | Self::SpoofedAddress
             | Self::SpoofedMac
+            | Self::ToGroup
+            | Self::Ipv6
+            | Self::Tagged
+            | Self::EtherType
+            | Self::UnknownSource
             | Self::Malformed
             | Self::PolicyDrop
             | Self::Fragment
             | Self::UnsupportedProtocol
             | Self::NoPortFound
-            | Self::FlowTableFull
-            | Self::Ipv6
-            | Self::Unconfigured
-            | Self::Tagged
             | Self::PortSearchGoesOn
-            | Self::PodFlowLimit => false,
+            | Self::FlowTableFull
+            | Self::PodFlowLimit
+            | Self::Unconfigured => false,
         }
     }
 }

@@ -26,6 +26,8 @@ pub struct Uplink {
     pub fast_path: u32,
     /// How many flows a pod may have ([`Share`](crate::Share)).
     pub flows_per_pod: u32,
+    /// Interface index of the bridge, the pods' router; 0 if it is not known.
+    pub bridge: u32,
 }
 
 impl Uplink {
@@ -51,7 +53,14 @@ impl Uplink {
             ifindex: 0,
             fast_path: 0,
             flows_per_pod: Self::DEFAULT_FLOWS_PER_POD,
+            bridge: 0,
         }
+    }
+
+    /// With the bridge that routes what pods send.
+    #[must_use]
+    pub const fn routed_by(self, bridge: u32) -> Self {
+        Self { bridge, ..self }
     }
 
     /// With another limit for the flows of a pod.

@@ -58,14 +58,18 @@ const ON_NODE: [Damage; 4] = [
     ),
 ];
 
-/// What all pods of the node share: the next ADD mends it.
-const OF_NODE: [Damage; 3] = [
+/// What the node knows of its pods, or all of them share: any next call mends it.
+const OF_NODE: [Damage; 10] = [
     ("ip link set azure0 down", "the bridge azure0 is down"),
-    ("ip link set eth0 nomaster", "is not a port of azure0"),
-    (
-        "ip address flush dev azure0",
-        "no bridge of ours has an address",
-    ),
+    ("ip link set azure0 address 02:00:00:00:00:01", "does not have the MAC 12:34:56:78:9a:bc"),
+    ("ip link set azure0 mtu 1400", "azure0 has the MTU 1400"),
+    ("ip link set azure0 type bridge mcast_snooping 1", "does not have the settings"),
+    ("ip address flush dev azure0", "does not have the address 169.254.73.1/32"),
+    ("sysctl -qw net.ipv4.conf.azure0.proxy_arp=0", "proxy_arp"),
+    ("ip route flush dev azure0", "the route 10.0.0."),
+    ("ip route flush type blackhole", "the route blackhole 10.0.0."),
+    ("ip neighbour flush nud permanent dev azure0", "does not know the MAC"),
+    ("bridge link set dev {veth} flood on", "not set as a pod's port is"),
 ];
 
 #[test]
@@ -82,14 +86,13 @@ fn it_sees_damage() {
                 drop(node.sh(&damage.replace("{veth}", &container.host_veth())));
             });
         }
-        let (damage, names) = OF_NODE[0];
-        expect(&node, names, |_| drop(node.sh(damage)));
-        let (damage, names) = OF_NODE[1];
-        expect(&node, names, |_| drop(node.sh(damage)));
     }
     let node = Node::new(Tier::Tcx);
-    let (damage, names) = OF_NODE[2];
-    expect(&node, names, |_| drop(node.sh(damage)));
+    for (damage, names) in OF_NODE {
+        expect(&node, names, |container| {
+            drop(node.sh(&damage.replace("{veth}", &container.host_veth())));
+        });
+    }
 }
 
 #[test]
@@ -140,7 +143,7 @@ fn it_sees_a_damaged_datapath() {
             "has no rules in prerouting",
         ),
         ("nft flush set ip azure-vnet-azure0 pods", "in pods"),
-        ("nft flush ruleset", "in macs"),
+        ("nft flush ruleset", "in sources"),
     ] {
         expect(&node, names, |_| drop(node.sh(damage)));
     }

@@ -96,6 +96,17 @@ impl Node {
         std::mem::replace(&mut self.conf.lock().unwrap(), conf)
     }
 
+    /// Takes away what shows to IPAM that a pod has this address: its neighbour and its routes.
+    pub fn forget_in_kernel(&self, address: Ipv4Addr) {
+        for line in [
+            format!("ip neighbour delete {address} dev azure0"),
+            format!("ip route delete {address} dev azure0"),
+            format!("ip route delete {address} dev azure0"),
+        ] {
+            self.sh(&line);
+        }
+    }
+
     /// Names another IPAM plugin for all calls from now on.
     pub fn use_ipam(&self, plugin: &str) {
         self.conf.lock().unwrap()["ipam"]["type"] = plugin.into();

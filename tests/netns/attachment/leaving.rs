@@ -217,12 +217,9 @@ fn address_of_another_pod_by_now_stays_its() {
         node.install_plugin("deaf", "exit 0");
         let (old, new) = (node.container(), node.container());
         let result = old.add();
-        // The address goes back behind the plugin's back, with the entry that shows it in use.
+        // The address goes back behind the plugin's back, with the entries that show it in use.
         old.give_address_back();
-        node.sh(&format!(
-            "ip neighbour delete {} dev azure0",
-            address(&result)
-        ));
+        node.forget_in_kernel(address(&result));
         node.sh(&format!("ip link delete {}", old.host_veth()));
         let again = new.add();
         assert_eq!(address(&again), address(&result));

@@ -1,5 +1,5 @@
 //! VMs with two NICs in two subnets, and a network of pods on each: every NIC has its own bridge and its own datapath, and what
-//! leaves a NIC has an address of that NIC, whatever the tier.
+//! leaves a NIC has an address of that NIC, whatever the tier, and however strictly sources are checked.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,6 +8,9 @@
     reason = "a test fails by panicking"
 )]
 
+mod host_ports;
+mod rule;
+
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use azure_vnet_testbed::address_plan::{Nic, SECOND_SUBNET, WIRESERVER};
@@ -15,19 +18,26 @@ use azure_vnet_testbed::conflist::Conflist;
 use azure_vnet_testbed::exchange::{ask, ping_host};
 use azure_vnet_testbed::host::REPORT_PORT;
 use azure_vnet_testbed::namespace::Namespace;
-use azure_vnet_testbed::pod::{Pod, PodSpec};
+use azure_vnet_testbed::pod::{Pod, PodSpec, PortMapping};
 use azure_vnet_testbed::reporter::Reporter;
 use azure_vnet_testbed::{Azure, PLUGIN_DIR, Vm};
 use serde_json::json;
 use socket2::Type;
 
+const TIERS: [&str; 2] = ["ebpf", "netfilter"];
 /// On which the node reports what it saw.
 const NODE_PORT: u16 = 10250;
+/// The port of the node that leads to the second NIC's pod.
+const HOST_PORT: u16 = 8081;
 
 /// The shipped network, and one like it on the second NIC.
 fn lists(tier: &str) -> [Conflist; 2] {
-    let first =
-        Conflist::shipped().with_setting("azure-vnet", "masquerade", &json!({ "datapath": tier }));
+    // The first version that knows CHECK as it is now.
+    let first = Conflist::shipped().at_version("1.0.0").with_setting(
+        "azure-vnet",
+        "masquerade",
+        &json!({ "datapath": tier }),
+    );
     let ipam = json!({ "type": "azure-vnet-ipam", "subnet": SECOND_SUBNET.to_string() });
     let mut second = first
         .clone()
@@ -38,9 +48,13 @@ fn lists(tier: &str) -> [Conflist; 2] {
     [first, second]
 }
 
-fn azure() -> Azure {
+fn azure(rp_filter: &str) -> Azure {
     let builder = Azure::builder().vms(2).pool(10).second_nic(10);
-    builder.build().unwrap()
+    let azure = builder.build().unwrap();
+    for vm in &azure.vms {
+        vm.set_rp_filter(rp_filter).unwrap();
+    }
+    azure
 }
 
 /// Two VMs, and pods on both networks of each.
@@ -63,7 +77,16 @@ impl<'a> Scene<'a> {
     fn new(azure: &'a Azure, tier: &str) -> Self {
         let [first, second] = lists(tier);
         let (vm, other) = (&azure.vms[0], &azure.vms[1]);
-        let pods = [&first, &second].map(|list| vm.add_pod(list, &PodSpec::named("a")).unwrap());
+        let mut with_port = PodSpec::named("a");
+        for protocol in ["tcp", "udp"] {
+            with_port.port_mappings.push(PortMapping {
+                host: HOST_PORT,
+                container: REPORT_PORT,
+                protocol,
+            });
+        }
+        let pods = [(&first, PodSpec::named("a")), (&second, with_port)]
+            .map(|(list, spec)| vm.add_pod(list, &spec).unwrap());
         let another = vm.add_pod(&second, &PodSpec::named("b")).unwrap();
         let remote =
             [&first, &second].map(|list| other.add_pod(list, &PodSpec::named("c")).unwrap());
@@ -157,6 +180,14 @@ fn of_pods(scene: &Scene<'_>, rows: &mut Rows) {
         to,
         two.address,
     );
+    // The node has a route of its own to the second NIC's subnet, by the second NIC, and a pod of the first must not take it.
+    let to = report(&scene.remote[1]);
+    rows.tcp(
+        "first NIC's pod to the second's, other VM",
+        a,
+        to,
+        one.address,
+    );
     let seen = ask(
         Type::STREAM,
         scene.remote[1].namespace(),
@@ -168,7 +199,7 @@ fn of_pods(scene: &Scene<'_>, rows: &mut Rows) {
 }
 
 /// The node asks, and is asked; so are its pods, from outside.
-fn of_node(scene: &Scene<'_>, rows: &mut Rows) {
+fn of_node(scene: &Scene<'_>, rows: &mut Rows, strict: bool) {
     let [_, two] = &scene.pods;
     let (azure, vm) = (scene.azure, scene.vm());
     let (primary, second) = (vm.nic.primary, second_nic(vm).primary);
@@ -176,12 +207,26 @@ fn of_node(scene: &Scene<'_>, rows: &mut Rows) {
     let internet = (azure.internet.address(), REPORT_PORT);
     rows.tcp("node to the second NIC's pod", node, report(two), second);
     rows.tcp("node to internet", node, internet, primary);
-    let to = SocketAddrV4::new(internet.0, internet.1);
-    let seen = ask(Type::STREAM, node, Some(second), to);
-    rows.row("node to internet, from its second address", second, &seen);
-    for address in [primary, second] {
-        let what = format!("internet to the node's {address}");
-        rows.tcp(&what, outside, (address, NODE_PORT), internet.0);
+    let to = (primary, NODE_PORT);
+    rows.tcp(
+        "internet to the node's first address",
+        outside,
+        to,
+        internet.0,
+    );
+    // Strict filtering takes nothing for an address of the node from a NIC that is not the way back in the main table, and that is
+    // so before the first pod.
+    if !strict {
+        let to = SocketAddrV4::new(internet.0, internet.1);
+        let seen = ask(Type::STREAM, node, Some(second), to);
+        rows.row("node to internet, from its second address", second, &seen);
+        let to = (second, NODE_PORT);
+        rows.tcp(
+            "internet to the node's second address",
+            outside,
+            to,
+            internet.0,
+        );
     }
     rows.tcp(
         "internet to the second NIC's pod",
@@ -209,46 +254,62 @@ fn nothing_was_wrong_on_the_wire(azure: &Azure) {
     assert_eq!(azure.fabric.leaked().unwrap(), 0);
 }
 
-/// One network goes, the other does not notice; then that goes too.
-fn both_are_taken_down(scene: Scene<'_>) {
+/// One network goes, the other does not notice; then that goes too. The NICs notice neither.
+fn both_are_taken_down(scene: Scene<'_>, nics: &[String; 2]) {
     let vm = scene.vm();
-    let run = |line: &str| {
-        let mut words = line.split(' ');
-        let program = vm.program(words.next().unwrap()).unwrap();
-        program.args(words).checked().unwrap()
-    };
+    assert_eq!(&[nic(vm, "eth0"), nic(vm, "eth1")], nics);
     let [one, two] = scene.pods;
     two.delete().unwrap();
     scene.another.delete().unwrap();
-    run(&format!("{PLUGIN_DIR}/azure-vnet teardown --bridge azure1"));
-    let primary = second_nic(vm).primary;
-    assert!(run("ip addr show eth1").contains(&format!(" {primary}/20 ")));
-    assert!(!run("ip rule").contains("32000:"), "{}", run("ip rule"));
-    assert!(!run("ip route show table all").contains("azure1"));
-    assert!(run("ip link show eth0").contains("master azure0"));
-    run(&format!("{PLUGIN_DIR}/azure-vnet status"));
+    run(
+        vm,
+        &format!("{PLUGIN_DIR}/azure-vnet teardown --bridge azure1"),
+    );
+    let rules = run(vm, "ip rule");
+    assert!(!rules.contains("azure1"), "{rules}");
+    assert!(!run(vm, "ip route show table all").contains("azure1"));
+    run(vm, &format!("{PLUGIN_DIR}/azure-vnet status"));
     one.delete().unwrap();
-    run(&format!("{PLUGIN_DIR}/azure-vnet teardown"));
-    assert!(!run("ip link").contains("azure"));
+    run(vm, &format!("{PLUGIN_DIR}/azure-vnet teardown"));
+    assert!(!run(vm, "ip link").contains("azure"));
+    assert_eq!(&[nic(vm, "eth0"), nic(vm, "eth1")], nics);
+}
+
+/// Addresses and routes of a NIC.
+fn nic(vm: &Vm, name: &str) -> String {
+    let addresses = run(vm, &format!("ip -4 -o address show dev {name}"));
+    let routes = run(vm, &format!("ip -4 route show dev {name}"));
+    format!("{addresses}{routes}")
+}
+
+fn run(vm: &Vm, line: &str) -> String {
+    let mut words = line.split(' ');
+    let program = vm.program(words.next().unwrap()).unwrap();
+    program.args(words).checked().unwrap()
 }
 
 fn each_network_leaves_by_its_own_nic(tier: &str) {
-    let azure = azure();
-    let scene = Scene::new(&azure, tier);
-    let vm = scene.vm();
-    let [one, two] = &scene.pods;
-    assert!(vm.nic.pool.contains(&one.address), "{}", one.address);
-    assert!(
-        second_nic(vm).pool.contains(&two.address),
-        "{}",
-        two.address
-    );
-    let mut rows = Rows::default();
-    of_pods(&scene, &mut rows);
-    of_node(&scene, &mut rows);
-    assert!(rows.0.is_empty(), "{:#?}", rows.0);
-    nothing_was_wrong_on_the_wire(&azure);
-    both_are_taken_down(scene);
+    let mut deviating = Vec::new();
+    for rp_filter in ["0", "1", "2"] {
+        println!("rp_filter {rp_filter}");
+        let azure = azure(rp_filter);
+        let nics = ["eth0", "eth1"].map(|name| nic(&azure.vms[0], name));
+        let scene = Scene::new(&azure, tier);
+        let [one, two] = &scene.pods;
+        assert!(scene.vm().nic.pool.contains(&one.address));
+        assert!(second_nic(scene.vm()).pool.contains(&two.address));
+        let mut rows = Rows::default();
+        of_pods(&scene, &mut rows);
+        of_node(&scene, &mut rows, rp_filter == "1");
+        host_ports::rows(&scene, &mut rows);
+        let rows = rows.0.into_iter();
+        deviating.extend(rows.map(|row| format!("rp_filter {rp_filter}: {row}")));
+        if deviating.is_empty() {
+            nothing_was_wrong_on_the_wire(&azure);
+            both_are_taken_down(scene, &nics);
+        }
+    }
+    assert!(deviating.is_empty(), "{deviating:#?}");
 }
 
 #[test]

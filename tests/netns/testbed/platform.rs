@@ -1,9 +1,12 @@
 //! Do the platform's services know who asks, and refuse whom Azure's refuse?
 
+use std::net::SocketAddrV4;
+
 use azure_vnet_testbed::address_plan::{IMDS, WIRESERVER};
-use azure_vnet_testbed::exchange::get_logged;
-use azure_vnet_testbed::{Azure, http, imds, wireserver};
+use azure_vnet_testbed::exchange::{ask, get_logged};
+use azure_vnet_testbed::{Azure, PLATFORM_REPORT_PORT, dns, http, imds, wireserver};
 use serde_json::Value;
+use socket2::Type;
 
 use crate::{LIMIT, ip};
 
@@ -26,6 +29,19 @@ fn wireserver_tells_every_vm_its_own_addresses() {
     );
     assert_eq!(xml, expected);
     assert_eq!(azure.wireserver_log()[0].source, azure.vms[1].nic.primary);
+}
+
+/// The resolver that DHCP names answers with the source it saw, by the C library and to a bare datagram alike.
+#[test]
+fn names_are_resolved_at_the_platforms_address() {
+    let azure = Azure::builder().vms(2).build().unwrap();
+    for vm in &azure.vms {
+        let resolved = dns::resolve_whoami(vm.namespace()).unwrap();
+        assert_eq!(resolved, vm.nic.primary);
+        let port = SocketAddrV4::new(WIRESERVER, PLATFORM_REPORT_PORT);
+        let seen = ask(Type::DGRAM, vm.namespace(), None, port).unwrap();
+        assert_eq!(seen, vm.nic.primary);
+    }
 }
 
 #[test]

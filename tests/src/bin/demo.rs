@@ -6,13 +6,14 @@ mod tour;
 
 use std::error::Error as StdError;
 use std::io::{self, IsTerminal as _};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use azure_vnet_testbed::conflist::Conflist;
 use azure_vnet_testbed::host::REPORT_PORT;
 use azure_vnet_testbed::pod::{Pod, PodSpec};
-use azure_vnet_testbed::traffic::{HOST_PORT, Row, Scenario};
+use azure_vnet_testbed::traffic::{HOST_PORT, Row, Scenario, late_packets};
 use azure_vnet_testbed::{Azure, CONFIG_DIR, Error, PLUGIN_DIR, Vm};
 use clap::{Parser, ValueEnum};
 use serde_json::{Value, json};
@@ -26,6 +27,9 @@ struct Options {
     /// Pods on each VM.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=250))]
     pods: u8,
+    /// Whether bridges hand what they forward to iptables, 0 or 1. Without it the traffic is tried with both.
+    #[arg(long, value_parser = clap::value_parser!(u8).range(0..=1))]
+    bridge_nf: Option<u8>,
     /// Show what the operator's commands say on the running simulation.
     #[arg(long)]
     tour: bool,
@@ -75,7 +79,16 @@ fn demo(options: &Options) -> Result<usize, Error> {
     let pods = add_pods(&azure.vms[0], &list, options.pods)?;
     let remote = add_pods(&azure.vms[1], &list, options.pods)?;
 
-    let mut deviations = print_rows(&Scenario::new(&azure, &pods, &remote)?.rows());
+    let scenario = Scenario::new(&azure, &pods, &remote)?;
+    let mut deviations = 0;
+    for enabled in options.bridge_nf.map_or(vec![1, 0], |value| vec![value]) {
+        for vm in &azure.vms {
+            vm.set_bridge_nf(enabled == 1)?;
+        }
+        println!("\nnet.bridge.bridge-nf-call-iptables = {enabled}");
+        deviations += print_rows(&scenario.rows());
+    }
+    drop(scenario);
     if options.pods == 1 {
         println!("  (no row for pods of the same node: that needs two)");
     }
@@ -89,6 +102,7 @@ fn demo(options: &Options) -> Result<usize, Error> {
     if options.keep {
         keep(&azure, &pods, &remote);
     }
+    let addresses: Vec<_> = pods.iter().chain(&remote).map(|pod| pod.address).collect();
     for pod in pods.into_iter().chain(remote) {
         let name = pod.address;
         if let Err(error) = pod.delete() {
@@ -97,6 +111,7 @@ fn demo(options: &Options) -> Result<usize, Error> {
         }
     }
     deviations += print_leftovers(&azure)?;
+    deviations += print_late_packets(&azure, &addresses)?;
     Ok(deviations)
 }
 
@@ -159,7 +174,7 @@ fn add_pods<'vm>(vm: &'vm Vm, list: &Conflist, count: u8) -> Result<Vec<Pod<'vm>
 
 fn print_rows(rows: &[Row]) -> usize {
     println!(
-        "\n{:<32} {:<20} {:<15} {:<15} ok",
+        "{:<46} {:<20} {:<15} {:<15} ok",
         "traffic", "to", "expected source", "seen source"
     );
     for row in rows {
@@ -173,7 +188,7 @@ fn print_rows(rows: &[Row]) -> usize {
             .as_ref()
             .map_or_else(|_| "-".to_owned(), ToString::to_string);
         println!(
-            "{:<32} {to:<20} {:<15} {seen:<15} {}",
+            "{:<46} {to:<20} {:<15} {seen:<15} {}",
             row.kind,
             row.expected,
             yes_or_no(row.ok())
@@ -263,6 +278,17 @@ fn print_leftovers(azure: &Azure) -> Result<usize, Error> {
         );
     }
     Ok(deviations)
+}
+
+/// What still comes for deleted pods must end on the node.
+fn print_late_packets(azure: &Azure, addresses: &[Ipv4Addr]) -> Result<usize, Error> {
+    let frames = late_packets(azure, addresses)?;
+    println!(
+        "late packets for {} deleted pods: {frames} frames came back to the fabric  {}",
+        addresses.len(),
+        yes_or_no(frames == 0)
+    );
+    Ok(usize::from(frames != 0))
 }
 
 /// Ctrl-C needs no handling: the kernel removes everything with the process.

@@ -104,16 +104,23 @@ fn agent(lines: &[Line]) -> Finding {
     Finding::ok("ip_masq_agent", "no chain of ip-masq-agent")
 }
 
-/// Bridged packets pass FORWARD as well, as the bridge hands them to netfilter.
+/// What pods send and get is routed, so it passes FORWARD. We add no rule there: whose policy is DROP has a firewall, and where in it
+/// pods belong is for its owner to say (docs/decisions/0025-forward-is-its-owners.md).
 fn forward(lines: &[Line], bridges: &[Bridge]) -> Finding {
     let drops = |line: &&Line| line.table == "filter" && line.text.starts_with(":FORWARD DROP");
-    let accepted = lines.iter().any(|line| accepts_bridged(&line.text));
-    if lines.iter().any(|line| drops(&line)) && !accepted {
-        // Before the first pod, the bridge of the shipped configuration.
-        let names = bridges.iter().map(|bridge| bridge.name.as_str());
-        let names = names.chain(bridges.is_empty().then_some("azure0"));
-        let accept = |name| format!("iptables -I FORWARD -i {name} -o {name} -j ACCEPT");
-        let fix: Vec<String> = names.map(accept).collect();
+    // Before the first pod, the bridge of the shipped configuration.
+    let names = bridges.iter().map(|bridge| bridge.name.as_str());
+    let names: Vec<&str> = names
+        .chain(bridges.is_empty().then_some("azure0"))
+        .collect();
+    let lacking = names
+        .iter()
+        .flat_map(|name| [format!("-i {name}"), format!("-o {name}")])
+        .filter(|way| !lines.iter().any(|line| accepts(&line.text, way)));
+    let fix: Vec<String> = lacking
+        .map(|way| format!("iptables -A FORWARD {way} -j ACCEPT"))
+        .collect();
+    if lines.iter().any(|line| drops(&line)) && !fix.is_empty() {
         return Finding::problem(
             "forward_policy",
             "the policy of iptables' FORWARD chain is DROP (docker sets it): packets of pods that no rule accepts are lost",
@@ -122,14 +129,13 @@ fn forward(lines: &[Line], bridges: &[Bridge]) -> Finding {
     }
     Finding::ok(
         "forward_policy",
-        "iptables' FORWARD chain does not drop what is bridged",
+        "iptables' FORWARD chain does not drop what is routed for pods",
     )
 }
 
-/// Whether a rule accepts all that stays on one bridge: of a pod, also what comes and goes by the NIC does.
-fn accepts_bridged(rule: &str) -> bool {
-    let words: Vec<&str> = rule.split_whitespace().collect();
-    matches!(words[..], ["-A", "FORWARD", "-i", from, "-o", to, "-j", "ACCEPT"] if from == to)
+/// Whether a rule accepts all that comes from a bridge, or goes to it.
+fn accepts(rule: &str, way: &str) -> bool {
+    rule == format!("-A FORWARD {way} -j ACCEPT")
 }
 
 /// What the original plugin leaves: it rewrites MACs and answers ARP by rules for each pod.
@@ -199,13 +205,14 @@ mod tests {
 
     #[test]
     fn only_a_rule_for_all_of_a_bridge_makes_up_for_the_policy() {
-        assert!(accepts_bridged("-A FORWARD -i azure0 -o azure0 -j ACCEPT"));
+        assert!(accepts("-A FORWARD -i azure0 -j ACCEPT", "-i azure0"));
         for rule in [
             "-A FORWARD -i azure0 -o docker0 -j ACCEPT",
-            "-A FORWARD -i azure0 -o azure0 -p tcp -j ACCEPT",
-            "-A FORWARD -i azure0 -o azure0 -j DROP",
+            "-A FORWARD -i azure0 -p tcp -j ACCEPT",
+            "-A FORWARD -i azure0 -j DROP",
+            "-A FORWARD -o azure0 -j ACCEPT",
         ] {
-            assert!(!accepts_bridged(rule), "{rule}");
+            assert!(!accepts(rule, "-i azure0"), "{rule}");
         }
     }
 

@@ -13,7 +13,6 @@ const OLDEST: KernelVersion = KernelVersion::new(5, 10, 0);
 pub fn check(in_use: bool) -> Vec<Finding> {
     let mut findings = vec![version()];
     findings.extend(tiers());
-    findings.push(bridge_netfilter());
     findings.push(forwarding(in_use));
     findings
 }
@@ -55,23 +54,9 @@ fn tiers() -> [Finding; 2] {
             "netfilter",
             netfilter,
             "the netfilter tier can be used",
-            "modprobe br_netfilter; apt-get install nftables. Without them nothing takes over where eBPF fails",
+            "apt-get install nftables. Without it nothing takes over where eBPF fails",
         ),
     ]
-}
-
-fn bridge_netfilter() -> Finding {
-    if datapath::bridges_reach_netfilter() {
-        return Finding::ok(
-            "br_netfilter",
-            "loaded: iptables and kube-proxy see the pods' packets",
-        );
-    }
-    Finding::warning(
-        "br_netfilter",
-        "not loaded: Services, hostPorts and network policies that work by iptables do not work for pods",
-        "modprobe br_netfilter; echo br_netfilter > /etc/modules-load.d/br_netfilter.conf",
-    )
 }
 
 fn forwarding(in_use: bool) -> Finding {
@@ -79,7 +64,7 @@ fn forwarding(in_use: bool) -> Finding {
         Ok(Some(value)) if value == "1" => Finding::ok("ip_forward", "net.ipv4.ip_forward is 1"),
         _ if in_use => Finding::problem(
             "ip_forward",
-            "net.ipv4.ip_forward is not 1: hostPorts do not reach pods",
+            "net.ipv4.ip_forward is not 1: this node does not route for its pods",
             "sysctl -w net.ipv4.ip_forward=1, and find out what switched it off (/etc/sysctl.d)",
         ),
         _ => Finding::ok(

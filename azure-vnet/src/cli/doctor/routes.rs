@@ -1,15 +1,14 @@
-//! The node's own way out. A link that goes down loses its routes, and the bridge has those of the node: pods go on, as their
-//! packets are not routed, and the node is cut off.
+//! The node's own way out. Routes and addresses are the NIC's manager's: what is lost, it sets again.
 
 use super::Finding;
 use crate::netlink::{Netlink, route};
 use crate::node;
 
-/// Whether a node that had a default route when its bridge was made has one.
+/// Whether a node with pods has a default route.
 pub async fn check(netlink: &Netlink) -> Option<Finding> {
     const CHECK: &str = "default_route";
-    let (bridge, gateway) = node::default_gateway()?;
-    let routes = match netlink.routes().await {
+    let (_, nic) = node::remembered().into_iter().next()?;
+    let routes = match netlink.ipv4_routes().await {
         Ok(routes) => routes,
         Err(error) => return Some(Finding::problem(CHECK, error.to_string(), "see the error")),
     };
@@ -18,12 +17,9 @@ pub async fn check(netlink: &Netlink) -> Option<Finding> {
     }
     Some(Finding::problem(
         CHECK,
+        "the node has no IPv4 default route: its NIC was down, or somebody removed it; pods reach nothing outside the node",
         format!(
-            "the node has no IPv4 default route, and had one by {gateway} when {bridge} was made: {bridge} or its NIC was down, \
-             or somebody removed it"
-        ),
-        format!(
-            "ip route add default via {gateway} dev {bridge}, or let the DHCP client set it again"
+            "let the NIC's manager set it again: networkctl reconfigure {nic}, or nmcli device reapply {nic}, or ifdown and ifup {nic}"
         ),
     ))
 }

@@ -52,11 +52,11 @@ pub fn check() -> Vec<Finding> {
 /// What `azure-vnet status` says is wrong.
 pub fn check_bridges(bridges: &[Bridge]) -> Vec<Finding> {
     let problem = |bridge: &Bridge, problem: &Problem| {
-        let next_add = "the next ADD mends it: attach any pod";
+        let any_call = "azure-vnet gc, or the next ADD or DEL of any pod";
         Finding::problem(
             "datapath",
             format!("{}: {}", bridge.name, problem.what),
-            problem.fix.as_deref().unwrap_or(next_add),
+            problem.fix.as_deref().unwrap_or(any_call),
         )
     };
     let of = |bridge: &Bridge| match bridge.problems.as_slice() {

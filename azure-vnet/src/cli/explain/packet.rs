@@ -95,6 +95,13 @@ impl Packet {
     }
 }
 
+/// The frame as the node routes it to its NIC.
+pub fn leave_by(frame: &mut [u8], nic: [u8; 6]) {
+    if let Some(source) = frame.get_mut(6..12) {
+        source.copy_from_slice(&nic);
+    }
+}
+
 /// Source address and port (or identifier) of a frame that [`Packet::frame`] made and a program translated.
 pub fn source_of(frame: &[u8], protocol: Protocol) -> Option<(Ipv4Addr, u16)> {
     let address: [u8; 4] = frame.get(ETHERNET + 12..ETHERNET + 16)?.try_into().ok()?;
@@ -154,6 +161,15 @@ mod tests {
             assert_eq!(sum, [0, 0], "{protocol:?}");
             assert_eq!(source_of(&frame, protocol).unwrap(), (packet.source, 40000));
         }
+    }
+
+    #[test]
+    fn it_leaves_with_the_mac_of_the_nic() {
+        let mut frame = packet(Protocol::Tcp).frame();
+        let nic = [0, 0x0d, 0x3a, 0, 0, 1];
+        leave_by(&mut frame, nic);
+        assert_eq!(frame[..6], packet(Protocol::Tcp).macs.1);
+        assert_eq!(frame[6..12], nic);
     }
 
     #[test]

@@ -22,10 +22,15 @@ pub fn meaning(reason: Reason) -> &'static str {
         Reason::InboundReply => {
             "the reply in a flow that came in from outside: it keeps the pod's address"
         }
-        Reason::ArpRewritten => "ARP, with the MAC that the fabric or the pod expects",
-        Reason::ArpLocal => "an ARP request for an address of this node, which is answered here",
+        Reason::ToNewMac => "from the node to a pod that has changed its MAC",
+        Reason::ArpAnswered => "an ARP request, answered with the router's MAC",
+        Reason::ArpIgnored => "ARP that asks for nobody else's address",
         Reason::SpoofedAddress => "the source is not the pod's own address",
         Reason::SpoofedMac => "the source MAC is the NIC's, the fabric's or a group's",
+        Reason::ToGroup => "sent to a group MAC: nothing is flooded",
+        Reason::UnknownSource => {
+            "the source is no pod's, and it came from the bridge by a port that no program guards"
+        }
         Reason::Malformed => "the header cannot be trusted",
         Reason::PolicyDrop => {
             "the policy closes the destination: multicast, broadcast, or a rule with drop"
@@ -41,13 +46,14 @@ pub fn meaning(reason: Reason) -> &'static str {
         Reason::FlowTableFull => "the flow table is full",
         Reason::PodFlowLimit => "the pod has as many flows as one pod may have (flowsPerPod)",
         Reason::Ipv6 => "IPv6, of which Azure has given the pod no address",
+        Reason::EtherType => "neither IPv4 nor ARP",
         Reason::Unconfigured => "the programs have not been told about the NIC",
         Reason::IcmpErrorOut => "an ICMP error about a packet of a flow",
         Reason::MasqueradedFast => {
             "a packet of a flow that is masqueraded already, on the fast path"
         }
         Reason::UnmasqueradedFast => "the reply of a masqueraded flow, on the fast path",
-        Reason::Tagged => "more than one VLAN tag: what is inside cannot be judged",
+        Reason::Tagged => "a VLAN tag: what is inside cannot be judged",
         Reason::IcmpErrorIn => "an ICMP error about a packet of a flow, to the pod",
     }
 }

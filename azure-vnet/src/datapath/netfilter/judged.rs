@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use serde_json::Value;
 
+use super::policy::CLOSED;
 use super::{NetfilterError, installed, table};
 
 /// A range of destinations, and what is done with it.
@@ -19,21 +20,17 @@ pub enum Judged {
     ByPort(String, String),
 }
 
-/// Asks the tables of `bridge`.
+/// Asks the table of `bridge` that has the policy.
 pub fn judge(bridge: &str, destination: Ipv4Addr) -> Result<Judged, NetfilterError> {
-    let frames = installed::listing("bridge", bridge)?;
-    let addresses = installed::listing("ip", bridge)?;
-    if addresses.is_null() {
+    let objects = installed::listing("ip", bridge)?;
+    if objects.is_empty() {
         let missing = format!("there is no table ip {}", table(bridge));
         return Err(NetfilterError::Run(std::io::Error::other(missing)));
     }
-    if let Some((range, _)) = find(&frames, "closed", destination) {
-        return Ok(Judged::Drop(range));
-    }
-    Ok(match find(&addresses, "destinations", destination) {
-        None => Judged::Masquerade(snat(&addresses)),
-        Some((range, verdict)) if verdict.get("drop").is_some() => Judged::Drop(range),
+    Ok(match find(&objects, "destinations", destination) {
+        None => Judged::Masquerade(snat(&objects)),
         Some((range, verdict)) => match chain(&verdict) {
+            Some(chain) if chain == CLOSED => Judged::Drop(range),
             Some(chain) => Judged::ByPort(range, chain),
             None => Judged::Keep(range),
         },
@@ -41,9 +38,8 @@ pub fn judge(bridge: &str, destination: Ipv4Addr) -> Result<Judged, NetfilterErr
 }
 
 /// The element of a set or map that holds `destination`, with its value.
-fn find(listing: &Value, name: &str, destination: Ipv4Addr) -> Option<(String, Value)> {
-    let objects = listing["nftables"].as_array()?.iter();
-    let mut sets = objects.flat_map(|object| [&object["set"], &object["map"]]);
+fn find(objects: &[Value], name: &str, destination: Ipv4Addr) -> Option<(String, Value)> {
+    let mut sets = (objects.iter()).flat_map(|object| [&object["set"], &object["map"]]);
     let set = sets.find(|set| set["name"] == name)?;
     set["elem"].as_array()?.iter().find_map(|element| {
         let pair = element.as_array();
@@ -84,9 +80,8 @@ fn chain(verdict: &Value) -> Option<String> {
         .find_map(|kind| Some(verdict[*kind]["target"].as_str()?.to_owned()))
 }
 
-fn snat(listing: &Value) -> Option<Ipv4Addr> {
-    let objects = listing["nftables"].as_array()?.iter();
-    let expressions = objects
+fn snat(objects: &[Value]) -> Option<Ipv4Addr> {
+    let expressions = (objects.iter())
         .filter_map(|object| object["rule"]["expr"].as_array())
         .flatten();
     let mut addresses = expressions.filter_map(|expression| expression["snat"]["addr"].as_str());
@@ -101,11 +96,14 @@ mod tests {
 
     #[test]
     fn elements_of_every_form_are_found() {
-        let listing = json!({"nftables": [{"map": {"name": "destinations", "elem": [
-            [{"prefix": {"addr": "10.0.0.0", "len": 8}}, {"accept": null}],
-            ["168.63.129.16", {"accept": null}],
-            [{"range": ["192.0.2.1", "192.0.2.9"]}, {"jump": {"target": "to_3"}}],
-        ]}}, {"rule": {"expr": [{"snat": {"addr": "10.0.0.4"}}]}}]});
+        let listing = [
+            json!({"map": {"name": "destinations", "elem": [
+                [{"prefix": {"addr": "10.0.0.0", "len": 8}}, {"accept": null}],
+                ["168.63.129.16", {"accept": null}],
+                [{"range": ["192.0.2.1", "192.0.2.9"]}, {"jump": {"target": "to_3"}}],
+            ]}}),
+            json!({"rule": {"expr": [{"snat": {"addr": "10.0.0.4"}}]}}),
+        ];
         let of = |text: &str| {
             find(
                 &listing,

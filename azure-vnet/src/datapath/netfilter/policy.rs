@@ -5,60 +5,26 @@
 //! chain that returns leaves the packet to what follows (masquerade).
 
 use std::fmt;
-use std::net::Ipv4Addr;
 
-use crate::masquerade::{Action, Compiled, Protocol, UNCARRIED};
+use crate::masquerade::{Action, Compiled, Protocol};
 
-/// The elements of the map; what is in none is masqueraded. What the fabric does not carry is closed where
-/// it would leave the node, see [`closed`]: pods of one node may speak multicast.
+/// The chain of what does not leave, where it is counted.
+pub const CLOSED: &str = "closed";
+
+/// The elements of the map; what is in none is masqueraded.
 pub fn destinations(policy: &Compiled) -> impl Iterator<Item = String> {
-    pieces(policy).filter_map(|(first, last, number)| {
+    let intervals = policy.intervals().into_iter();
+    intervals.filter_map(|(first, last, number)| {
         let verdicts = &policy.verdicts()[number];
         let verdict = match verdicts.otherwise() {
             _ if !verdicts.protocols().is_empty() => format!("jump {}", chain(number)),
             // A rule that says what would be so without it.
             Action::Masquerade => return None,
-            Action::Drop if !is_uncarried(first) => "drop".to_owned(),
-            Action::Drop | Action::InRange | Action::Exempt => "accept".to_owned(),
+            Action::Drop => format!("goto {CLOSED}"),
+            Action::InRange | Action::Exempt => "accept".to_owned(),
         };
         Some(format!("{first}-{last} : {verdict}"))
     })
-}
-
-/// Destinations of frames that do not leave by the NIC.
-pub fn closed(policy: &Compiled) -> impl Iterator<Item = String> {
-    let closed = |&(first, _, number): &(Ipv4Addr, Ipv4Addr, usize)| {
-        let verdicts = &policy.verdicts()[number];
-        let all = verdicts.protocols().is_empty() && verdicts.otherwise() == Action::Drop;
-        all && is_uncarried(first)
-    };
-    pieces(policy)
-        .filter(closed)
-        .map(|(first, last, _)| format!("{first}-{last}"))
-}
-
-/// The policy's intervals, cut at the borders of what the fabric does not carry.
-fn pieces(policy: &Compiled) -> impl Iterator<Item = (Ipv4Addr, Ipv4Addr, usize)> {
-    let cut = |(first, last, number): (Ipv4Addr, Ipv4Addr, usize)| {
-        let mut starts: Vec<u32> = vec![first.into()];
-        for prefix in UNCARRIED {
-            let after = u32::from(prefix.broadcast()).checked_add(1);
-            starts.extend([Some(prefix.network().into()), after].into_iter().flatten());
-        }
-        starts.retain(|start| (u32::from(first)..=last.into()).contains(start));
-        starts.sort_unstable();
-        starts.dedup();
-        let ends: Vec<u32> = (starts[1..].iter().map(|next| next - 1))
-            .chain([last.into()])
-            .collect();
-        let pieces = starts.into_iter().zip(ends);
-        pieces.map(move |(first, last)| (first.into(), last.into(), number))
-    };
-    policy.intervals().into_iter().flat_map(cut)
-}
-
-fn is_uncarried(address: Ipv4Addr) -> bool {
-    UNCARRIED.iter().any(|prefix| prefix.contains(&address))
 }
 
 fn chain(number: usize) -> String {
@@ -109,7 +75,7 @@ fn verdict(action: Action) -> &'static str {
     match action {
         Action::Masquerade => "return",
         Action::InRange | Action::Exempt => "accept",
-        Action::Drop => "drop",
+        Action::Drop => "counter drop",
     }
 }
 
@@ -140,16 +106,8 @@ mod tests {
             [
                 "10.0.0.0-10.255.255.255 : accept",
                 "168.63.129.16-168.63.129.16 : accept",
-                "224.0.0.0-239.255.255.255 : accept",
-                "255.255.255.255-255.255.255.255 : accept",
-            ]
-        );
-        let text: Vec<String> = closed(&policy).collect();
-        assert_eq!(
-            text,
-            [
-                "224.0.0.0-239.255.255.255",
-                "255.255.255.255-255.255.255.255"
+                "224.0.0.0-239.255.255.255 : goto closed",
+                "255.255.255.255-255.255.255.255 : goto closed",
             ]
         );
         assert_eq!(Chains(&policy).to_string(), "");
@@ -183,8 +141,8 @@ mod tests {
         assert_eq!(
             text,
             "    chain rules-1 {
-        meta l4proto 6 th dport 80 drop
-        meta l4proto 6 th dport 32526 drop
+        meta l4proto 6 th dport 80 counter drop
+        meta l4proto 6 th dport 32526 counter drop
         meta l4proto 6 accept
         accept
     }

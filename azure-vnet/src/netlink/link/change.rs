@@ -43,25 +43,79 @@ pub struct NewVeth<'a, N> {
     pub mtu: u32,
 }
 
-/// Makes a bridge, down, in one message: no STP (a cloud fabric has no loops for it to find and
-/// drops its frames), no forwarding delay, and bridged IPv4 through iptables, which Services need.
+/// What makes a bridge the router of its ports and nothing else: no STP, which would keep a new port silent for
+/// seconds, no multicast snooping, for nothing is flooded, and its frames are not handed to netfilter: what is for
+/// netfilter to see is routed. (Others may have it done for every bridge of the node, by `bridge-nf-call-iptables`.)
+pub(super) const ROUTER: [InfoBridge; 6] = [
+    InfoBridge::StpState(BridgeStpState::Disabled),
+    InfoBridge::ForwardDelay(0),
+    InfoBridge::MulticastSnooping(false),
+    InfoBridge::NfCallIpTables(false),
+    InfoBridge::NfCallIp6Tables(false),
+    InfoBridge::NfCallArpTables(false),
+];
+
+/// The settings of a pod's port. A pod may reach itself by way of a Service: hairpin. Who is behind the port is known:
+/// it learns nothing, and nothing is flooded, or one pod would hear and answer what is for another.
+///
+/// Frames to the addresses that bridges keep for themselves (01:80:c2:00:00:00 to :0f) would go to the node's IP stack past all rules,
+/// as the port's own: they are handled as all others (`group_fwd_mask`; that of pause frames, the second bit, cannot be set).
+pub(super) const POD_PORT: [InfoBridgePort; 6] = [
+    InfoBridgePort::HairpinMode(true),
+    InfoBridgePort::Learning(false),
+    InfoBridgePort::UnicastFlood(false),
+    InfoBridgePort::MulticastFlood(false),
+    InfoBridgePort::BroadcastFlood(false),
+    InfoBridgePort::GroupFwdMask(0xfffd),
+];
+
+/// Makes a bridge, down, in one message, as [`ROUTER`] says.
 pub fn create_bridge(bridge: &NewBridge<'_>) -> Request {
-    let settings = vec![
-        InfoBridge::StpState(BridgeStpState::Disabled),
-        InfoBridge::ForwardDelay(0),
-        InfoBridge::NfCallIpTables(true),
-    ];
     let mut message = LinkMessage::default();
     message.attributes = vec![
         LinkAttribute::IfName(bridge.name.to_owned()),
         LinkAttribute::Address(bridge.mac.0.to_vec()),
         LinkAttribute::Mtu(bridge.mtu),
-        LinkAttribute::LinkInfo(vec![
-            LinkInfo::Kind(InfoKind::Bridge),
-            LinkInfo::Data(InfoData::Bridge(settings)),
-        ]),
+        LinkAttribute::LinkInfo(router()),
     ];
     new_link("create the bridge", bridge.name, message)
+}
+
+/// Switches STP off. As long as a bridge has it on, the kernel refuses it the forward delay of [`make_router`].
+pub fn stop_stp(index: u32, name: &str) -> Request {
+    let mut message = at(index);
+    let off = InfoBridge::StpState(BridgeStpState::Disabled);
+    message.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::Kind(InfoKind::Bridge),
+        LinkInfo::Data(InfoData::Bridge(vec![off])),
+    ]));
+    let message = RouteNetlinkMessage::NewLink(message);
+    Request::new("switch off STP of the bridge", name, message)
+}
+
+/// Gives a bridge that is there the settings of [`create_bridge`], and sees to it that it makes itself no IPv6 address, which the
+/// kernel does not take with the request that makes a link.
+pub fn make_router(index: u32, name: &str, ipv6: bool) -> Request {
+    let mut message = at(index);
+    message.attributes.push(LinkAttribute::LinkInfo(router()));
+    if ipv6 {
+        message.attributes.push(no_ipv6_address());
+    }
+    let message = RouteNetlinkMessage::NewLink(message);
+    Request::new("make a router of the bridge", name, message)
+}
+
+fn router() -> Vec<LinkInfo> {
+    vec![
+        LinkInfo::Kind(InfoKind::Bridge),
+        LinkInfo::Data(InfoData::Bridge(ROUTER.to_vec())),
+    ]
+}
+
+/// A kernel without IPv6 refuses the whole message if that is mentioned.
+fn no_ipv6_address() -> LinkAttribute {
+    let no_address = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+    LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![no_address])])
 }
 
 /// Makes a veth pair in one message: the host end a port of its bridge, the pod's end in the pod's
@@ -100,13 +154,6 @@ pub fn set_up(index: u32, name: &str) -> Request {
     set("set up the link", name, message)
 }
 
-/// Sets a link down. That flushes its routes and most of its IPv6 addresses.
-pub fn set_down(index: u32, name: &str) -> Request {
-    let mut message = at(index);
-    message.header.change_mask = LinkFlags::Up;
-    set("set down the link", name, message)
-}
-
 /// Writes on a link that it is ours ([`super::Link::is_marked`]). The kernel does not take an alias
 /// with the request that makes a link.
 pub fn mark(index: u32, name: &str) -> Request {
@@ -140,57 +187,23 @@ pub fn set_mtu(index: u32, name: &str, mtu: u32) -> Request {
     set("set the MTU of the link", name, message)
 }
 
-/// Hands bridged IPv4 to iptables on a bridge that somebody else made, as [`create_bridge`] does.
-pub fn set_netfilter(index: u32, name: &str) -> Request {
-    let mut message = at(index);
-    let settings = vec![InfoBridge::NfCallIpTables(true)];
-    message.attributes.push(LinkAttribute::LinkInfo(vec![
-        LinkInfo::Kind(InfoKind::Bridge),
-        LinkInfo::Data(InfoData::Bridge(settings)),
-    ]));
-    let message = RouteNetlinkMessage::NewLink(message);
-    Request::new("set the netfilter of the bridge", name, message)
-}
-
-/// Switches hairpin of a bridge port: whether a frame may leave by the port it came in by.
-pub fn set_hairpin(index: u32, name: &str, on: bool) -> Request {
-    let message = change_port(index, on);
-    Request::new(
-        "set hairpin of the bridge port",
-        name,
-        RouteNetlinkMessage::NewLink(message),
-    )
-}
-
-/// Makes a bridge port a pod's and sets it up, before its link has a carrier: a pod may reach itself by
-/// hairpin (Services do that), and the port has no IPv6 address of its own. The kernel would make one, with
-/// routes that every later change of a link walks over, although a port hands all its frames to the bridge.
-/// A kernel without IPv6 refuses the whole message if that is mentioned.
+/// Makes a bridge port a pod's ([`POD_PORT`]) and sets it up, before its link has a carrier. The port has no IPv6 address of its
+/// own: the kernel would make one, with routes that every later change of a link walks over.
+///
+/// Port data is a matter of `RTM_NEWLINK`; without `NLM_F_CREATE` it only changes what is there.
 pub fn make_pod_port(index: u32, name: &str, ipv6: bool) -> Request {
-    let mut message = change_port(index, true);
+    let mut message = at(index);
     message.header.flags = LinkFlags::Up;
     message.header.change_mask = LinkFlags::Up;
+    message.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::PortKind(InfoPortKind::Bridge),
+        LinkInfo::PortData(InfoPortData::BridgePort(POD_PORT.to_vec())),
+    ]));
     if ipv6 {
-        let no_address = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
-        let family = AfSpecUnspec::Inet6(vec![no_address]);
-        message
-            .attributes
-            .push(LinkAttribute::AfSpecUnspec(vec![family]));
+        message.attributes.push(no_ipv6_address());
     }
     let message = RouteNetlinkMessage::NewLink(message);
     Request::new("make a pod's of the bridge port", name, message)
-}
-
-/// Port data is a matter of `RTM_NEWLINK`; without `NLM_F_CREATE` it only changes what is there.
-fn change_port(index: u32, hairpin: bool) -> LinkMessage {
-    let mut message = at(index);
-    message.attributes.push(LinkAttribute::LinkInfo(vec![
-        LinkInfo::PortKind(InfoPortKind::Bridge),
-        LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(
-            hairpin,
-        )])),
-    ]));
-    message
 }
 
 /// Deletes a link by name, so that no look-up comes before it.

@@ -1,15 +1,18 @@
-//! kube-proxy's iptables rules, as version 1.30 writes them in mode `iptables`.
+//! Beside kube-proxy in mode `iptables`.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
+use azure_vnet_testbed::Azure;
 use azure_vnet_testbed::address_plan::INTERNET;
-use azure_vnet_testbed::{Azure, Vm};
+use azure_vnet_testbed::host::REPORT_PORT;
+use azure_vnet_testbed::kube_proxy::{self, Service};
 
 use super::super::connect;
-use super::{Cluster, WAYS, assert_clean, cluster, restore, seen};
+use super::{Cluster, WAYS, assert_clean, cluster, seen};
 
 /// Inside the ranges, to the server.
 const INSIDE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+const INSIDE_LOCAL: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 20);
 /// Outside the ranges, to the pod elsewhere.
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(172, 20, 0, 10);
 /// Inside the ranges, to an endpoint in the internet.
@@ -18,13 +21,20 @@ const EXTERNAL: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 30);
 const NODE_PORT: u16 = 30080;
 const NODE_PORT_LOCAL: u16 = 30081;
 
-fn install(vm: &Vm, cluster: &Cluster<'_>) {
-    let rules = include_str!("kube-proxy.rules")
-        .replace("PODS", "10.0.0.0/20")
-        .replace("THERE", &cluster.elsewhere.address.to_string())
-        .replace("EXTERNAL_ENDPOINT", &INTERNET[0].to_string())
-        .replace("HERE", &cluster.server.address.to_string());
-    restore(vm, &rules);
+fn services(cluster: &Cluster<'_>) -> [Service; 4] {
+    let (here, there) = (cluster.server.address, cluster.elsewhere.address);
+    let service = |name, address, endpoint| {
+        let [from, to] = [address, endpoint].map(|ip| SocketAddrV4::new(ip, REPORT_PORT));
+        Service::new(name, from, to)
+    };
+    [
+        service("INSIDE", INSIDE, here).node_port(NODE_PORT),
+        service("LOCAL", INSIDE_LOCAL, here)
+            .node_port(NODE_PORT_LOCAL)
+            .local(),
+        service("OUTSIDE", OUTSIDE, there),
+        service("EXTERNAL", EXTERNAL, INTERNET[0]),
+    ]
 }
 
 fn each(test: impl Fn(&Azure, &Cluster<'_>)) {
@@ -32,7 +42,7 @@ fn each(test: impl Fn(&Azure, &Cluster<'_>)) {
         println!("{way:?}");
         let azure = cluster();
         let cluster = Cluster::new(&azure, way);
-        install(&azure.vms[0], &cluster);
+        kube_proxy::install(&azure.vms[0], &services(&cluster)).unwrap();
         test(&azure, &cluster);
         assert_clean(&azure);
     }

@@ -1,4 +1,4 @@
-//! Moving addresses, routes, rules and neighbours from one link to another, in either direction. Every
+//! Moving addresses, routes, rules and neighbours from one link to another. Every
 //! function may be cut short anywhere and called again: what has moved is left alone, and at every
 //! moment each address is on at least one of the two links, so that no connection loses its local
 //! address.
@@ -11,10 +11,13 @@ use rtnetlink::packet_route::rule::RuleMessage;
 use rustix::io::Errno;
 use tracing::debug;
 
-use super::{policy_route, settings};
 use crate::netlink::link::Link;
 use crate::netlink::route::{self, Place};
 use crate::netlink::{Netlink, NetlinkError, Request, address, gone_is_fine, neighbour, rule};
+use crate::{node, sysctl};
+
+/// `IP6_RT_PRIO_USER`
+const ADVERTISED_METRIC: u32 = 1024;
 
 /// The node's addresses on a link, in the kernel's order (primary before secondary).
 pub async fn addresses_of(
@@ -22,7 +25,7 @@ pub async fn addresses_of(
     link: &Link,
 ) -> Result<Vec<AddressMessage>, NetlinkError> {
     let mut addresses = netlink.addresses_on(link).await?;
-    addresses.retain(address::is_movable);
+    addresses.retain(|it| address::is_movable(it) && !node::is_placeholder(it));
     Ok(addresses)
 }
 
@@ -33,7 +36,7 @@ pub fn routes_of<'a>(routes: &'a [RouteMessage], link: &Link) -> Vec<&'a RouteMe
     routes
         .iter()
         .filter(|entry| route::uses(entry, index) && !route::is_kernels_own(entry))
-        .filter(|entry| !policy_route::is_ours(route::table(entry)))
+        .filter(|entry| !node::is_way_out(route::table(entry)))
         .collect()
 }
 
@@ -113,7 +116,7 @@ pub async fn move_routes(
     let all = netlink.routes().await?;
     let mut here = routes_of(&all, from);
     here.sort_by_key(|entry| route::has_gateway(entry));
-    let advertised = settings::advertised_metric(&to.name);
+    let advertised = advertised_metric(&to.name);
     let moves = here
         .into_iter()
         .flat_map(|entry| replace(entry, from, to, &all, advertised));
@@ -221,18 +224,11 @@ pub async fn copy_neighbours(
     Ok(())
 }
 
-/// Takes the addresses away from `from` that `to` has.
-pub async fn withdraw_addresses(
-    netlink: &Netlink,
-    from: &Link,
-    to: &Link,
-) -> Result<(), NetlinkError> {
-    let there = addresses_of(netlink, to).await?;
+/// Takes the node's addresses away from `link`.
+pub async fn remove_addresses(netlink: &Netlink, link: &Link) -> Result<(), NetlinkError> {
     // Backwards: with its primary address, a link may lose the secondary ones (promote_secondaries).
-    for entry in addresses_of(netlink, from).await?.iter().rev() {
-        if there.iter().any(|other| address::same(other, entry)) {
-            gone_is_fine(netlink.run(address::delete(entry, &from.name)).await)?;
-        }
+    for entry in addresses_of(netlink, link).await?.iter().rev() {
+        gone_is_fine(netlink.run(address::delete(entry, &link.name)).await)?;
     }
     Ok(())
 }
@@ -249,4 +245,18 @@ fn place_of(entry: &RouteMessage, there: &RouteMessage, all: &[RouteMessage]) ->
         (true, Some(_)) => Place::First,
         (false, _) => Place::Last,
     }
+}
+
+/// The metric of the default routes that the kernel makes for a link of router advertisements; none if it makes none. Others
+/// may do it in its place, such as networkd, and have it switched off then.
+fn advertised_metric(link: &str) -> Option<u32> {
+    let read = |key: &str| sysctl::read(&format!("net/ipv6/conf/{link}/{key}")).ok()?;
+    let is_taken = match read("accept_ra")?.as_str() {
+        "0" => false,
+        "2" => true,
+        _ => read("forwarding")? == "0",
+    };
+    // Kernels before 5.13 have no such setting.
+    let metric = || read("ra_defrtr_metric").and_then(|metric| metric.parse().ok());
+    is_taken.then(|| metric().unwrap_or(ADVERTISED_METRIC))
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::netlink::MacAddress;
+use crate::netlink::link::LinkKind;
 use rtnetlink::packet_route::link::LinkFlags;
 
 const NIC_MAC: MacAddress = MacAddress([0x00, 0x0d, 0x3a, 0, 0, 4]);
@@ -18,6 +19,9 @@ fn link(index: u32, name: &str, kind: LinkKind, master: Option<u32>) -> Link {
         peer_netns: None,
         flags: LinkFlags::Up,
         alias: None,
+        is_proxy: false,
+        is_router: false,
+        is_pod_port: false,
     }
 }
 
@@ -50,8 +54,8 @@ fn wanted(bridge: Option<&str>, master: Option<&str>) -> NodeWanted {
     }
 }
 
-fn names(place: &Place) -> (&str, &str, bool) {
-    (&place.nic.name, &place.bridge_name, place.bridge.is_some())
+fn names(place: &Place) -> (&str, &str) {
+    (&place.nic.name, &place.bridge_name)
 }
 
 #[test]
@@ -61,7 +65,7 @@ fn the_nic_that_owns_the_subnet_is_chosen() {
         &[(2, "192.168.0.4/24"), (3, "10.0.0.4/24")],
     );
     let place = choose(&snapshot, &wanted(None, None), &[]).unwrap();
-    assert_eq!(names(&place), ("eth1", "azure3", false));
+    assert_eq!(names(&place), ("eth1", "azure3"));
 }
 
 #[test]
@@ -116,35 +120,32 @@ fn a_bridge_of_containers_on_the_same_subnet_is_not_adopted() {
 }
 
 #[test]
-fn our_bridge_is_adopted_with_its_nic_not_taken_for_one() {
+fn a_bridge_that_the_nic_is_a_port_of_is_the_nic() {
     let snapshot = node(
-        vec![
-            hardware(2, "eth0", Some(7)),
-            bridge(7, "azure0"),
-            link(8, "azv0123456789a", LinkKind::Veth, Some(7)),
-        ],
+        vec![hardware(2, "eth0", Some(7)), bridge(7, "br0")],
         &[(7, "10.0.0.4/24")],
     );
-    for wanted in [
-        wanted(Some("azure0"), None),
-        wanted(None, None),
-        wanted(Some("azure0"), Some("eth0")),
-        wanted(Some("renamed"), None),
-    ] {
-        let place = choose(&snapshot, &wanted, &[]).unwrap();
-        assert_eq!(names(&place), ("eth0", "azure0", true), "{wanted:?}");
-    }
+    let place = choose(&snapshot, &wanted(None, None), &[]).unwrap();
+    assert_eq!(names(&place), ("br0", "azure7"));
+    let refused = choose(&snapshot, &wanted(None, Some("eth0")), &[]);
+    assert!(
+        matches!(&refused, Err(NodeError::UnsuitableMaster { why, .. }) if why.contains("br0")),
+        "{refused:?}"
+    );
 }
 
+/// Whatever address somebody gives it, and also after the record was lost.
 #[test]
-fn a_nic_with_its_address_back_is_still_the_nic_of_its_bridge() {
+fn our_own_bridge_is_never_the_nic() {
+    let mut ours = bridge(7, "azure0");
+    ours.alias = Some("azure-vnet".to_owned());
     let snapshot = node(
-        vec![hardware(2, "eth0", Some(7)), bridge(7, "azure0")],
-        &[(2, "10.0.0.4/24")],
+        vec![hardware(2, "eth0", None), ours],
+        &[(7, "10.0.0.9/24"), (2, "10.0.0.4/24")],
     );
     let place = choose(&snapshot, &wanted(Some("azure0"), None), &[]).unwrap();
-    assert_eq!(names(&place), ("eth0", "azure0", true));
-    let refused = choose(&snapshot, &wanted(Some("azure1"), Some("eth0")), &[]);
+    assert_eq!(names(&place), ("eth0", "azure0"));
+    let refused = choose(&snapshot, &wanted(None, Some("azure0")), &[]);
     assert!(
         matches!(refused, Err(NodeError::UnsuitableMaster { .. })),
         "{refused:?}"
@@ -152,9 +153,48 @@ fn a_nic_with_its_address_back_is_still_the_nic_of_its_bridge() {
 }
 
 #[test]
+fn the_bridge_of_a_nic_stays_the_one_that_is_written_down() {
+    let record = |nic: &Link| Record::new("azure0", nic);
+    let nic = hardware(2, "eth0", None);
+    let records = [record(&nic)];
+    let owned = [(2, "10.0.0.4/24")];
+    for name in [None, Some("azure0"), Some("another")] {
+        let snapshot = node(vec![nic.clone(), bridge(7, "azure0")], &owned);
+        let place = choose(&snapshot, &wanted(name, None), &records).unwrap();
+        assert_eq!(names(&place), ("eth0", "azure0"), "{name:?}");
+    }
+    // Under another name it has the index that it had, ...
+    let renamed = node(vec![hardware(2, "wan0", None), bridge(7, "azure0")], &owned);
+    let place = choose(&renamed, &wanted(Some("azure0"), None), &records).unwrap();
+    assert_eq!(names(&place), ("wan0", "azure0"));
+    // ... and after it was taken out and put in again, the name.
+    let replaced = node(
+        vec![hardware(9, "eth0", None), bridge(7, "azure0")],
+        &[(9, "10.0.0.4/24")],
+    );
+    let place = choose(&replaced, &wanted(None, None), &records).unwrap();
+    assert_eq!(names(&place), ("eth0", "azure0"));
+}
+
+#[test]
+fn the_bridge_of_one_nic_is_not_given_to_another() {
+    let first = hardware(2, "eth0", None);
+    let records = [Record::new("azure0", &first)];
+    let links = vec![first, hardware(3, "eth1", None), bridge(7, "azure0")];
+    let snapshot = node(links, &[(3, "10.0.0.4/24")]);
+    let refused = choose(&snapshot, &wanted(Some("azure0"), None), &records);
+    assert!(
+        matches!(&refused, Err(NodeError::BridgeOfAnotherNic { nic, .. }) if nic == "eth0"),
+        "{refused:?}"
+    );
+    let place = choose(&snapshot, &wanted(None, None), &records).unwrap();
+    assert_eq!(names(&place), ("eth1", "azure3"));
+}
+
+#[test]
 fn a_named_master_must_exist_and_be_a_nic() {
     let snapshot = node(
-        vec![hardware(2, "eth0", None), bridge(7, "azure0")],
+        vec![hardware(2, "eth0", None), bridge(7, "cni0")],
         &[(2, "10.0.0.4/24")],
     );
     let choose = |master| choose(&snapshot, &wanted(None, Some(master)), &[]);
@@ -163,7 +203,7 @@ fn a_named_master_must_exist_and_be_a_nic() {
         choose("eth9"),
         Err(NodeError::NoSuchMaster { .. })
     ));
-    for master in ["azure0", "lo"] {
+    for master in ["cni0", "lo"] {
         let refused = choose(master);
         assert!(
             matches!(refused, Err(NodeError::UnsuitableMaster { .. })),
@@ -192,7 +232,7 @@ fn the_bridge_name_must_be_free_or_a_bridge_that_carries_nothing_else() {
     let mut links = nics();
     links.extend([bridge(7, "azure0")]);
     let place = choose(&node(links.clone(), &owned), &named("azure0"), &[]).unwrap();
-    assert_eq!(names(&place), ("eth0", "azure0", true));
+    assert_eq!(names(&place), ("eth0", "azure0"));
 
     links[1].master = Some(7);
     let refused = choose(&node(links, &owned), &named("azure0"), &[]);
@@ -200,18 +240,6 @@ fn the_bridge_name_must_be_free_or_a_bridge_that_carries_nothing_else() {
         matches!(&refused, Err(NodeError::BridgeTaken { port, .. }) if port == "eth1"),
         "{refused:?}"
     );
-}
-
-#[test]
-fn a_nic_taken_out_of_its_bridge_goes_back_by_the_journal() {
-    let snapshot = node(
-        vec![hardware(2, "eth0", None), bridge(7, "azure0")],
-        &[(7, "10.0.0.4/24")],
-    );
-    assert!(choose(&snapshot, &wanted(None, None), &[]).is_err());
-    let journal = Journal::new("azure0", "eth0", 2);
-    let place = choose(&snapshot, &wanted(None, None), &[journal]).unwrap();
-    assert_eq!(names(&place), ("eth0", "azure0", true));
 }
 
 #[test]

@@ -1,28 +1,20 @@
-//! The journal of the move of a NIC's addresses and routes to its bridge, and back: written before
-//! the first change, so that whoever comes next knows what was meant, and what the node had.
-//!
-//! It lives in `/run`: a reboot puts the node's network back, and the journal must go with it. Where
-//! `/run` survives one, the journal of another boot counts as none.
+//! The journal in which v0.1 wrote down what it moved to the bridge, and in which a takeover writes down that it has begun:
+//! whoever comes next knows what was meant, and what the node had. It is at the place of the record that takes its place
+//! in the end. The journal of another boot counts as none.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rtnetlink::packet_core::{Emitable, Parseable};
 use rtnetlink::packet_route::address::AddressMessage;
 use rtnetlink::packet_route::route::RouteMessage;
 use serde::{Deserialize, Serialize};
 
-use super::NodeError;
+use crate::legacy;
 use crate::netlink::address;
-use crate::netlink::link::Link;
+use crate::node::{NodeError, record};
 use crate::state;
-
-const DIRECTORY: &str = "/run/azure-vnet";
-const PREFIX: &str = "node-";
-const SUFFIX: &str = ".json";
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// What happened to the network of one NIC.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,16 +58,6 @@ pub struct Before {
 }
 
 impl Before {
-    /// What `nic` with its `addresses` is, where `bridge` is what has the name of the bridge.
-    pub fn new(nic: &Link, bridge: Option<&Link>, addresses: &[AddressMessage]) -> Self {
-        Self {
-            bridge: bridge.is_some(),
-            port: bridge.is_some_and(|bridge| nic.master == Some(bridge.index)),
-            up: nic.is_up(),
-            addresses: addresses.iter().map(encode).collect(),
-        }
-    }
-
     /// The address with the label that it had then.
     pub fn labelled(&self, address: AddressMessage) -> AddressMessage {
         let then = self.addresses.iter().filter_map(|text| decode(text));
@@ -127,7 +109,7 @@ impl Journal {
     pub fn new(bridge: &str, master: &str, master_index: u32) -> Self {
         Self {
             version: Version,
-            boot: boot(),
+            boot: record::boot(),
             state: State::Moving,
             bridge: bridge.to_owned(),
             bridge_index: 0,
@@ -140,9 +122,15 @@ impl Journal {
         }
     }
 
-    /// True when nothing is left to move.
-    pub fn is_done(&self) -> bool {
-        self.state == State::Done
+    /// Somebody else had put the NIC into the bridge before v0.1 came: it is theirs, and stays as it is. The NIC of new pods is the
+    /// bridge itself.
+    pub fn is_of_others(&self) -> bool {
+        self.before
+            .as_ref()
+            .is_some_and(|before| before.bridge && before.port)
+            && !legacy::networks()
+                .iter()
+                .any(|it| it.is(&self.bridge, &self.master))
     }
 
     /// Records what the node has.
@@ -164,86 +152,22 @@ impl Journal {
         self.routes.iter().filter_map(|text| decode(text)).collect()
     }
 
-    /// Writes the journal so that a crash leaves the old one or the new one, nothing between.
+    /// Writes the journal.
     pub fn write(&self) -> Result<(), NodeError> {
-        let path = path_of(&self.bridge);
-        replace(&path, self).map_err(|source| failed("write", &path, source))
-    }
-
-    /// Removes the journal: the node's network is as if we had never been there.
-    pub fn remove(&self) -> Result<(), NodeError> {
-        let path = path_of(&self.bridge);
-        state::remove_file(&path).map_err(|error| failed("remove", &path, error))
+        let path = record::path_of(&self.bridge);
+        state::write_json(&path, self).map_err(|source| NodeError::file("write", &path, source))
     }
 }
 
-/// All journals of this node. One that cannot be read counts as lost, with a warning: the kernel
-/// holds what is needed to go on.
+/// All journals of this node and this boot. One that cannot be read counts as lost, and one of a later version is a record.
 pub fn all() -> Vec<Journal> {
-    let Ok(entries) = fs::read_dir(DIRECTORY) else {
-        return Vec::new();
-    };
-    let mut paths: Vec<_> = entries
-        .filter_map(Result::ok)
-        .map(|entry| entry.path())
-        .filter(|path| is_journal(path))
-        .collect();
-    paths.sort();
-    paths.iter().filter_map(|path| read(path)).collect()
-}
-
-fn is_journal(path: &Path) -> bool {
-    let name = path.file_name().and_then(|name| name.to_str());
-    name.is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(SUFFIX))
+    let files = record::files();
+    files.iter().filter_map(|path| read(path)).collect()
 }
 
 fn read(path: &Path) -> Option<Journal> {
-    let journal = fs::read(path).map(|bytes| serde_json::from_slice(&bytes));
-    let problem = match journal {
-        Ok(Ok(journal)) if is_of_this_boot(&journal) => return Some(journal),
-        Ok(Ok(_)) => "it is of another boot".to_owned(),
-        Ok(Err(error)) => error.to_string(),
-        Err(error) => error.to_string(),
-    };
-    tracing::warn!("the journal {} is ignored: {problem}", path.display());
-    None
-}
-
-fn is_of_this_boot(journal: &Journal) -> bool {
-    journal.boot == boot()
-}
-
-/// Names the boot; nothing where the kernel does not say it, which is then true of all journals.
-fn boot() -> String {
-    let id = fs::read_to_string(BOOT_ID).unwrap_or_default();
-    id.trim().to_owned()
-}
-
-fn replace(path: &Path, journal: &Journal) -> io::Result<()> {
-    fs::create_dir_all(DIRECTORY)?;
-    let draft = path.with_extension("new");
-    let written = File::create(&draft).and_then(|mut file| {
-        file.write_all(&serde_json::to_vec_pretty(journal)?)?;
-        file.sync_all()
-    });
-    let renamed = written.and_then(|()| fs::rename(&draft, path));
-    if renamed.is_err() {
-        let _ = fs::remove_file(&draft);
-    }
-    renamed.and_then(|()| File::open(DIRECTORY)?.sync_all())
-}
-
-fn path_of(bridge: &str) -> PathBuf {
-    Path::new(DIRECTORY).join(format!("{PREFIX}{bridge}{SUFFIX}"))
-}
-
-/// The error of a file that the node's network needs.
-pub(super) fn failed(operation: &'static str, path: &Path, source: io::Error) -> NodeError {
-    NodeError::Journal {
-        operation,
-        path: path.display().to_string(),
-        source,
-    }
+    let journal: Journal = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    (journal.boot == record::boot()).then_some(journal)
 }
 
 fn encode(message: &impl Emitable) -> String {

@@ -1,0 +1,397 @@
+//! What the node has to know of its pods, whoever took it away: routes, neighbours, ports, forwarding entries, and the bridge itself.
+//!
+//! [`missing`] compares with the kernel and says what is not as it should be, [`mend`] puts it right for all pods of the node.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use ipnet::Ipv4Net;
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::neighbour::NeighbourMessage;
+use rtnetlink::packet_route::route::RouteMessage;
+use rtnetlink::packet_route::rule::RuleMessage;
+
+use super::own_route::{OwnRoute, Way};
+use super::{LOCK, NodeError, bridge, record, way_out};
+use crate::datapath::Pod;
+use crate::live;
+use crate::lock::Lock;
+use crate::netlink::link::{self, Link};
+use crate::netlink::route::{self, MAIN, Place};
+use crate::netlink::{Netlink, NetlinkError, Request, address, gone_is_fine, neighbour};
+use crate::state;
+
+/// Metrics of the routes to a pod. The first says what the node sends from; the kernel deletes it with that address, if only for
+/// a moment, when a network manager configures the NIC anew. Then there is the second. Behind both, and for every address of the
+/// pool that no pod has, is the third: what is for nobody is dropped here, or node and fabric would pass it to and fro.
+pub const METRICS: [u32; 3] = [10, 20, 30];
+
+/// Something that is not as it should be.
+#[derive(Debug)]
+pub struct Repair {
+    /// One sentence.
+    pub what: String,
+    /// The pod that suffers; without it, all.
+    pub pod: Option<Ipv4Addr>,
+    /// What puts it right; nothing where the bridge has to be made first.
+    requests: Vec<Request>,
+}
+
+/// One bridge with its NIC and its pods. Pods reach each other without a NIC too.
+struct Network {
+    bridge: Link,
+    nic: Option<Link>,
+    primary: Option<Ipv4Addr>,
+    pods: Vec<Pod>,
+}
+
+/// What the kernel has. The links are listed last: whose route is listed had its link before.
+struct Kernel {
+    routes: Vec<RouteMessage>,
+    rules: Vec<RuleMessage>,
+    neighbours: Vec<NeighbourMessage>,
+    forwarding: Vec<NeighbourMessage>,
+    addresses: Vec<(u32, Ipv4Net)>,
+    links: Vec<Link>,
+}
+
+/// Puts right what is not as it should be, for all pods of the node. Cheap where nothing is. What cannot be put right does
+/// not keep the rest from it; the first failure is returned.
+pub async fn mend(netlink: &Netlink) -> Result<(), NodeError> {
+    let mut result = mend_bridges(netlink).await;
+    for Repair { what, requests, .. } in missing(netlink).await? {
+        tracing::info!("mending: {what}");
+        for outcome in netlink.run_each(requests).await {
+            result = result.and(gone_is_fine(outcome).map_err(Into::into));
+        }
+    }
+    result
+}
+
+/// [`mend`] for a call whose own work does not depend on it: what fails is in the log.
+pub async fn mend_beside(netlink: &Netlink) {
+    if let Err(error) = mend(netlink).await {
+        tracing::warn!("what the node knows of its pods could not be mended: {error}");
+    }
+}
+
+/// What is not as it should be.
+pub async fn missing(netlink: &Netlink) -> Result<Vec<Repair>, NodeError> {
+    let records = record::all();
+    if records.is_empty() {
+        return Ok(Vec::new());
+    }
+    let kernel = Kernel::read(netlink).await?;
+    let mut repairs = Vec::new();
+    let mut networks = Vec::new();
+    let mut dropped = azure_vnet_ipam::pool(Path::new(state::DIRECTORY));
+    for record in records {
+        let nic = kernel.nic(&record);
+        if nic.is_none() {
+            repairs.push(Repair::of(format!("the NIC {} is gone", record.nic)));
+        }
+        let pods = live::pods(&record.bridge)?;
+        dropped.extend(pods.iter().map(|pod| pod.address));
+        let bridge = kernel.links.iter().find(|it| it.name == record.bridge);
+        let Some(bridge) = bridge.filter(|link| link.is_bridge()) else {
+            repairs.push(Repair::of(format!("the bridge {} is gone", record.bridge)));
+            continue;
+        };
+        networks.push(Network {
+            primary: nic.and_then(|nic| kernel.primary(nic, &pods)),
+            nic: nic.cloned(),
+            bridge: bridge.clone(),
+            pods,
+        });
+    }
+    for network in &networks {
+        repairs.extend(kernel.ports(network));
+        repairs.extend(kernel.neighbours(network));
+    }
+    repairs.extend(kernel.routes(&networks, dropped));
+    repairs.extend(kernel.rules(&networks));
+    Ok(repairs)
+}
+
+/// Takes the routes to a pod away from the main table. Those of other tables, and what drops its address where that is of no
+/// pool, go with the next [`mend`].
+pub async fn forget_pod(netlink: &Netlink, bridge: &Link, address: Ipv4Addr) -> Vec<NetlinkError> {
+    let routes = METRICS[..2].iter().map(|metric| OwnRoute {
+        table: MAIN,
+        to: address.into(),
+        metric: *metric,
+        way: Way::Link(bridge.index, None),
+    });
+    let requests = routes.map(|entry| route::delete(&entry.message()));
+    let outcomes = netlink.run_each(requests).await.into_iter();
+    outcomes.filter_map(|it| gone_is_fine(it).err()).collect()
+}
+
+/// Takes away the routes over the bridge with this index, and where it is the last those that drop.
+pub(super) async fn remove_routes(
+    netlink: &Netlink,
+    bridge: Option<u32>,
+    is_last: bool,
+) -> Result<(), NodeError> {
+    let routes = netlink.ipv4_routes().await?;
+    let ours = routes.iter().filter_map(OwnRoute::read);
+    let going = ours.filter(|entry| match entry.way {
+        Way::Link(link, _) | Way::Via(link, _) => Some(link) == bridge,
+        Way::Blackhole => is_last,
+    });
+    let requests = going.map(|entry| route::delete(&entry.message()));
+    for outcome in netlink.run_each(requests).await {
+        gone_is_fine(outcome)?;
+    }
+    Ok(())
+}
+
+/// A bridge that is gone or not whole is made first: what hangs on it is named by its index.
+async fn mend_bridges(netlink: &Netlink) -> Result<(), NodeError> {
+    for record in record::all() {
+        let (bridge, nic) =
+            tokio::try_join!(netlink.link(&record.bridge), netlink.link(&record.nic))?;
+        let nic = match nic {
+            // It may have been renamed.
+            None => netlink.link_at(record.nic_index).await?,
+            nic => nic,
+        };
+        let Some(nic) = nic else { continue };
+        if let Some(bridge) = &bridge {
+            let addresses = netlink.addresses_on(bridge).await?;
+            if bridge::defects(bridge, &nic, &addresses).is_empty() {
+                continue;
+            }
+        }
+        tracing::info!("mending: the bridge {}", record.bridge);
+        let _lock = Lock::acquire(Path::new(LOCK))?;
+        bridge::ensure(netlink, &record.bridge, &nic).await?;
+    }
+    Ok(())
+}
+
+impl Repair {
+    fn of(what: String) -> Self {
+        Self {
+            what,
+            pod: None,
+            requests: Vec::new(),
+        }
+    }
+}
+
+impl Kernel {
+    async fn read(netlink: &Netlink) -> Result<Self, NetlinkError> {
+        let routes = netlink.ipv4_routes().await?;
+        let rules = netlink.rules(AddressFamily::Inet).await?;
+        let neighbours = netlink.neighbours().await?;
+        let forwarding = netlink.forwarding().await?;
+        let addresses = netlink.ipv4_addresses().await?;
+        let links = netlink.links().await?;
+        let addresses = addresses
+            .iter()
+            .filter_map(|it| Some((it.header.index, address::ipv4_net(it)?)))
+            .collect();
+        Ok(Self {
+            routes,
+            rules,
+            neighbours,
+            forwarding,
+            addresses,
+            links,
+        })
+    }
+
+    /// The NIC, also under another name.
+    fn nic(&self, record: &record::Record) -> Option<&Link> {
+        let named = self.links.iter().find(|link| link.name == record.nic);
+        named.or_else(|| self.links.iter().find(|it| it.index == record.nic_index))
+    }
+
+    /// The NIC's first address, if it can be in the subnet of its pods.
+    fn primary(&self, nic: &Link, pods: &[Pod]) -> Option<Ipv4Addr> {
+        let here = self.addresses.iter().filter(|it| it.0 == nic.index);
+        let of_pods = |net: &Ipv4Net| pods.iter().any(|pod| net.contains(&pod.address));
+        let nets: Vec<Ipv4Net> = here.map(|(_, net)| *net).collect();
+        let first = nets.iter().find(|net| of_pods(net)).or(nets.first());
+        first.map(Ipv4Net::addr)
+    }
+
+    /// The pods' links have to be ports of the bridge, up, and with a pod's settings.
+    fn ports(&self, network: &Network) -> Vec<Repair> {
+        let bridge = &network.bridge;
+        let ports = network.pods.iter().filter_map(|pod| {
+            let port = self.links.iter().find(|link| link.index == pod.ifindex)?;
+            Some((pod, port))
+        });
+        let broken = ports.filter_map(|(pod, port)| {
+            let Link { index, name, .. } = port;
+            let is_member = port.master == Some(bridge.index);
+            if is_member && port.is_up() && port.is_pod_port {
+                return None;
+            }
+            let join = link::set_master(*index, name, bridge.index);
+            let join = (!is_member).then_some(join);
+            let settings = link::make_pod_port(*index, name, bridge::has_ipv6());
+            Some(Repair {
+                what: if is_member {
+                    format!(
+                        "the port {name} of {} is down, or not set as a pod's port is",
+                        pod.address
+                    )
+                } else {
+                    format!(
+                        "the link {name} of {} is not a port of {}",
+                        pod.address, bridge.name
+                    )
+                },
+                pod: Some(pod.address),
+                requests: join.into_iter().chain([settings]).collect(),
+            })
+        });
+        broken.collect()
+    }
+
+    /// The node knows the MAC of each pod and the port behind which it is: it never asks, and believes no pod.
+    fn neighbours(&self, network: &Network) -> Vec<Repair> {
+        let Network { bridge, pods, .. } = network;
+        let mut repairs = Vec::new();
+        for pod in pods {
+            let Pod {
+                address,
+                mac,
+                host_veth,
+                ifindex,
+                ..
+            } = pod;
+            let ip = (*address).into();
+            let is_known = |it: &NeighbourMessage| neighbour::says(it, bridge.index, ip, *mac);
+            if !self.neighbours.iter().any(is_known) {
+                repairs.push(Repair {
+                    what: format!("{} does not know the MAC of {address}", bridge.name),
+                    pod: Some(*address),
+                    requests: vec![neighbour::set_permanent(
+                        bridge.index,
+                        &bridge.name,
+                        ip,
+                        *mac,
+                    )],
+                });
+            }
+            // Whoever else has this MAC was first.
+            let is_claimed = |it: &NeighbourMessage| {
+                neighbour::is_claim(it, *mac) && self.is_port(it.header.ifindex, bridge)
+            };
+            if !self.forwarding.iter().any(is_claimed) {
+                repairs.push(Repair {
+                    what: format!(
+                        "{} does not know that {mac} is behind {host_veth}",
+                        bridge.name
+                    ),
+                    pod: Some(*address),
+                    requests: vec![neighbour::set_forwarding(*ifindex, host_veth, *mac)],
+                });
+            }
+        }
+        repairs
+    }
+
+    fn is_port(&self, index: u32, bridge: &Link) -> bool {
+        let mut links = self.links.iter();
+        links.any(|link| link.index == index && link.master == Some(bridge.index))
+    }
+
+    /// The routes to the pods, what drops what is for the addresses that no pod has, and the ways out.
+    fn routes(&self, networks: &[Network], dropped: BTreeSet<Ipv4Addr>) -> Vec<Repair> {
+        let there: BTreeSet<OwnRoute> = self.routes.iter().filter_map(OwnRoute::read).collect();
+        let mut wanted = BTreeSet::new();
+        for network in networks {
+            for pod in &network.pods {
+                wanted.extend(to_pod(MAIN, network, pod.address));
+            }
+        }
+        wanted.extend(dropped.into_iter().map(|address| OwnRoute {
+            table: MAIN,
+            to: address.into(),
+            metric: METRICS[2],
+            way: Way::Blackhole,
+        }));
+        for network in networks {
+            wanted.extend(self.way_out(network, networks));
+        }
+        let lacking = wanted.difference(&there).map(|entry| Repair {
+            what: format!("the route {entry} is missing"),
+            pod: entry.pod(),
+            requests: vec![route::put(&entry.message(), Place::Only)],
+        });
+        let stale = there.difference(&wanted).map(|entry| Repair {
+            what: format!("the route {entry} is of no pod"),
+            pod: entry.pod(),
+            requests: vec![route::delete(&entry.message())],
+        });
+        lacking.chain(stale).collect()
+    }
+
+    /// The table of a NIC that does not have the node's default route.
+    fn way_out(&self, network: &Network, networks: &[Network]) -> Vec<OwnRoute> {
+        let Some((nic, gateway)) = self.own_gateway(network) else {
+            return Vec::new();
+        };
+        let table = way_out::table(network.bridge.index);
+        let default = OwnRoute {
+            table,
+            to: Ipv4Net::default(),
+            metric: 0,
+            way: Way::Via(nic.index, gateway),
+        };
+        let pods = networks.iter().flat_map(|other| {
+            let pods = other.pods.iter();
+            pods.map(|pod| OwnRoute {
+                table,
+                to: pod.address.into(),
+                metric: METRICS[1],
+                way: Way::Link(other.bridge.index, None),
+            })
+        });
+        pods.chain([default]).collect()
+    }
+
+    fn own_gateway<'a>(&self, network: &'a Network) -> Option<(&'a Link, Ipv4Addr)> {
+        let nic = network.nic.as_ref()?;
+        let gateway = way_out::gateway(&self.routes, &self.addresses, nic)?;
+        Some((nic, gateway))
+    }
+
+    fn rules(&self, networks: &[Network]) -> Vec<Repair> {
+        let mut wanted = Vec::new();
+        for network in networks {
+            if self.own_gateway(network).is_some() {
+                let Network {
+                    bridge, primary, ..
+                } = network;
+                wanted.extend(way_out::rules(bridge, *primary));
+            }
+        }
+        way_out::repairs(&self.rules, &wanted)
+            .into_iter()
+            .map(|(what, request)| Repair {
+                what,
+                pod: None,
+                requests: vec![request],
+            })
+            .collect()
+    }
+}
+
+fn to_pod(table: u32, network: &Network, address: Ipv4Addr) -> impl Iterator<Item = OwnRoute> {
+    let bridge = network.bridge.index;
+    let with_source = network.primary.map(|it| (METRICS[0], Some(it)));
+    let ways = with_source.into_iter().chain([(METRICS[1], None)]);
+    ways.map(move |(metric, source)| OwnRoute {
+        table,
+        to: address.into(),
+        metric,
+        way: Way::Link(bridge, source),
+    })
+}

@@ -1,0 +1,115 @@
+//! Taking over a node that v0.1 of this plugin or the original plugin set up. There the NIC is a port of the bridge, and the
+//! bridge has the node's addresses and routes. They go back to the NIC, the NIC leaves the bridge, and the bridge becomes the
+//! pods' router. Live pods keep their addresses and their connections.
+//!
+//! This is the only code that touches a NIC or moves addresses, and it does so once. A version that needs not know v0.1 any more
+//! deletes this folder.
+
+mod guard;
+mod journal;
+mod relocate;
+mod steps;
+
+use std::path::Path;
+
+use crate::legacy;
+use crate::lock::Lock;
+use crate::names;
+use crate::netlink::link::Link;
+use crate::netlink::{Netlink, NetlinkError, address};
+use crate::node::{self, NodeError};
+
+use journal::Journal;
+
+pub use steps::{Step, Takeover};
+
+/// Takes over what there is to be taken over, and ends what a call before began that was killed. Costs a look into a directory
+/// and for a file where there is nothing.
+pub async fn complete(netlink: &Netlink) -> Result<(), NodeError> {
+    guard::lift_if_over();
+    if journal::all().is_empty() && legacy::networks().is_empty() {
+        return Ok(());
+    }
+    if pending(netlink).await?.is_empty() {
+        return Ok(());
+    }
+    let _lock = Lock::acquire(Path::new(node::LOCK))?;
+    run_all(netlink, pending(netlink).await?).await
+}
+
+/// The same where `/run` was lost: a bridge bears our mark and has a NIC as its port.
+pub async fn by_marks(netlink: &Netlink) -> Result<(), NodeError> {
+    let _lock = Lock::acquire(Path::new(node::LOCK))?;
+    let links = netlink.links().await?;
+    let mut found = Vec::new();
+    for bridge in links.iter().filter(|it| it.is_bridge() && it.is_marked()) {
+        let is_nic = |port: &&Link| port.master == Some(bridge.index) && port.mac == bridge.mac;
+        if let Some(nic) = links.iter().find(is_nic) {
+            let journal = Journal::new(&bridge.name, &nic.name, nic.index);
+            found.push(Takeover::of(netlink, journal).await?);
+        }
+    }
+    run_all(netlink, found).await
+}
+
+async fn run_all(netlink: &Netlink, takeovers: Vec<Takeover<'_>>) -> Result<(), NodeError> {
+    if takeovers.is_empty() {
+        return Ok(());
+    }
+    for mut takeover in takeovers {
+        takeover.run().await?;
+    }
+    node::mend(netlink).await
+}
+
+/// Nothing is left of a takeover that was not long ago.
+pub fn forget() {
+    guard::lift();
+}
+
+/// [`complete`] for a call whose own work does not depend on it: what fails is in the log.
+pub async fn complete_beside(netlink: &Netlink) {
+    if let Err(error) = complete(netlink).await {
+        tracing::error!("this node of an earlier version is not taken over yet: {error}");
+    }
+}
+
+/// What there is to be taken over: the bridges of journals, and those of the original plugin that still have the NIC as a port or
+/// the node's addresses.
+pub async fn pending(netlink: &Netlink) -> Result<Vec<Takeover<'_>>, NodeError> {
+    let mut journals = journal::all();
+    for network in legacy::networks() {
+        let is_known = journals
+            .iter()
+            .any(|journal| journal.bridge == network.bridge);
+        if !is_known && is_old(netlink, &network.bridge).await? {
+            journals.push(Journal::new(&network.bridge, &network.nic, 0));
+        }
+    }
+    let mut pending = Vec::new();
+    for journal in journals.into_iter().filter(|it| !it.is_of_others()) {
+        match Takeover::of(netlink, journal).await {
+            Ok(takeover) => pending.push(takeover),
+            // Without its NIC there is nothing to take over; an ADD looks for another.
+            Err(NodeError::NoNic { name, bridge }) => {
+                tracing::warn!("the NIC {name} of {bridge} is gone");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(pending)
+}
+
+/// Whether a bridge has a NIC as its port, or addresses of the node.
+async fn is_old(netlink: &Netlink, bridge: &str) -> Result<bool, NetlinkError> {
+    let Some(bridge) = netlink.link(bridge).await?.filter(Link::is_bridge) else {
+        return Ok(false);
+    };
+    let addresses = netlink.addresses_on(&bridge).await?;
+    let mut movable = addresses.iter().filter(|it| address::is_movable(it));
+    if movable.any(|it| !node::is_placeholder(it)) {
+        return Ok(true);
+    }
+    let ports = netlink.ports_of(&bridge).await?;
+    Ok(ports.iter().any(|port| !names::is_pods(&port.name)))
+}
