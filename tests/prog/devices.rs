@@ -19,6 +19,7 @@ use azure_vnet_testbed::namespace::Namespace;
 use azure_vnet_testbed::packet_socket::{Observer, packet_socket};
 use bytes::Bytes;
 
+use crate::flows::Tuple;
 use crate::harness::Node;
 use crate::packet::{ACK, Arp, Packet, SYN, ethernet, tagged, tcp, udp};
 use crate::plan::{
@@ -233,7 +234,7 @@ fn a_flow_is_masqueraded_and_its_replies_delivered() {
         let sent = udp(local, SERVER);
         devices.send("web-pod", &sent.clone().of(&WEB));
         devices.counts(Reason::FlowCreated, 1);
-        let tuple = crate::flows::Tuple::udp(local, SERVER);
+        let tuple = Tuple::udp(local, SERVER);
         let public = (NODE, devices.node.flow(tuple).port.to_host());
         for _ in 0..2 {
             devices.carries(
@@ -264,6 +265,23 @@ fn a_routed_flow_becomes_fast() {
     devices.counts(Reason::MasqueradedFast, 1);
     devices.send("fabric", &udp(SERVER, (NODE, KEPT)));
     devices.counts(Reason::UnmasqueradedFast, 1);
+}
+
+/// Replies to an interface go to its own veth, whichever veth the container sends by: past netfilter they would go one way only.
+#[test]
+fn what_a_container_sends_by_another_of_its_interfaces_stays_slow() {
+    let second = Pod {
+        address: Ipv4Addr::new(10, 240, 0, 12),
+        ifindex: 105,
+        ..WEB
+    };
+    let mut node = Node::new();
+    node.add_pod(&second);
+    let devices = Devices::new(node);
+    let local = (second.address, KEPT);
+    devices.send("web-pod", &udp(local, SERVER).of(&WEB));
+    devices.counts(Reason::FlowCreated, 1);
+    assert_eq!(devices.node.flow(Tuple::udp(local, SERVER)).flags, 0);
 }
 
 #[test]
