@@ -379,6 +379,19 @@ fn a_packet_that_lives_no_longer_is_complained_about() {
     assert_eq!(devices.node.packets(Reason::MasqueradedFast), 0);
 }
 
+/// As it is about what comes back, and then in the remote's words.
+#[test]
+fn so_is_a_reply_that_lives_no_longer() {
+    let devices = Devices::new(Node::new());
+    let sent = udp((WEB.address, REPLACED), SERVER);
+    devices.send("web-pod", &sent.clone().of(&WEB));
+    devices.counts(Reason::FlowCreated, 1);
+    let tuple = Tuple::udp((WEB.address, REPLACED), SERVER);
+    let public = (NODE, devices.node.flow(tuple).port.to_host());
+    devices.send("fabric", &udp(SERVER, public).time_to_live(1));
+    devices.counts(Reason::IcmpErrorOut, 1);
+}
+
 /// The address that leaves is no pod's and in no range, but the packet was a pod's where that was looked at.
 #[test]
 fn what_netfilter_translated_leaves_and_what_nobody_guards_does_not() {
