@@ -24,7 +24,7 @@ const DIST_DIR: &str = "AZURE_VNET_DIST";
 /// Two versions of the same plugins, to upgrade and to go back.
 const DIST_VERSIONS: [&str; 2] = ["v1.0.0", "v1.0.1"];
 /// Stages that need what nobody wants on a machine for nothing: they run when they are asked for.
-const EXTRAS: [Extra; 3] = [
+const EXTRAS: [Extra; 4] = [
     Extra {
         stage: "runtime",
         needs: "needs container runtimes (--runtimes installs them)",
@@ -39,6 +39,11 @@ const EXTRAS: [Extra; 3] = [
         stage: "managers",
         needs: "needs mmdebstrap and systems made with it (--managers installs it)",
         install: setup::managers,
+    },
+    Extra {
+        stage: "takeover",
+        needs: "builds v0.1.0 from the history first (--takeover)",
+        install: earlier::build,
     },
 ];
 const STAGE_LIMIT: Duration = Duration::from_mins(12);
@@ -82,6 +87,7 @@ impl Options {
         match extra.stage {
             "runtime" => self.runtimes,
             "kernels" => self.kernels,
+            "takeover" => self.takeover,
             _ => self.managers,
         }
     }
