@@ -99,6 +99,17 @@ bring_plugins() {
     cp "$debian_plugins/portmap" "$debian_plugins/loopback" "$from/"
 }
 
+# Network managers that run read what was put there for them; the others will when they start.
+tell_managers() {
+    [ "$root" = / ] && command -v systemctl >/dev/null || return 0
+    if systemctl --quiet is-active systemd-networkd.service 2>/dev/null; then
+        networkctl reload || echo "note: networkd did not reload; it leaves the pods' links alone from its next start on"
+    fi
+    if systemctl --quiet is-active NetworkManager.service 2>/dev/null; then
+        nmcli general reload conf || echo "note: NetworkManager did not reload; it leaves the pods' links alone from its next start on"
+    fi
+}
+
 # What the node needs beside; nothing of it keeps the plugins from being installed.
 look_around() {
     [ -e /proc/sys/net/bridge/bridge-nf-call-iptables ] || modprobe br_netfilter 2>/dev/null ||
@@ -140,5 +151,6 @@ else
 fi
 bring_plugins "$cni_version"
 "$from/azure-vnet" install --root "$root" --from "$from"
+tell_managers
 look_around
 "$plugins/azure-vnet" --version

@@ -10,6 +10,7 @@
 
 mod archives;
 mod by_hand;
+mod managers;
 mod node;
 mod pods;
 mod refused;

@@ -1,6 +1,7 @@
 //! The life of a node with pods, from boot to boot. After a step that it did not stand it is booted again, so that each step
 //! is judged alone.
 
+use std::cell::Cell;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use crate::report;
 use crate::table::Table;
 
 /// The machine's number among those of the simulation.
-const MACHINE: usize = 1;
+pub const MACHINE: usize = 1;
 /// A lease that ends while the test looks on.
 const SHORT_LEASE: u32 = 60;
 /// How long a node may take to be whole again. Managers take a second or two.
@@ -31,23 +32,23 @@ const WITH_CHECK: &str = "1.0.0";
 /// Boots a machine with the manager and lets everything happen to it; fails, with the table, when a step was not stood.
 pub fn every_step(manager: &'static Manager) {
     let azure = Azure::builder().vms(1).machines(1).pool(8).build().unwrap();
-    let machine = Machine::new(&azure, MACHINE, manager);
+    let machine = Machine::new(&azure, MACHINE, manager, None);
     let neighbourhood = Neighbourhood::new(&azure);
     let mut table = Table::new(manager.name);
 
     early(&machine, &neighbourhood, &mut table);
     let mut steps = manager.steps.iter();
-    while steps.len() > 0 {
+    loop {
         let booted = machine.boot(dhcp::FOR_EVER, true);
         let life = Life::begin(&booted, &machine, &neighbourhood, &mut table);
         let Some(life) = life else { break };
-        for step in steps.by_ref() {
-            if !life.step(step.name, &mut table, || life.run_all(step.commands)) {
-                break;
-            }
-        }
-        if steps.len() == 0 {
+        let stands = steps.by_ref().all(|step| {
+            let failed_at_once = || life.run_all(step.commands);
+            life.step(step.name, &mut table, failed_at_once)
+        });
+        if stands {
             life.end(&mut table);
+            break;
         }
     }
     let leases = machine.boot(SHORT_LEASE, true);
@@ -66,8 +67,7 @@ pub fn every_step(manager: &'static Manager) {
 /// The first boot: the release is installed, and a pod is to be added before there is a lease.
 fn early(machine: &Machine<'_>, neighbourhood: &Neighbourhood<'_>, table: &mut Table) {
     let booted = machine.boot(dhcp::FOR_EVER, false);
-    let installed = booted.output(&[&format!("{RELEASE}/azure-vnet"), "install"]);
-    assert!(installed.status.success(), "{installed:?}");
+    booted.install(RELEASE);
     let start = Instant::now();
     let mut failed = Vec::new();
     let too_early = booted
@@ -92,14 +92,7 @@ fn early(machine: &Machine<'_>, neighbourhood: &Neighbourhood<'_>, table: &mut T
         Ok(pod) => {
             let mut pods = vec![pod];
             pods.extend(too_early.ok());
-            let life = Life {
-                booted: &booted,
-                machine,
-                neighbourhood,
-                before: None,
-                spoofed: machine.spoofed(),
-                pods,
-            };
+            let life = Life::of(&booted, machine, neighbourhood, None, pods);
             failed.extend(life.patiently_wrong());
         }
         Err(error) => failed.push(format!("ADD: {}", all_of(&error))),
@@ -108,18 +101,36 @@ fn early(machine: &Machine<'_>, neighbourhood: &Neighbourhood<'_>, table: &mut T
 }
 
 /// A machine that has its lease and a pod.
-struct Life<'a> {
+pub struct Life<'a> {
     booted: &'a Booted<'a>,
     machine: &'a Machine<'a>,
     neighbourhood: &'a Neighbourhood<'a>,
     /// What there was of the NIC before the first pod.
     before: Option<Picture>,
-    /// How many frames the fabric had refused by then.
-    spoofed: u64,
+    /// How many frames the fabric had refused before the step.
+    spoofed: Cell<u64>,
     pods: Vec<Pod<'a>>,
 }
 
 impl<'a> Life<'a> {
+    /// With what there is now.
+    pub fn of(
+        booted: &'a Booted<'a>,
+        machine: &'a Machine<'a>,
+        neighbourhood: &'a Neighbourhood<'a>,
+        before: Option<Picture>,
+        pods: Vec<Pod<'a>>,
+    ) -> Self {
+        Self {
+            booted,
+            machine,
+            neighbourhood,
+            before,
+            spoofed: Cell::new(machine.spoofed()),
+            pods,
+        }
+    }
+
     /// Adds the first pods of a boot. Nothing more is to be seen of a node that cannot have them.
     fn begin(
         booted: &'a Booted<'a>,
@@ -129,17 +140,8 @@ impl<'a> Life<'a> {
     ) -> Option<Self> {
         wait_for_lease(booted, machine);
         let start = Instant::now();
-        let mut life = Self {
-            booted,
-            machine,
-            neighbourhood,
-            before: Some(Picture::take_settled(
-                booted,
-                machine.manager.has_resolved(),
-            )),
-            spoofed: machine.spoofed(),
-            pods: Vec::new(),
-        };
+        let before = Picture::take_settled(booted, machine.manager.has_resolved());
+        let mut life = Self::of(booted, machine, neighbourhood, Some(before), Vec::new());
         let mut failed = Vec::new();
         for name in ["first", "second"] {
             match booted
@@ -158,13 +160,25 @@ impl<'a> Life<'a> {
     }
 
     /// Something happens, and then the node must be whole, and a pod can come and go.
-    fn step(&self, name: &str, table: &mut Table, happen: impl FnOnce() -> Vec<String>) -> bool {
+    pub fn step(
+        &self,
+        name: &str,
+        table: &mut Table,
+        happen: impl FnOnce() -> Vec<String>,
+    ) -> bool {
         let start = Instant::now();
+        self.spoofed.set(self.machine.spoofed());
         let mut failed = happen();
         std::thread::sleep(SETTLE);
-        failed.extend(self.patiently_wrong());
-        if let Err(error) = self.pod_comes_and_goes() {
-            failed.push(all_of(&error));
+        failed.extend(patiently(|| self.off_the_network()));
+        // What they miss now, the next call of any kind mends.
+        let missed = self.complaints().into_iter();
+        let remarks = missed
+            .map(|said| format!("before the next call, {said}"))
+            .collect();
+        let refused = self.calls();
+        if refused.is_some() {
+            failed.extend(refused);
         } else if failed.is_empty() {
             failed.extend(
                 self.patiently_wrong()
@@ -172,7 +186,12 @@ impl<'a> Life<'a> {
                     .map(|what| what + " after DEL"),
             );
         }
-        table.add(name, start.elapsed(), failed)
+        table.add_with(name, start.elapsed(), failed, remarks)
+    }
+
+    /// ADD, CHECK and DEL of one more pod; what the one says that fails.
+    pub fn calls(&self) -> Option<String> {
+        self.pod_comes_and_goes().err().map(|error| all_of(&error))
     }
 
     fn pod_comes_and_goes(&self) -> Result<(), Error> {
@@ -203,18 +222,20 @@ impl<'a> Life<'a> {
         self.before = self.before.map(|picture| picture.with(former, new));
         let life = self;
         life.step("changed address", table, || {
-            let mut failed = life.run_all(&[machine.manager.renew]);
+            let mut failed = life.run_all(&[machine.manager.ask_anew]);
             let start = Instant::now();
             while !has_address(booted, new) && start.elapsed() < PATIENCE {
                 std::thread::sleep(Duration::from_millis(100));
             }
-            failed.extend(life.pod_comes_and_goes().err().map(|error| all_of(&error)));
+            // A client that has lost its address says so once more with it.
+            life.spoofed.set(machine.spoofed());
+            failed.extend(life.calls());
             failed
         });
     }
 
     /// Takes everything away again; what there is of the NIC is as it was.
-    fn end(mut self, table: &mut Table) {
+    pub fn end(mut self, table: &mut Table) {
         let start = Instant::now();
         let mut failed = Vec::new();
         for pod in std::mem::take(&mut self.pods) {
@@ -229,31 +250,30 @@ impl<'a> Life<'a> {
         table.add("teardown", start.elapsed(), failed);
     }
 
-    fn run_all(&self, commands: &[Command]) -> Vec<String> {
+    pub fn run_all(&self, commands: &[Command]) -> Vec<String> {
         commands.iter().filter_map(|line| self.run(line)).collect()
     }
 
     /// Runs a program on the node; what it says if it fails.
     fn run(&self, line: &[&str]) -> Option<String> {
-        let output = self.booted.output(line);
-        let said = output.stderr.trim().replace('\n', ", ");
-        (!output.status.success()).then(|| format!("{} fails: {said}", line.join(" ")))
+        let program = self.booted.vm.program(line[0]).unwrap();
+        let ended = program.args(&line[1..]).checked();
+        ended
+            .err()
+            .map(|error| error.to_string().replace('\n', ", "))
     }
 
     /// What is wrong with the node and does not go away by itself.
-    fn patiently_wrong(&self) -> Vec<String> {
-        let start = Instant::now();
-        loop {
-            let wrong = self.wrong();
-            if wrong.is_empty() || start.elapsed() > PATIENCE {
-                return wrong;
-            }
-            std::thread::sleep(Duration::from_millis(300));
-        }
+    pub fn patiently_wrong(&self) -> Vec<String> {
+        patiently(|| {
+            let mut wrong = self.off_the_network();
+            wrong.extend(self.complaints());
+            wrong
+        })
     }
 
-    /// What is wrong with the node now.
-    fn wrong(&self) -> Vec<String> {
+    /// What node and pods cannot do, and what of the NIC is not as its manager has made it.
+    fn off_the_network(&self) -> Vec<String> {
         let (booted, primary) = (self.booted, self.machine.primary());
         let mut wrong = self
             .neighbourhood
@@ -265,15 +285,7 @@ impl<'a> Life<'a> {
         if !has_address(booted, primary) {
             wrong.push("not one address on the NIC".into());
         }
-        if !self.pods.is_empty() {
-            for command in ["doctor", "status"] {
-                let output = booted.output(&[&format!("{PLUGIN_DIR}/azure-vnet"), command]);
-                if !output.status.success() {
-                    wrong.push(format!("{command} complains"));
-                }
-            }
-        }
-        let spoofed = self.machine.spoofed() - self.spoofed;
+        let spoofed = self.machine.spoofed() - self.spoofed.get();
         if spoofed > 0 {
             wrong.push(format!("{spoofed} frames spoofed"));
         }
@@ -282,6 +294,37 @@ impl<'a> Life<'a> {
             wrong.extend(before.difference(&now));
         }
         wrong
+    }
+
+    /// What our own commands say is wrong. Without pods they may say that nothing is set up.
+    fn complaints(&self) -> Vec<String> {
+        let mut complaints = Vec::new();
+        for command in ["doctor", "status"]
+            .into_iter()
+            .filter(|_| !self.pods.is_empty())
+        {
+            let output = self
+                .booted
+                .output(&[&format!("{PLUGIN_DIR}/azure-vnet"), command]);
+            if !output.status.success() {
+                let mut lines = output.stdout.lines().chain(output.stderr.lines());
+                let said = lines.find(|line| line.contains("PROBLEM"));
+                complaints.push(format!("{command}: {}", said.unwrap_or_default().trim()));
+            }
+        }
+        complaints
+    }
+}
+
+/// Looks until nothing is wrong any more; what is, if that takes too long.
+fn patiently(look: impl Fn() -> Vec<String>) -> Vec<String> {
+    let start = Instant::now();
+    loop {
+        let wrong = look();
+        if wrong.is_empty() || start.elapsed() > PATIENCE {
+            return wrong;
+        }
+        std::thread::sleep(Duration::from_millis(300));
     }
 }
 
@@ -305,7 +348,7 @@ fn has_address(booted: &Booted<'_>, address: Ipv4Addr) -> bool {
 }
 
 /// Waits until the manager has done its work, and shows what it says if it does not.
-fn wait_for_lease(booted: &Booted<'_>, machine: &Machine<'_>) {
+pub fn wait_for_lease(booted: &Booted<'_>, machine: &Machine<'_>) {
     let primary = machine.primary();
     let start = Instant::now();
     loop {

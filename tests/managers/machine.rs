@@ -17,8 +17,10 @@ use crate::cgroup::Cgroup;
 use crate::eventually;
 use crate::manager::Manager;
 
-/// Where a release was unpacked on the machine.
+/// Where this release was unpacked on the machine.
 pub const RELEASE: &str = "/opt/azure-vnet";
+/// Where v0.1.0 was, if it is wanted.
+pub const FORMER_RELEASE: &str = "/opt/azure-vnet-v0.1.0";
 /// Where the disk is, as long as the machine does not run.
 const DISK: &str = "/mnt";
 const ROOT: &str = "/mnt/root";
@@ -83,10 +85,18 @@ pub struct Booted<'a> {
 
 impl<'a> Machine<'a> {
     /// A machine with a new disk.
-    pub fn new(azure: &'a Azure, number: usize, manager: &'static Manager) -> Self {
+    pub fn new(
+        azure: &'a Azure,
+        number: usize,
+        manager: &'static Manager,
+        former: Option<&Path>,
+    ) -> Self {
         let root = manager.system.root();
         let plugins = bin_dir().unwrap();
-        let disk = Namespace::machine(|| make_disk(&root, &plugins, manager)).unwrap();
+        let former = former.map(|former| (FORMER_RELEASE, former));
+        let releases = [Some((RELEASE, plugins.as_path())), former];
+        let make = || make_disk(&root, releases.iter().flatten(), manager);
+        let disk = Namespace::machine(make).unwrap();
         Self {
             azure,
             manager,
@@ -119,8 +129,13 @@ impl<'a> Machine<'a> {
             unshare: Some(unshare),
         };
         eventually("the machine has booted", || {
-            let state = booted.output(&["systemctl", "is-system-running"]);
-            matches!(state.stdout.trim(), "running" | "degraded").then_some(())
+            // With ifupdown all waits for the lease.
+            let whole = if speaks {
+                booted.output(&["systemctl", "is-system-running", "--wait"])
+            } else {
+                booted.output(&["systemctl", "is-active", "basic.target"])
+            };
+            matches!(whole.stdout.trim(), "running" | "degraded" | "active").then_some(())
         });
         // As a runtime does.
         booted.output(&["mkdir", "-p", NETNS_DIR]);
@@ -145,6 +160,12 @@ impl<'a> Machine<'a> {
 }
 
 impl Booted<'_> {
+    /// Installs a release, as whoever unpacked it does.
+    pub fn install(&self, release: &str) {
+        let installed = self.output(&[&format!("{release}/azure-vnet"), "install"]);
+        assert!(installed.status.success(), "{installed:?}");
+    }
+
     /// Runs a program on the machine, whatever its exit status.
     pub fn output(&self, line: &[&str]) -> Output {
         let program = self.vm.program(line[0]).unwrap();
@@ -194,12 +215,18 @@ fn systemd_below(unshare: u32) -> Option<Pid> {
 }
 
 /// Fills the calling thread's new mount namespace: the system's files below what the machine writes, which is in memory.
-fn make_disk(system: &Path, plugins: &Path, manager: &Manager) -> io::Result<()> {
+fn make_disk<'r>(
+    system: &Path,
+    releases: impl Iterator<Item = &'r (&'static str, &'r Path)>,
+    manager: &Manager,
+) -> io::Result<()> {
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private)?;
     // Opened before anything is mounted, since they may lie below it.
     let system = File::open(system)?;
-    let plugins = open_plugins(plugins)?;
+    let programs = releases
+        .map(|(place, plugins)| open_release(place, plugins))
+        .collect::<io::Result<Vec<_>>>()?;
     let none = MountFlags::empty();
     mount("tmpfs", DISK, "tmpfs", none, c"mode=755")?;
     for folder in ["upper", "work", "root"] {
@@ -212,8 +239,8 @@ fn make_disk(system: &Path, plugins: &Path, manager: &Manager) -> io::Result<()>
     let layers = CString::new(layers)?;
     mount("overlay", ROOT, "overlay", none, layers.as_c_str())?;
     fs::write("/mnt/boot.sh", include_str!("boot.sh"))?;
-    for (name, program) in &plugins {
-        let path = on_disk(&format!("{RELEASE}/{name}"))?;
+    for (path, program) in programs.iter().flatten() {
+        let path = on_disk(path)?;
         File::create(&path)?;
         mount_bind(
             format!("/proc/thread-self/fd/{}", program.as_raw_fd()),
@@ -223,7 +250,8 @@ fn make_disk(system: &Path, plugins: &Path, manager: &Manager) -> io::Result<()>
     configure(manager)
 }
 
-fn open_plugins(own: &Path) -> io::Result<Vec<(&'static str, File)>> {
+/// Its programs, each with its place on the machine.
+fn open_release(place: &str, own: &Path) -> io::Result<Vec<(String, File)>> {
     let reference = Path::new(REFERENCE_PLUGINS);
     [
         ("azure-vnet", own),
@@ -232,7 +260,7 @@ fn open_plugins(own: &Path) -> io::Result<Vec<(&'static str, File)>> {
         ("portmap", reference),
     ]
     .into_iter()
-    .map(|(name, folder)| Ok((name, File::open(folder.join(name))?)))
+    .map(|(name, folder)| Ok((format!("{place}/{name}"), File::open(folder.join(name))?)))
     .collect()
 }
 
@@ -264,7 +292,10 @@ fn configure(manager: &Manager) -> io::Result<()> {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
     }
     if !manager.has_resolved() {
-        fs::remove_file(on_disk("/etc/resolv.conf")?)?;
+        // A file, and not the link to resolved's that tmpfiles would make again.
+        let path = on_disk("/etc/resolv.conf")?;
+        fs::remove_file(&path)?;
+        fs::write(&path, "")?;
     }
     Ok(())
 }

@@ -21,6 +21,7 @@
 )]
 
 mod cgroup;
+mod former;
 mod life;
 mod machine;
 mod manager;
@@ -28,6 +29,7 @@ mod picture;
 mod reach;
 mod root;
 mod table;
+mod takeover;
 
 use std::io::Write as _;
 use std::time::{Duration, Instant};
@@ -54,6 +56,30 @@ fn ifupdown() {
 #[ignore = "another system and some minutes more: -- --include-ignored"]
 fn networkd() {
     life::every_step(&NETWORKD);
+}
+
+#[test]
+#[ignore = "builds v0.1.0: -- --include-ignored"]
+fn takeover_of_v0_1_0_netplan() {
+    takeover::of_v0_1_0(&NETPLAN);
+}
+
+#[test]
+#[ignore = "builds v0.1.0: -- --include-ignored"]
+fn takeover_of_v0_1_0_network_manager() {
+    takeover::of_v0_1_0(&NETWORK_MANAGER);
+}
+
+#[test]
+#[ignore = "builds v0.1.0: -- --include-ignored"]
+fn takeover_of_v0_1_0_ifupdown() {
+    takeover::of_v0_1_0(&IFUPDOWN);
+}
+
+#[test]
+#[ignore = "builds v0.1.0: -- --include-ignored"]
+fn takeover_of_v0_1_0_networkd() {
+    takeover::of_v0_1_0(&NETWORKD);
 }
 
 /// Says what ran, past libtest, which shows only what failed.

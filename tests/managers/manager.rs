@@ -22,8 +22,8 @@ pub struct Manager {
     pub enabled: &'static [&'static str],
     pub files: &'static [(&'static str, &'static str)],
     pub steps: &'static [Step],
-    /// What makes it ask for its lease at once.
-    pub renew: Command,
+    /// What makes it ask for a lease as if it had none. A server's refusal of one that is renewed is not heard.
+    pub ask_anew: Command,
 }
 
 /// Something that happens to a node, and that it has to stand.
@@ -70,9 +70,9 @@ const UDEV: Step = step(
     ],
 );
 const RESTART_NETWORKD: Step = step("restart", &[&["systemctl", "restart", NETWORKD_UNITS[0]]]);
-const RECONFIGURE: Step = step("reconfigure", &[&["networkctl", "reconfigure", "eth0"]]);
-const RENEW: Step = step("renew", &[NETWORKD_RENEW]);
-const NETWORKD_RENEW: Command = &["networkctl", "renew", "eth0"];
+const RECONFIGURE: Step = step("reconfigure", &[NETWORKD_RECONFIGURE]);
+const NETWORKD_RECONFIGURE: Command = &["networkctl", "reconfigure", "eth0"];
+const RENEW: Step = step("renew", &[&["networkctl", "renew", "eth0"]]);
 const RELOAD: Step = step("reload", &[&["networkctl", "reload"]]);
 /// As operators write who have one link.
 const EVERY_LINK: Step = step(
@@ -119,7 +119,7 @@ pub const NETPLAN: Manager = Manager {
         UDEV,
         EVERY_LINK,
     ],
-    renew: NETWORKD_RENEW,
+    ask_anew: NETWORKD_RECONFIGURE,
 };
 
 pub const NETWORKD: Manager = Manager {
@@ -141,7 +141,7 @@ pub const NETWORKD: Manager = Manager {
         UDEV,
         EVERY_LINK,
     ],
-    renew: NETWORKD_RENEW,
+    ask_anew: NETWORKD_RECONFIGURE,
 };
 
 pub const NETWORK_MANAGER: Manager = Manager {
@@ -164,7 +164,8 @@ interface-name=eth0
 [ipv4]
 method=auto
 [ipv6]
-method=ignore
+method=link-local
+addr-gen-mode=eui64
 ",
         ),
         (
@@ -194,9 +195,9 @@ method=ignore
         DOWN_AND_UP,
         UDEV,
     ],
-    renew: NMCLI_UP,
+    ask_anew: NMCLI_UP,
 };
-const NMCLI_UP: Command = &["nmcli", "connection", "up", "eth0"];
+const NMCLI_UP: Command = &["nmcli", "--wait", "20", "connection", "up", "eth0"];
 
 /// A NIC that is taken down by hand under it loses its routes for good, with or without us.
 pub const IFUPDOWN: Manager = Manager {
@@ -221,6 +222,6 @@ pub const IFUPDOWN: Manager = Manager {
         step("ifdown, ifup", &[IFDOWN_IFUP]),
         UDEV,
     ],
-    renew: IFDOWN_IFUP,
+    ask_anew: IFDOWN_IFUP,
 };
 const IFDOWN_IFUP: Command = &["sh", "-c", "ifdown eth0 && ifup eth0"];

@@ -13,6 +13,7 @@ struct Row {
     step: String,
     time: Duration,
     failed: Vec<String>,
+    remarks: Vec<String>,
 }
 
 impl Table {
@@ -25,11 +26,23 @@ impl Table {
 
     /// Notes what failed in a step; whether nothing did.
     pub fn add(&mut self, step: &str, time: Duration, failed: Vec<String>) -> bool {
+        self.add_with(step, time, failed, Vec::new())
+    }
+
+    /// The same, with what is worth to be known.
+    pub fn add_with(
+        &mut self,
+        step: &str,
+        time: Duration,
+        failed: Vec<String>,
+        remarks: Vec<String>,
+    ) -> bool {
         let holds = failed.is_empty();
         self.rows.push(Row {
             step: step.to_owned(),
             time,
             failed,
+            remarks,
         });
         holds
     }
@@ -48,10 +61,17 @@ impl fmt::Display for Table {
             self.manager,
             self.rows.len()
         )?;
-        for Row { step, time, failed } in &self.rows {
+        for Row {
+            step,
+            time,
+            failed,
+            remarks,
+        } in &self.rows
+        {
             let seconds = time.as_secs_f32();
             let said = if failed.is_empty() {
-                "ok".to_owned()
+                let remarks = remarks.iter().map(|remark| format!(" ({remark})"));
+                format!("ok{}", remarks.collect::<String>())
             } else {
                 failed.join("; ")
             };
