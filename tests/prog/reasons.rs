@@ -9,8 +9,8 @@ use crate::flows::Tuple;
 use crate::harness::{Node, Run, Verdict};
 use crate::packet::{Arp, LATER, Packet, ethernet, icmp_error, ipv6, other, tagged, udp};
 use crate::plan::{
-    BRIDGE_IFINDEX, BROADCAST, CLOSED, FABRIC, KEPT, NIC, NODE, PEER, PORTS, REMOTE, REPLACED, WEB,
-    WIRESERVER,
+    BRIDGE_IFINDEX, BROADCAST, CLOSED, ELSEWHERE, FABRIC, KEPT, NIC, NODE, OTHER_NIC, PEER, PORTS,
+    REMOTE, REPLACED, WEB, WIRESERVER,
 };
 
 #[test]
@@ -65,6 +65,11 @@ fn packet_for(reason: Reason) -> (Verdict, Run) {
         Reason::ToNewMac => {
             let stale = came.frame(FABRIC, NIC);
             (Redirected, node.to_pods(&stale))
+        }
+        Reason::ByOtherNic => {
+            let mut node = node;
+            node.add_nic(ELSEWHERE, OTHER_NIC);
+            (Redirected, node.to_uplink(&udp((ELSEWHERE, 53), remote)))
         }
         Reason::ArpAnswered => (Redirected, node.from_pod(&WEB, &question(PEER))),
         Reason::ArpIgnored => (Dropped, node.from_pod(&WEB, &question(WEB.address))),
