@@ -8,6 +8,7 @@ mod chained;
 mod ebpf;
 mod maps;
 mod netfilter;
+mod nics;
 mod object;
 mod policy;
 mod predecessors;
@@ -45,7 +46,8 @@ pub use netfilter::{NetfilterError, foreign};
 pub use object::OBJECT;
 pub use probe::{Inspection, Way, defects, probe};
 pub use record::Record;
-pub use refresh::{Addresses, Refreshed, prefixes, refresh, refresh_beside};
+pub use nics::{Addresses, Elsewhere, Nics, tell_nics};
+pub use refresh::{Refreshed, prefixes, refresh, refresh_beside};
 pub use rehearsal::{Performed, Rehearsal};
 pub use removal::{
     Departed, Forgotten, bridges, forget, forget_dead, remove_pod, sweep, take_away,
