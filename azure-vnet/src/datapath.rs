@@ -43,10 +43,10 @@ pub use maps::Counters;
 pub(crate) use netfilter::execute;
 pub use netfilter::judged::{Judged, judge};
 pub use netfilter::{NetfilterError, foreign};
+pub use nics::{Addresses, Elsewhere, Nics, tell_nics};
 pub use object::OBJECT;
 pub use probe::{Inspection, Way, defects, probe};
 pub use record::Record;
-pub use nics::{Addresses, Elsewhere, Nics, tell_nics};
 pub use refresh::{Refreshed, prefixes, refresh, refresh_beside};
 pub use rehearsal::{Performed, Rehearsal};
 pub use removal::{

@@ -190,7 +190,9 @@ pub fn remembered() -> Vec<(String, String)> {
 
 /// The addresses of the NICs. What cannot be listed is left out.
 pub async fn addresses(netlink: &Netlink) -> Addresses {
-    nics::addresses(netlink, &record::all()).await.unwrap_or_default()
+    nics::addresses(netlink, &record::all())
+        .await
+        .unwrap_or_default()
 }
 
 /// What is wrong with the bridge called `name` and its NIC, one sentence each.
