@@ -17,7 +17,7 @@ use super::{LOCK, NodeError, bridge, nic, record, settings, way_out};
 use crate::datapath::Pod;
 use crate::live;
 use crate::lock::Lock;
-use crate::netlink::link::{self, Link};
+use crate::netlink::link::{self, Link, LinkKind};
 use crate::netlink::route::{self, MAIN, Place};
 use crate::netlink::{Netlink, NetlinkError, Request, address, gone_is_fine, neighbour};
 use crate::state;
@@ -56,6 +56,8 @@ struct Kernel {
     forwarding: Vec<NeighbourMessage>,
     addresses: Vec<(u32, Ipv4Net)>,
     links: Vec<Link>,
+    /// NICs and our bridges, by their indexes.
+    known: BTreeSet<u32>,
 }
 
 /// Puts right what is not as it should be, for all pods of the node. Cheap where nothing is. What cannot be put right does
@@ -89,7 +91,8 @@ pub async fn mend_beside(netlink: &Netlink) {
 /// What is not as it should be.
 pub async fn missing(netlink: &Netlink) -> Result<Vec<Repair>, NodeError> {
     let records = record::all();
-    let kernel = Kernel::read(netlink).await?;
+    let mut kernel = Kernel::read(netlink).await?;
+    kernel.known = kernel.nics_and_bridges(&records);
     let mut repairs: Vec<Repair> = kernel
         .without_record(&records)
         .map(|bridge| Repair {
@@ -272,11 +275,22 @@ impl Kernel {
             forwarding,
             addresses,
             links,
+            known: BTreeSet::new(),
         })
     }
 
     fn without_record(&self, records: &[record::Record]) -> impl Iterator<Item = &Link> {
         without_record(&self.links, records)
+    }
+
+    fn nics_and_bridges(&self, records: &[record::Record]) -> BTreeSet<u32> {
+        let ours = records.iter().flat_map(|record| {
+            let bridge = self.links.iter().find(|it| it.name == record.bridge);
+            bridge.into_iter().chain(self.nic(record))
+        });
+        let hardware = |it: &&Link| it.kind == LinkKind::Hardware && !it.is_loopback();
+        let nics = self.links.iter().filter(hardware);
+        ours.chain(nics).map(|it| it.index).collect()
     }
 
     /// The NIC, also under another name.
@@ -424,9 +438,9 @@ impl Kernel {
         wanted
     }
 
-    /// The table of a NIC that does not have the node's default route.
+    /// The table of a bridge, where there are several NICs.
     fn way_out(&self, network: &Network, networks: &[Network]) -> Vec<OwnRoute> {
-        let Some((nic, gateway)) = self.own_gateway(network) else {
+        let Some((nic, gateway)) = self.own_gateway(network, networks) else {
             return Vec::new();
         };
         let table = way_out::table(network.bridge.index);
@@ -445,19 +459,26 @@ impl Kernel {
                 way: Way::Link(other.bridge.index, None),
             })
         });
-        pods.chain([default]).collect()
+        let local = way_out::local_routes(&self.routes, &self.known, table);
+        pods.chain(local).chain([default]).collect()
     }
 
-    fn own_gateway<'a>(&self, network: &'a Network) -> Option<(&'a Link, Ipv4Addr)> {
+    fn own_gateway<'a>(
+        &self,
+        network: &'a Network,
+        networks: &[Network],
+    ) -> Option<(&'a Link, Ipv4Addr)> {
         let nic = network.nic.as_ref()?;
-        let gateway = way_out::gateway(&self.routes, &self.addresses, nic)?;
+        let nics = networks.iter().filter_map(|other| other.nic.as_ref());
+        let nics = nics.map(|nic| nic.index);
+        let gateway = way_out::gateway(&self.routes, &self.addresses, nic, nics)?;
         Some((nic, gateway))
     }
 
     fn rules(&self, networks: &[Network]) -> Vec<Repair> {
         let mut wanted = Vec::new();
         for network in networks {
-            if self.own_gateway(network).is_some() {
+            if self.own_gateway(network, networks).is_some() {
                 let Network {
                     bridge, primary, ..
                 } = network;
