@@ -156,7 +156,9 @@ pub async fn route_to_pods(netlink: &Netlink, bridge: &Link, nic: &Link) -> Resu
         pods,
     };
     let mut repairs = kernel.neighbours(&network);
-    repairs.extend(kernel.routes(&[network], dropped));
+    // Those of other bridges are none of this one's.
+    let wanted = kernel.wanted_routes(&[network], dropped);
+    repairs.extend(lacking(&wanted, &kernel.own_routes()));
     for Repair { requests, .. } in repairs {
         for outcome in netlink.run_each(requests).await {
             gone_is_fine(outcome)?;
@@ -399,9 +401,31 @@ impl Kernel {
         links.any(|link| link.index == index && link.master == Some(bridge.index))
     }
 
-    /// The routes to the pods, what drops what is for the addresses that no pod has, and the ways out.
+    /// The routes to the pods, what drops what is for the addresses that no pod has, and the ways out: those that are missing,
+    /// and those that are of nobody.
     fn routes(&self, networks: &[Network], dropped: BTreeSet<Ipv4Addr>) -> Vec<Repair> {
-        let there: BTreeSet<OwnRoute> = self.routes.iter().filter_map(OwnRoute::read).collect();
+        let wanted = self.wanted_routes(networks, dropped);
+        let there = self.own_routes();
+        let stale = there.difference(&wanted).map(|entry| Repair {
+            what: format!("the route {entry} is of no pod"),
+            pod: entry.pod(),
+            requests: vec![route::delete(&entry.message())],
+            is_lost_record: false,
+        });
+        let mut repairs = lacking(&wanted, &there);
+        repairs.extend(stale);
+        repairs
+    }
+
+    fn own_routes(&self) -> BTreeSet<OwnRoute> {
+        self.routes.iter().filter_map(OwnRoute::read).collect()
+    }
+
+    fn wanted_routes(
+        &self,
+        networks: &[Network],
+        dropped: BTreeSet<Ipv4Addr>,
+    ) -> BTreeSet<OwnRoute> {
         let mut wanted = BTreeSet::new();
         for network in networks {
             for pod in &network.pods {
@@ -417,19 +441,7 @@ impl Kernel {
         for network in networks {
             wanted.extend(self.way_out(network, networks));
         }
-        let lacking = wanted.difference(&there).map(|entry| Repair {
-            what: format!("the route {entry} is missing"),
-            pod: entry.pod(),
-            requests: vec![route::put(&entry.message(), Place::Only)],
-            is_lost_record: false,
-        });
-        let stale = there.difference(&wanted).map(|entry| Repair {
-            what: format!("the route {entry} is of no pod"),
-            pod: entry.pod(),
-            requests: vec![route::delete(&entry.message())],
-            is_lost_record: false,
-        });
-        lacking.chain(stale).collect()
+        wanted
     }
 
     /// The table of a bridge, where there are several NICs.
@@ -489,6 +501,16 @@ impl Kernel {
             })
             .collect()
     }
+}
+
+fn lacking(wanted: &BTreeSet<OwnRoute>, there: &BTreeSet<OwnRoute>) -> Vec<Repair> {
+    let lacking = wanted.difference(there).map(|entry| Repair {
+        what: format!("the route {entry} is missing"),
+        pod: entry.pod(),
+        requests: vec![route::put(&entry.message(), Place::Only)],
+        is_lost_record: false,
+    });
+    lacking.collect()
 }
 
 fn to_pod(table: u32, network: &Network, address: Ipv4Addr) -> impl Iterator<Item = OwnRoute> {
