@@ -266,6 +266,7 @@ fn open_release(place: &str, own: &Path) -> io::Result<Vec<(String, File)>> {
 
 fn configure(manager: &Manager) -> io::Result<()> {
     fs::write(on_disk("/etc/machine-id")?, "")?;
+    fs::write(on_disk("/etc/hostname")?, manager.name)?;
     for unit in MASKED.iter().chain(manager.masked) {
         mask(unit)?;
     }
@@ -288,8 +289,13 @@ fn configure(manager: &Manager) -> io::Result<()> {
     for (path, text) in manager.files {
         let path = on_disk(path)?;
         fs::write(&path, text)?;
-        // NetworkManager and netplan read no keys that others could have read.
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        // NetworkManager and netplan read nothing that others could read, and networkd is another.
+        let mode = if path.extension().is_some_and(|it| it == "network") {
+            0o644
+        } else {
+            0o600
+        };
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
     }
     if !manager.has_resolved() {
         // A file, and not the link to resolved's that tmpfiles would make again.

@@ -61,15 +61,33 @@ const ON_NODE: [Damage; 4] = [
 /// What the node knows of its pods, or all of them share: any next call mends it.
 const OF_NODE: [Damage; 10] = [
     ("ip link set azure0 down", "the bridge azure0 is down"),
-    ("ip link set azure0 address 02:00:00:00:00:01", "does not have the MAC 12:34:56:78:9a:bc"),
+    (
+        "ip link set azure0 address 02:00:00:00:00:01",
+        "does not have the MAC 12:34:56:78:9a:bc",
+    ),
     ("ip link set azure0 mtu 1400", "azure0 has the MTU 1400"),
-    ("ip link set azure0 type bridge mcast_snooping 1", "does not have the settings"),
-    ("ip address flush dev azure0", "does not have the address 169.254.73.1/32"),
+    (
+        "ip link set azure0 type bridge mcast_snooping 1",
+        "does not have the settings",
+    ),
+    (
+        "ip address flush dev azure0",
+        "does not have the address 169.254.73.1/32",
+    ),
     ("sysctl -qw net.ipv4.conf.azure0.proxy_arp=0", "proxy_arp"),
     ("ip route flush dev azure0", "the route 10.0.0."),
-    ("ip route flush type blackhole", "the route blackhole 10.0.0."),
-    ("ip neighbour flush nud permanent dev azure0", "does not know the MAC"),
-    ("bridge link set dev {veth} flood on", "not set as a pod's port is"),
+    (
+        "ip route flush type blackhole",
+        "the route blackhole 10.0.0.",
+    ),
+    (
+        "ip neighbour flush nud permanent dev azure0",
+        "does not know the MAC",
+    ),
+    (
+        "bridge link set dev {veth} flood on",
+        "not set as a pod's port is",
+    ),
 ];
 
 #[test]

@@ -51,8 +51,7 @@ fn result_is_what_the_kernel_has() {
         );
         assert_eq!(addresses(host, "azure0"), ["169.254.73.1/32"]);
         let routes = routes(host).into_iter();
-        let is_ours =
-            |route: &Value| route["protocol"] == "97" || route["dst"] == "169.254.73.1";
+        let is_ours = |route: &Value| route["protocol"] == "97" || route["dst"] == "169.254.73.1";
         let of_others: Vec<_> = routes.filter(|route| !is_ours(route)).collect();
         assert_eq!(of_others, routes_before);
 
