@@ -187,10 +187,9 @@ impl Running {
             // Every pod that is added mends the rules.
             (Wanted::Netfilter, Tier::Netfilter) => Some(Self::Netfilter),
             (Wanted::Ebpf | Wanted::Auto, Tier::Ebpf(mechanism)) => {
-                let pods = pods(&uplink.bridge).ok()?;
                 // What has another index only is told to the programs by `reuse`.
-                let is_whole = ebpf::is_pinned(&uplink.bridge, mechanism, &pods);
-                let tier = is_whole.then(|| ebpf::Ebpf::reuse(uplink, mechanism));
+                let is_pinned = ebpf::is_pinned(&uplink.bridge, mechanism);
+                let tier = is_pinned.then(|| ebpf::Ebpf::reuse(uplink, mechanism));
                 tier.flatten().map(Self::Ebpf)
             }
         }
@@ -311,7 +310,8 @@ impl Datapath {
         match &self.tier {
             Running::Ebpf(ebpf) => {
                 reserve::refresh(&self.uplink, pod)?;
-                Ok(ebpf.add_pod(bridge, pod)?)
+                ebpf.add_pod(bridge, pod)?;
+                serve_unknown(ebpf, bridge)
             }
             Running::Netfilter => {
                 let lock = lock(bridge)?;
@@ -320,6 +320,13 @@ impl Datapath {
                 Settings::of(&self.uplink).write(bridge);
                 Ok(())
             }
+        }
+    }
+
+    fn serve_unknown(&self) -> Result<(), Error> {
+        match &self.tier {
+            Running::Ebpf(ebpf) => serve_unknown(ebpf, &self.uplink.bridge),
+            Running::Netfilter => Ok(()),
         }
     }
 
@@ -362,6 +369,25 @@ impl Drop for Served<'_> {
             tracing::warn!("{}", chain(&error));
         }
     }
+}
+
+/// Serves the pods that the maps do not know, because somebody took them out. A pod whose ADD is under way is that call's to serve.
+fn serve_unknown(ebpf: &ebpf::Ebpf, bridge: &str) -> Result<(), Error> {
+    let pods = pods(bridge)?;
+    for pod in ebpf::unknown(bridge, &pods)? {
+        if state::is_recent(&pod.host_veth) {
+            continue;
+        }
+        tracing::info!("mending: the maps of {bridge} do not know {}", pod.address);
+        let served = ebpf.add_pod(bridge, pod);
+        if is_link(pod.ifindex) {
+            served?;
+        } else {
+            // Its DEL was faster, and may have been between our list and our entry.
+            ebpf::forget_dead(bridge, &pod.host_veth)?;
+        }
+    }
+    Ok(())
 }
 
 /// The packet counters of a bridge's eBPF tier.

@@ -89,10 +89,15 @@ fn ports(bridge: &str) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Address and MAC of the pod behind a link: what the original plugin wrote down, or what our own link's MAC says.
+/// Address and MAC of the pod behind a link: what our own link's MAC says, or what the original plugin wrote down, whose later
+/// versions name links as we do.
 fn behind(host_veth: &str) -> Option<(Ipv4Addr, MacAddress)> {
+    by_link(host_veth).or_else(|| legacy::pod_behind(host_veth))
+}
+
+fn by_link(host_veth: &str) -> Option<(Ipv4Addr, MacAddress)> {
     if !names::is_ours(host_veth) {
-        return legacy::pod_behind(host_veth);
+        return None;
     }
     let mac = std::fs::read_to_string(Path::new(LINKS).join(host_veth).join("address")).ok()?;
     let address = plan::address_behind(mac.trim().parse().ok()?)?;

@@ -131,7 +131,9 @@ pub(crate) async fn make_bridge(
     bridge::ensure(netlink, name, nic).await?;
     if let Some(bridge) = netlink.link(name).await? {
         way_out::remove(netlink, Some(bridge.index), false).await?;
+        bridge::remove_other_addresses(netlink, &bridge).await?;
     }
+    settings::forward_under_lock()?;
     Record::new(name, nic).write()
 }
 

@@ -23,6 +23,9 @@ const DRAFT: &str = "tmp";
 /// How old a draft is that nobody is writing.
 const ABANDONED: Duration = Duration::from_mins(1);
 
+/// How long an ADD may be under way after it wrote its attachment down, even on a busy machine.
+const UNDER_WAY: Duration = Duration::from_secs(10);
+
 /// One interface of one container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachment {
@@ -114,6 +117,13 @@ pub fn find(host_veth: &str) -> Option<Attachment> {
 /// Whether there is a file for the attachment behind a host veth, readable or not.
 pub fn is_known(host_veth: &str) -> bool {
     path(host_veth).exists()
+}
+
+/// Whether an attachment was written down so lately that its ADD may be under way.
+pub fn is_recent(host_veth: &str) -> bool {
+    let written = path(host_veth).metadata().and_then(|it| it.modified());
+    let age = written.ok().and_then(|time| time.elapsed().ok());
+    age.is_some_and(|age| age < UNDER_WAY)
 }
 
 /// Forgets an attachment; one that is not known is as good. Takes along what a call that was killed

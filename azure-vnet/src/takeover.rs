@@ -33,32 +33,49 @@ pub async fn complete(netlink: &Netlink) -> Result<(), NodeError> {
     if pending(netlink).await?.is_empty() {
         return Ok(());
     }
-    let _lock = Lock::acquire(Path::new(node::LOCK))?;
-    run_all(netlink, pending(netlink).await?).await
+    let lock = Lock::acquire(Path::new(node::LOCK))?;
+    run_all(netlink, pending(netlink).await?, lock).await
 }
 
-/// The same where `/run` was lost: a bridge bears our mark and has a NIC as its port.
+/// The same where `/run` was lost: a bridge bears our mark and the MAC of a NIC, which is its port or was.
 pub async fn by_marks(netlink: &Netlink) -> Result<(), NodeError> {
-    let _lock = Lock::acquire(Path::new(node::LOCK))?;
+    let lock = Lock::acquire(Path::new(node::LOCK))?;
     let links = netlink.links().await?;
     let mut found = Vec::new();
-    for bridge in links.iter().filter(|it| it.is_bridge() && it.is_marked()) {
-        let is_nic = |port: &&Link| port.master == Some(bridge.index) && port.mac == bridge.mac;
-        if let Some(nic) = links.iter().find(is_nic) {
+    let marked = links.iter().filter(|it| it.is_bridge() && it.is_marked());
+    for bridge in marked.filter(|it| it.mac != Some(node::ROUTER_MAC)) {
+        if let Some(nic) = nic_of(bridge, &links) {
             let journal = Journal::new(&bridge.name, &nic.name, nic.index);
             found.push(Takeover::of(netlink, journal).await?);
         }
     }
-    run_all(netlink, found).await
+    run_all(netlink, found, lock).await
 }
 
-async fn run_all(netlink: &Netlink, takeovers: Vec<Takeover<'_>>) -> Result<(), NodeError> {
+/// The link with the MAC of the bridge: its port, or the first that is no port of anything. A NIC has a lower index than the VLANs on it.
+fn nic_of<'a>(bridge: &Link, links: &'a [Link]) -> Option<&'a Link> {
+    let same = links
+        .iter()
+        .filter(|it| it.mac == bridge.mac && !it.is_bridge());
+    let is_port = |link: &&Link| link.master == Some(bridge.index);
+    let free = same.clone().filter(|link| link.master.is_none());
+    let free = free.min_by_key(|link| link.index);
+    same.clone().find(is_port).or(free)
+}
+
+async fn run_all(
+    netlink: &Netlink,
+    takeovers: Vec<Takeover<'_>>,
+    lock: Lock,
+) -> Result<(), NodeError> {
     if takeovers.is_empty() {
         return Ok(());
     }
     for mut takeover in takeovers {
         takeover.run().await?;
     }
+    // What is mended may need it.
+    drop(lock);
     node::mend(netlink).await
 }
 

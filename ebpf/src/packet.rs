@@ -191,10 +191,10 @@ impl Plain {
     }
 }
 
-/// The source of an IPv4 packet, before anything else of it is looked at.
+/// The source of an IPv4 packet and its protocol, before anything else of it is looked at.
 #[inline(always)]
-pub fn ipv4_source(ctx: &TcContext) -> Option<Be32> {
-    ipv4_headers(ctx).map(|(_, header)| header.source)
+pub fn ipv4_source(ctx: &TcContext) -> Option<(Be32, u8)> {
+    ipv4_headers(ctx).map(|(_, header)| (header.source, header.protocol))
 }
 
 /// The destination of an IPv4 packet's frame and of itself, likewise.

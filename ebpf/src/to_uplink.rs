@@ -28,8 +28,13 @@ pub fn run(ctx: &TcContext) -> i32 {
         Err(reason) => return verdict::settle(ctx, Err(reason)),
     };
     let queue = fast::take_queue(ctx);
-    if packet::ipv4_source(ctx) == Some(uplink.address) {
-        return verdict::settle(ctx, Ok(Reason::NotOurs));
+    if let Some((source, protocol)) = packet::ipv4_source(ctx)
+        && source == uplink.address
+    {
+        return match protocol {
+            ICMP => of_node(ctx),
+            _ => verdict::settle(ctx, Ok(Reason::NotOurs)),
+        };
     }
     let action = match Plain::read(ctx) {
         Some(Plain { ip, transport, .. }) => with_ports(ctx, uplink, &ip, &transport, queue),
@@ -39,6 +44,37 @@ pub fn run(ctx: &TcContext) -> i32 {
         FIRST_PACKET => begin(ctx, uplink, queue),
         action => action,
     }
+}
+
+/// ICMP of the node's own. Where it complains about a reply that it could not route to its pod, it quotes the pod's address,
+/// of which the remote knows nothing.
+#[inline(never)]
+fn of_node(ctx: &TcContext) -> i32 {
+    let outcome = match complaint(ctx) {
+        Ok(Some((ip, error, flow))) => {
+            let to = (flow.address, flow.port);
+            let translated = error.translate(ctx, &ip, End::Source, to, 0);
+            translated.map(|()| Reason::IcmpErrorOut)
+        }
+        _ => Ok(Reason::NotOurs),
+    };
+    verdict::settle(ctx, outcome)
+}
+
+/// Such a complaint, and the flow that it is about.
+#[inline(always)]
+fn complaint(ctx: &TcContext) -> Result<Option<(Ipv4, IcmpError, &'static Flow)>, Reason> {
+    packet::pull_headers(ctx);
+    let ip = Ipv4::read(ctx)?;
+    if ip.part == Part::Later {
+        return Ok(None);
+    }
+    let error = IcmpError::read(ctx, &ip)?;
+    if error.quoted.source != ip.destination {
+        return Ok(None);
+    }
+    let flow = flow::find(&error.key()).filter(|flow| flow.kind == FlowKind::MASQUERADE);
+    Ok(flow.map(|flow| (ip, error, &*flow)))
 }
 
 /// In the place of an action: the packet's flow is to be made. That needs so much stack that it is

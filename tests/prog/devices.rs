@@ -19,6 +19,7 @@ use azure_vnet_testbed::namespace::Namespace;
 use azure_vnet_testbed::packet_socket::{Observer, packet_socket};
 use bytes::Bytes;
 
+use crate::flows::Tuple;
 use crate::harness::Node;
 use crate::packet::{ACK, Arp, Packet, SYN, ethernet, tagged, tcp, udp};
 use crate::plan::{
@@ -233,7 +234,7 @@ fn a_flow_is_masqueraded_and_its_replies_delivered() {
         let sent = udp(local, SERVER);
         devices.send("web-pod", &sent.clone().of(&WEB));
         devices.counts(Reason::FlowCreated, 1);
-        let tuple = crate::flows::Tuple::udp(local, SERVER);
+        let tuple = Tuple::udp(local, SERVER);
         let public = (NODE, devices.node.flow(tuple).port.to_host());
         for _ in 0..2 {
             devices.carries(
@@ -264,6 +265,23 @@ fn a_routed_flow_becomes_fast() {
     devices.counts(Reason::MasqueradedFast, 1);
     devices.send("fabric", &udp(SERVER, (NODE, KEPT)));
     devices.counts(Reason::UnmasqueradedFast, 1);
+}
+
+/// Replies to an interface go to its own veth, whichever veth the container sends by: past netfilter they would go one way only.
+#[test]
+fn what_a_container_sends_by_another_of_its_interfaces_stays_slow() {
+    let second = Pod {
+        address: Ipv4Addr::new(10, 240, 0, 12),
+        ifindex: 105,
+        ..WEB
+    };
+    let mut node = Node::new();
+    node.add_pod(&second);
+    let devices = Devices::new(node);
+    let local = (second.address, KEPT);
+    devices.send("web-pod", &udp(local, SERVER).of(&WEB));
+    devices.counts(Reason::FlowCreated, 1);
+    assert_eq!(devices.node.flow(Tuple::udp(local, SERVER)).flags, 0);
 }
 
 #[test]
@@ -359,6 +377,19 @@ fn a_packet_that_lives_no_longer_is_complained_about() {
     devices.send("web-pod", &sent.time_to_live(1));
     assert!(eventually(|| devices.received("web-pod") == before + 1));
     assert_eq!(devices.node.packets(Reason::MasqueradedFast), 0);
+}
+
+/// As it is about what comes back, and then in the remote's words.
+#[test]
+fn so_is_a_reply_that_lives_no_longer() {
+    let devices = Devices::new(Node::new());
+    let sent = udp((WEB.address, REPLACED), SERVER);
+    devices.send("web-pod", &sent.clone().of(&WEB));
+    devices.counts(Reason::FlowCreated, 1);
+    let tuple = Tuple::udp((WEB.address, REPLACED), SERVER);
+    let public = (NODE, devices.node.flow(tuple).port.to_host());
+    devices.send("fabric", &udp(SERVER, public).time_to_live(1));
+    devices.counts(Reason::IcmpErrorOut, 1);
 }
 
 /// The address that leaves is no pod's and in no range, but the packet was a pod's where that was looked at.

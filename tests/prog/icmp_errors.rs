@@ -156,7 +156,7 @@ mod from_the_pod {
     use super::*;
 
     /// What comes back in a masqueraded flow, by `REQUESTS`.
-    const REPLIES: [fn(End, End) -> Packet; 4] = [
+    pub const REPLIES: [fn(End, End) -> Packet; 4] = [
         |from, to| tcp(from, to, SYN | ACK),
         udp,
         |from, to| udp(from, to).without_checksum(),
@@ -274,6 +274,61 @@ mod from_the_pod {
             let sent = icmp_error(UNREACHABLE, WEB.address, destination, &cause, 28).of(&WEB);
             node.to_uplink(&sent)
                 .passes(reason, &sent.clone().leaving(), &[]);
+        }
+    }
+}
+
+/// The node routes, so it may be the one who complains: a reply that would live no longer, or that is too long for the pod.
+mod from_the_node {
+    use super::*;
+
+    #[test]
+    fn an_error_about_a_reply_quotes_what_the_remote_sent() {
+        for port in [KEPT, REPLACED] {
+            let node = Node::new();
+            let (local, remote) = ((WEB.address, port), (REMOTE, 443));
+            for (kind, reply) in REQUESTS.into_iter().zip(from_the_pod::REPLIES) {
+                let public = masquerade(&node, kind, local, remote);
+                for error in KINDS {
+                    for quoted in QUOTED {
+                        let about =
+                            |to| icmp_error(error, NODE, REMOTE, &reply(remote, to), quoted);
+                        node.to_uplink(&about(local).leaving()).passes(
+                            Reason::IcmpErrorOut,
+                            &about(public).leaving(),
+                            &[],
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn all_else_is_its_own() {
+        let node = Node::new();
+        let local = (WEB.address, KEPT);
+        let _ = node.from_uplink(&udp(CLIENT, SERVICE));
+        let public = masquerade(&node, REQUESTS[1], local, CLIENT);
+        let about = |cause: Packet, quoted| icmp_error(UNREACHABLE, NODE, REMOTE, &cause, quoted);
+        for packet in [
+            // A flow that came in: the remote knows the pod.
+            about(udp(CLIENT, SERVICE), 28),
+            // The node's own.
+            about(udp(CLIENT, public), 28),
+            about(udp(CLIENT, (NODE, 22)), 28),
+            about(udp(CLIENT, (WEB.address, KEPT + 1)), 28),
+            about(udp(CLIENT, local), 27),
+            about(udp(CLIENT, local), 0),
+            icmp_error(UNREACHABLE, NODE, OTHER_REMOTE, &udp(CLIENT, local), 28),
+            about(udp(CLIENT, local), 28).fragment(crate::packet::LATER),
+            echo((NODE, KEPT), REMOTE),
+            echo_reply(NODE, (REMOTE, KEPT)),
+            timestamp(NODE, REMOTE),
+        ] {
+            let packet = packet.leaving();
+            node.to_uplink(&packet)
+                .passes(Reason::NotOurs, &packet, &[]);
         }
     }
 }

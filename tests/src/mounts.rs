@@ -144,9 +144,18 @@ fn open_plugins(bin_dir: &Path) -> io::Result<Vec<(&'static str, File)>> {
         .collect()
 }
 
+/// Shows the project's programs of another directory in the place of those of [`prepare`].
+pub fn replace(bin_dir: &Path) -> io::Result<()> {
+    show(&open_plugins(bin_dir)?)
+}
+
 /// Shows the plugins under their names, each as a file of its own.
 fn install(plugins: &[(&str, File)]) -> io::Result<()> {
     empty(PLUGIN_DIR)?;
+    show(plugins)
+}
+
+fn show(plugins: &[(&str, File)]) -> io::Result<()> {
     for (name, program) in plugins {
         let target = Path::new(PLUGIN_DIR).join(name);
         File::create(&target).map_err(about(&target.display().to_string()))?;

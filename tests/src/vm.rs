@@ -143,6 +143,19 @@ impl Vm {
         names.try_for_each(|name| self.set_sysctl(&format!("ipv4/conf/{name}/rp_filter"), value))
     }
 
+    /// Puts the plugins of another directory in the place of those that are installed, as an upgrade does.
+    pub fn install_programs(&self, bin_dir: &Path) -> Result<(), Error> {
+        let install = || mounts::replace(bin_dir);
+        let failed = |source| Error::Setup {
+            what: format!("install {} on {}", bin_dir.display(), self.name),
+            source,
+        };
+        self.namespace
+            .run(install)
+            .and_then(|done| done)
+            .map_err(failed)
+    }
+
     /// The names of the VM's links now.
     pub fn links(&self) -> Result<Vec<String>, Error> {
         let failed = |source| Error::Setup {

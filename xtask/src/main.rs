@@ -10,6 +10,7 @@ mod ci;
 mod command;
 mod demo;
 mod dist;
+mod earlier;
 mod ebpf_object;
 mod lint;
 mod neighbour_table;

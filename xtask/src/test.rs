@@ -11,7 +11,7 @@ use clap::Args;
 
 use crate::{
     command::{cargo, is_root, run, run_lines},
-    dist, plugins, setup,
+    dist, earlier, plugins, setup,
     tally::Tally,
     workspace::Metadata,
 };
@@ -24,7 +24,7 @@ const DIST_DIR: &str = "AZURE_VNET_DIST";
 /// Two versions of the same plugins, to upgrade and to go back.
 const DIST_VERSIONS: [&str; 2] = ["v1.0.0", "v1.0.1"];
 /// Stages that need what nobody wants on a machine for nothing: they run when they are asked for.
-const EXTRAS: [Extra; 3] = [
+const EXTRAS: [Extra; 4] = [
     Extra {
         stage: "runtime",
         needs: "needs container runtimes (--runtimes installs them)",
@@ -39,6 +39,11 @@ const EXTRAS: [Extra; 3] = [
         stage: "managers",
         needs: "needs mmdebstrap and systems made with it (--managers installs it)",
         install: setup::managers,
+    },
+    Extra {
+        stage: "takeover",
+        needs: "builds v0.1.0 from the history first (--takeover)",
+        install: earlier::build,
     },
 ];
 const STAGE_LIMIT: Duration = Duration::from_mins(12);
@@ -58,6 +63,9 @@ pub struct Options {
     /// The stage `managers` as well: installs mmdebstrap, and boots Debian with the plugins and real network managers
     #[arg(long)]
     managers: bool,
+    /// The stage `takeover` as well: builds v0.1.0 from the repository's history, and upgrades from it under traffic
+    #[arg(long)]
+    takeover: bool,
     /// Arguments for the test programs, for example a part of a test's name
     #[arg(last = true)]
     arguments: Vec<String>,
@@ -69,6 +77,7 @@ impl Options {
         Self {
             runtimes: true,
             kernels: true,
+            takeover: true,
             managers: true,
             ..Self::default()
         }
@@ -78,6 +87,7 @@ impl Options {
         match extra.stage {
             "runtime" => self.runtimes,
             "kernels" => self.kernels,
+            "takeover" => self.takeover,
             _ => self.managers,
         }
     }
@@ -201,7 +211,8 @@ fn run_stage(stage: String, binaries: &Path, arguments: &[String]) -> Result<Out
         test.arg("--")
             .args(arguments)
             .env(plugins::BIN_DIR, binaries)
-            .env(DIST_DIR, binaries.join("dist"));
+            .env(DIST_DIR, binaries.join("dist"))
+            .env(earlier::EARLIER, earlier::directory());
         let status = run_lines(&mut test, STAGE_LIMIT, |line| {
             println!("{line}");
             tally += Tally::from_libtest(line).unwrap_or_default();

@@ -113,9 +113,9 @@ impl Ebpf {
     }
 }
 
-/// Whether programs, maps and links are pinned as this build pins them, and the maps know these pods. What only the kernel knows
-/// (a filter that somebody deleted) is for whoever asks the kernel.
-pub fn is_pinned(bridge: &str, mechanism: Mechanism, pods: &[Pod]) -> bool {
+/// Whether programs, maps and links are pinned as this build pins them. What only the kernel knows (a filter that somebody deleted)
+/// is for whoever asks the kernel.
+pub fn is_pinned(bridge: &str, mechanism: Mechanism) -> bool {
     let pins = Pins::of(bridge);
     let links = [
         programs::FROM_UPLINK,
@@ -125,7 +125,11 @@ pub fn is_pinned(bridge: &str, mechanism: Mechanism, pods: &[Pod]) -> bool {
     pins.are_only_of(BUILD)
         && pins.have_all_maps()
         && (mechanism == Mechanism::ClsBpf || links.iter().all(|name| pins.link(name).exists()))
-        && maps::know(&pins, pods).unwrap_or(false)
+}
+
+/// The pods of these that the maps do not know.
+pub fn unknown<'a>(bridge: &str, pods: &'a [Pod]) -> Result<Vec<&'a Pod>, EbpfError> {
+    maps::unknown(&Pins::of(bridge), pods)
 }
 
 /// Whether the programs know NIC and bridge as they are now: both may have been made anew.

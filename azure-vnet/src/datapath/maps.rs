@@ -269,15 +269,16 @@ pub fn lacking(pins: &Pins, pod: &Pod) -> Result<Vec<&'static str>, EbpfError> {
     Ok(lacking)
 }
 
-/// Whether the maps know all these pods.
-pub fn know(pins: &Pins, pods: &[Pod]) -> Result<bool, EbpfError> {
+/// The pods of these that the maps do not know, or not as they are.
+pub fn unknown<'a>(pins: &Pins, pods: &'a [Pod]) -> Result<Vec<&'a Pod>, EbpfError> {
     let (Some(entries), Some(shares), Some(ports)) = (
         open_pods(pins)?,
         open_pinned::<Shares>(pins, maps::SHARES)?,
         open_ports(pins)?,
     ) else {
-        return Ok(false);
+        return Ok(pods.iter().collect());
     };
+    let mut unknown = Vec::new();
     for pod in pods {
         let address = Be32::from(pod.address);
         let entry = found(entries.get(&address, 0)).map_err(of_pods)?;
@@ -287,10 +288,10 @@ pub fn know(pins: &Pins, pods: &[Pod]) -> Result<bool, EbpfError> {
             || share.is_none()
             || port.is_none_or(|port| port.address != address)
         {
-            return Ok(false);
+            unknown.push(pod);
         }
     }
-    Ok(true)
+    Ok(unknown)
 }
 
 /// Reads the counters.

@@ -9,7 +9,7 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Datapath, Error, Record, Tier, Uplink, Wanted, ebpf, interface_index, lock, netfilter, pods, record,
+    Datapath, Error, Pod, Record, Tier, Uplink, Wanted, ebpf, interface_index, lock, netfilter, pods, record,
 };
 use crate::masquerade::{Digest, Source, Timeouts, agent};
 use crate::netlink::MacAddress;
@@ -91,14 +91,21 @@ fn refresh_bridge(bridge: &str, tier: Tier, addresses: &Addresses) -> Result<boo
     let uplink = settings.uplink(bridge);
     let is_whole = match tier {
         Tier::Ebpf(mechanism) => {
-            ebpf::is_pinned(bridge, mechanism, &pods(bridge)?) && ebpf::has_links(&uplink)
+            let unknown = |pods: &[Pod]| {
+                let mut pods = ebpf::unknown(bridge, pods)?.into_iter();
+                Ok::<_, Error>(pods.any(|pod| !state::is_recent(&pod.host_veth)))
+            };
+            ebpf::is_pinned(bridge, mechanism)
+                && ebpf::has_links(&uplink)
+                && !unknown(&pods(bridge)?)?
         }
         // What becomes of a pod's elements mends them all.
         Tier::Netfilter => true,
     };
     if !is_whole {
         tracing::info!("mending: the programs and maps of {bridge}");
-        return Datapath::ensure(Wanted::Ebpf, uplink).map(|_| true);
+        let datapath = Datapath::ensure(Wanted::Ebpf, uplink)?;
+        return datapath.serve_unknown().map(|()| true);
     }
     if settings.is_in_force(bridge, tier)? {
         return Ok(false);

@@ -1,6 +1,6 @@
 //! Neighbour entries (IP to MAC) and forwarding entries of a bridge (MAC to port).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use rtnetlink::packet_route::neighbour::{
@@ -125,6 +125,15 @@ pub fn says(neighbour: &NeighbourMessage, link: u32, ip: IpAddr, mac: MacAddress
         && header.state == NeighbourState::Permanent
         && attributes.contains(&NeighbourAttribute::Destination(address))
         && is_claim(neighbour, mac)
+}
+
+/// The IPv4 address that an entry is about.
+pub fn ipv4(neighbour: &NeighbourMessage) -> Option<Ipv4Addr> {
+    let mut addresses = neighbour.attributes.iter().filter_map(|it| match it {
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => Some(*address),
+        _ => None,
+    });
+    addresses.next()
 }
 
 /// Whether an entry is about this MAC.

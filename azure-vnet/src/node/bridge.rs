@@ -12,7 +12,7 @@ use rtnetlink::packet_route::address::AddressMessage;
 use super::{NodeError, record};
 use crate::names;
 use crate::netlink::link::{self, Link, NewBridge};
-use crate::netlink::{MacAddress, Netlink, address, gone_is_fine};
+use crate::netlink::{MacAddress, Netlink, NetlinkError, address, gone_is_fine};
 use crate::sysctl::Sysctl;
 
 /// What Azure's fabric answers every ARP request with.
@@ -86,6 +86,16 @@ pub async fn keep_routes(netlink: &Netlink, bridge: &Link) -> Result<(), NodeErr
         Err(error) if !error.is_exists() => Err(error.into()),
         _ => Ok(()),
     }
+}
+
+/// Takes every address away from the bridge but the one that keeps its routes: what a bridge of v0.1.0 has left is the link-local
+/// one that the kernel has made.
+pub async fn remove_other_addresses(netlink: &Netlink, bridge: &Link) -> Result<(), NetlinkError> {
+    let addresses = netlink.addresses_on(bridge).await?;
+    for entry in addresses.iter().filter(|it| !is_placeholder(it)) {
+        gone_is_fine(netlink.run(address::delete(entry, &bridge.name)).await)?;
+    }
+    Ok(())
 }
 
 /// What of the bridge is not as [`ensure`] would leave it, one sentence each.

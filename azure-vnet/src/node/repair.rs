@@ -13,7 +13,7 @@ use rtnetlink::packet_route::route::RouteMessage;
 use rtnetlink::packet_route::rule::RuleMessage;
 
 use super::own_route::{OwnRoute, Way};
-use super::{LOCK, NodeError, bridge, record, way_out};
+use super::{LOCK, NodeError, bridge, record, settings, way_out};
 use crate::datapath::Pod;
 use crate::live;
 use crate::lock::Lock;
@@ -60,6 +60,9 @@ struct Kernel {
 /// not keep the rest from it; the first failure is returned.
 pub async fn mend(netlink: &Netlink) -> Result<(), NodeError> {
     let mut result = mend_bridges(netlink).await;
+    if !record::all().is_empty() {
+        result = result.and(settings::forward());
+    }
     for Repair { what, requests, .. } in missing(netlink).await? {
         tracing::info!("mending: {what}");
         for outcome in netlink.run_each(requests).await {
@@ -84,6 +87,9 @@ pub async fn missing(netlink: &Netlink) -> Result<Vec<Repair>, NodeError> {
     }
     let kernel = Kernel::read(netlink).await?;
     let mut repairs = Vec::new();
+    if !settings::is_forwarding()? {
+        repairs.push(Repair::of("net.ipv4.ip_forward is 0".to_owned()));
+    }
     let mut networks = Vec::new();
     let mut dropped = azure_vnet_ipam::pool(Path::new(state::DIRECTORY));
     for record in records {

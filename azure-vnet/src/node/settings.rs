@@ -27,17 +27,30 @@ struct Former {
     value: String,
 }
 
+/// Whether this node is its pods' router.
+pub fn is_forwarding() -> Result<bool, NodeError> {
+    Ok(sysctl::read(IP_FORWARD)?.as_deref() == Some("1"))
+}
+
 /// Switches IPv4 forwarding on: this node is its pods' router.
 pub fn forward() -> Result<(), NodeError> {
+    if is_forwarding()? {
+        return Ok(());
+    }
+    let _lock = Lock::acquire(Path::new(super::LOCK))?;
+    forward_under_lock()
+}
+
+/// Likewise. The caller holds the node's lock.
+pub fn forward_under_lock() -> Result<(), NodeError> {
+    if is_forwarding()? {
+        return Ok(());
+    }
+    remember()?;
     let forward = Sysctl {
         path: IP_FORWARD.to_owned(),
         value: "1".to_owned(),
     };
-    if sysctl::read(IP_FORWARD)?.as_ref() == Some(&forward.value) {
-        return Ok(());
-    }
-    let _lock = Lock::acquire(Path::new(super::LOCK))?;
-    remember()?;
     if forward.set()? {
         tracing::info!("switched IPv4 forwarding on: this node is its pods' router");
     }

@@ -5,16 +5,17 @@
 
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::AddressMessage;
-use rtnetlink::packet_route::neighbour::NeighbourState;
+use rtnetlink::packet_route::neighbour::{NeighbourMessage, NeighbourState};
 use rtnetlink::packet_route::route::RouteMessage;
 use rtnetlink::packet_route::rule::RuleMessage;
 use rustix::io::Errno;
 use tracing::debug;
 
+use crate::datapath::Pod;
 use crate::netlink::link::Link;
 use crate::netlink::route::{self, Place};
 use crate::netlink::{Netlink, NetlinkError, Request, address, gone_is_fine, neighbour, rule};
-use crate::{node, sysctl};
+use crate::{node, plan, sysctl};
 
 /// `IP6_RT_PRIO_USER`
 const ADVERTISED_METRIC: u32 = 1024;
@@ -198,15 +199,24 @@ pub async fn move_rules(netlink: &Netlink, from: &Link, to: &Link) -> Result<(),
 /// What was learnt can be learnt again, so a full table (`gc_thresh3`, which the pods' namespaces fill
 /// too) loses that and no more. What was set by hand is not learnt, and the kernel has always room for
 /// it.
+///
+/// The pods stay where they are: on `to`, nobody would ever take their entries away.
 pub async fn copy_neighbours(
     netlink: &Netlink,
     from: &Link,
     to: &Link,
+    pods: &[Pod],
 ) -> Result<(), NetlinkError> {
     let all = netlink.neighbours().await?;
+    let is_pod = |entry: &NeighbourMessage| {
+        let is_live = pods.iter().any(|pod| neighbour::is_claim(entry, pod.mac));
+        // Or the entry is what is left of one.
+        let address = neighbour::ipv4(entry);
+        is_live || address.is_some_and(|it| neighbour::is_claim(entry, plan::pod_mac(it)))
+    };
     let here = all
         .iter()
-        .filter(|entry| entry.header.ifindex == from.index);
+        .filter(|entry| entry.header.ifindex == from.index && !is_pod(entry));
     let (by_hand, learnt): (Vec<_>, Vec<_>) =
         here.partition(|entry| entry.header.state == NeighbourState::Permanent);
     netlink

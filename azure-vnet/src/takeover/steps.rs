@@ -3,10 +3,11 @@
 
 use rtnetlink::packet_route::address::AddressMessage;
 
+use super::guard;
 use super::journal::{Journal, State};
 use super::relocate::{self, Switch};
-use super::guard;
 use crate::legacy;
+use crate::live;
 use crate::names;
 use crate::netlink::link::{self, Link};
 use crate::netlink::{Netlink, address};
@@ -24,10 +25,11 @@ pub enum Step {
     Switch,
     /// Rules name the NIC.
     Rules,
-    /// The bridge has no address of the node any more, and is the pods' router.
-    Bridge,
-    /// What the original plugin did to frames of the NIC is gone.
+    /// What the original plugin did to frames of the NIC is gone. Some of it is for what pods ask the bridge.
     Frames,
+    /// The bridge has no address of the node any more, and is the pods' router. With this step the takeover is over for whoever
+    /// comes next.
+    Bridge,
 }
 
 impl Step {
@@ -37,8 +39,8 @@ impl Step {
         Self::Addresses,
         Self::Switch,
         Self::Rules,
-        Self::Bridge,
         Self::Frames,
+        Self::Bridge,
     ];
 }
 
@@ -107,8 +109,8 @@ impl<'a> Takeover<'a> {
                 Ok(relocate::move_rules(self.netlink, &bridge, &self.nic).await?)
             }
             (Step::Switch | Step::Rules, None) => Ok(()),
-            (Step::Bridge, bridge) => self.make_router(bridge.as_ref()).await,
             (Step::Frames, _) => Ok(legacy::forget_nic(&self.journal.bridge)?),
+            (Step::Bridge, bridge) => self.make_router(bridge.as_ref()).await,
         }
     }
 
@@ -137,7 +139,8 @@ impl<'a> Takeover<'a> {
             return self.restore().await;
         }
         self.put_addresses(addresses, &bridge.name).await?;
-        Ok(relocate::copy_neighbours(self.netlink, bridge, &self.nic).await?)
+        let pods = live::pods(&bridge.name)?;
+        Ok(relocate::copy_neighbours(self.netlink, bridge, &self.nic, &pods).await?)
     }
 
     /// Puts on the NIC what the journal says, if the node has no address left at all.

@@ -1,14 +1,17 @@
 //! A node as the original plugin leaves it, made by hand with the commands that it gives.
 
-use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
-use std::time::{Duration, Instant};
-
+use azure_vnet::del::detach_legacy;
 use azure_vnet::legacy;
+use azure_vnet::live;
 use azure_vnet::netns::NetNs;
-use azure_vnet::node::{ensure, leave};
+use azure_vnet::node::{self, leave, mend, missing};
+use azure_vnet::takeover::{self, Step};
 
-use crate::lab::{NIC_MAC, command, ip, lab, namespace, netlink, plain_node, run, wanted};
+use crate::lab::{
+    NIC_MAC, addresses_are_settled, all_but_ours, assert_same, but_for_settings, command, ip, lab,
+    namespace, netlink, plain_node, run, without_detection,
+};
+use crate::pods::{Pod as Attached, all_talk, fabric, pod, settle, talk};
 
 const STATE: &str = "/var/run/azure-vnet.json";
 
@@ -68,6 +71,7 @@ impl Pod {
         ));
         ip(&format!("link set {veth} up"));
         ip(&format!("link set {veth} master azure0"));
+        ip(&format!("-n {name} link set lo up"));
         ip(&format!("-n {name} link set eth0 up"));
         ip(&format!("-n {name} addr add {address}/24 dev eth0"));
         ip(&format!("-n {name} route add default via 10.0.0.1"));
@@ -80,10 +84,22 @@ impl Pod {
         ebtables(&format!(
             "-A PREROUTING -p IPv4 -i eth0 --ip-dst {address} -j dnat --to-dst {mac} --dnat-target ACCEPT"
         ));
-        // The fabric delivers frames for a pod to the NIC's MAC.
-        ip(&format!(
-            "-n fabric neigh add {address} lladdr {NIC_MAC} dev port nud permanent"
-        ));
+    }
+
+    /// It and the fabric reach each other.
+    #[track_caller]
+    fn works(&self) {
+        let netns = NetNs::open(format!("/run/netns/{}", self.namespace)).unwrap();
+        talk(&fabric(), &netns, self.address);
+        talk(&netns, &fabric(), "10.0.0.1");
+    }
+
+    fn attached(&self, version: Version) -> Attached {
+        Attached {
+            netns: NetNs::open(format!("/run/netns/{}", self.namespace)).unwrap(),
+            address: self.address,
+            host_veth: self.host_veth(version),
+        }
     }
 
     fn endpoint(&self, version: Version) -> (String, serde_json::Value) {
@@ -105,9 +121,11 @@ fn ebtables(arguments: &str) -> String {
     command("ebtables", &format!("-t nat {arguments}"))
 }
 
-/// The bridge and the NIC's rules, as the original makes them.
-fn original(version: Version) {
+/// The bridge and the NIC's rules, as the original makes them. Gives what there was before.
+fn original(version: Version) -> Vec<String> {
     plain_node(1500);
+    addresses_are_settled();
+    let before = all_but_ours();
     ip("link add azure0 type bridge");
     ip("addr del 10.0.0.4/24 dev eth0");
     ip("link set eth0 down");
@@ -129,8 +147,7 @@ fn original(version: Version) {
         pod.make(version);
     }
     let endpoints: serde_json::Map<_, _> = match version {
-        // Both containers' IDs begin with the same characters, so the older file holds only one of them.
-        Version::V1_0 => PODS[..1].iter().map(|pod| pod.endpoint(version)).collect(),
+        Version::V1_0 => PODS.iter().map(|pod| pod.endpoint(version)).collect(),
         Version::V1_4 => PODS
             .iter()
             .map(|pod| {
@@ -151,74 +168,130 @@ fn original(version: Version) {
         } },
     } });
     std::fs::write(STATE, serde_json::to_string_pretty(&file).unwrap()).unwrap();
+    before
 }
 
-/// Listens, also right after another listener: a program that another test starts at this moment holds that
-/// one's descriptor until it is executed.
-fn listen(address: &str) -> TcpListener {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    loop {
-        match TcpListener::bind(address) {
-            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            listener => return listener.unwrap(),
-        }
+/// Without what the original does not put back: the address has no broadcast address, the default route no source.
+fn comparable(lines: Vec<String>) -> Vec<String> {
+    let mut lines = but_for_settings(lines);
+    lines.retain(|line| !line.contains("inet 10.0.0.4") && !line.contains("10.0.0.255"));
+    lines.retain(|line| !line.contains("unicast default via 10.0.0.1"));
+    lines
+}
+
+#[track_caller]
+fn is_taken_over(before: &[String], version: Version, when: &str) {
+    addresses_are_settled();
+    assert_same(
+        &comparable(all_but_ours()),
+        &comparable(before.to_vec()),
+        when,
+    );
+    assert!(ip("addr show eth0").contains("inet 10.0.0.4/24"), "{when}");
+    assert!(
+        ip("route show default").contains("via 10.0.0.1 dev eth0"),
+        "{when}"
+    );
+    assert_eq!(ip("addr show azure0").matches("inet").count(), 1, "{when}");
+    let rules = ebtables("-L");
+    assert!(
+        !rules.contains("snat") && !rules.contains("10.0.0.4"),
+        "{when}: {rules}"
+    );
+    assert!(!rules.contains("--arp-op Reply"), "{when}: {rules}");
+    let (missing, remembered) = (run(async { missing(&netlink()).await }), node::remembered());
+    assert!(
+        missing.as_ref().is_ok_and(Vec::is_empty),
+        "{when}: {missing:?}"
+    );
+    assert_eq!(
+        remembered,
+        [("azure0".to_owned(), "eth0".to_owned())],
+        "{when}"
+    );
+    let mut pods = live::pods("azure0").unwrap();
+    pods.sort_by_key(|pod| pod.address);
+    assert_eq!(pods.len(), PODS.len(), "{when}");
+    for (found, pod) in pods.iter().zip(&PODS) {
+        assert_eq!(found.address.to_string(), pod.address, "{when}");
+        assert_eq!(found.mac.to_string(), pod.mac, "{when}");
+        assert_eq!(found.host_veth, pod.host_veth(version), "{when}");
     }
 }
 
-/// A connection from the fabric to the pod, and back.
-fn works(pod: &Pod) {
-    let netns = NetNs::open(format!("/run/netns/{}", pod.namespace)).unwrap();
-    let fabric = NetNs::open("/run/netns/fabric").unwrap();
-    let address = format!("{}:80", pod.address);
-    let listener = netns.run_in(|| listen(&address)).unwrap();
-    let mut out = fabric
-        .run_in(|| TcpStream::connect(&address))
-        .unwrap()
-        .unwrap();
-    out.write_all(b"hello").unwrap();
-    let mut heard = [0; 5];
-    listener.accept().unwrap().0.read_exact(&mut heard).unwrap();
-    assert_eq!(&heard, b"hello");
-}
-
 #[test]
-fn its_bridge_is_adopted_and_its_pods_live_on_and_leave_whole() {
+fn its_node_is_taken_over_and_its_pods_live_on_and_leave_whole() {
     for version in [Version::V1_0, Version::V1_4] {
         lab(move || {
-            original(version);
-            PODS.iter().for_each(works);
-            let node = run(async { ensure(&netlink(), &wanted()).await }).unwrap();
-            assert_eq!((&*node.bridge.name, &*node.master.name), ("azure0", "eth0"));
-            assert_eq!(node.bridge.mac.unwrap().to_string(), NIC_MAC);
-            PODS.iter().for_each(works);
+            let before = original(version);
+            PODS.iter().for_each(Pod::works);
+            let node = settle();
+            assert_eq!((&*node.bridge.name, &*node.nic.name), ("azure0", "eth0"));
+            is_taken_over(&before, version, "after the takeover");
+            PODS.iter().for_each(Pod::works);
+            // Beside them a pod of this version.
+            let new = pod(&node, "new", "10.0.0.9");
+            let [leaving, staying] = PODS.map(|it| it.attached(version));
+            for known in ["one", "two"] {
+                ip(&format!("-n {known} neigh flush all"));
+            }
+            all_talk("10.0.0.4", &[&leaving, &staying, &new]);
 
-            let [leaving, staying] = &PODS;
             let endpoints = legacy::endpoints("azure");
-            let is_meant = |it: &&legacy::Endpoint| it.is(leaving.id, "eth0");
+            let is_meant = |it: &&legacy::Endpoint| it.is(PODS[0].id, "eth0");
             let endpoint = endpoints.iter().find(is_meant).unwrap();
             for _ in 0..2 {
-                let failures = run(async { legacy::remove(&netlink(), endpoint).await });
-                assert!(failures.is_empty(), "{failures:?}");
+                run(async {
+                    let host = netlink();
+                    let failures = detach_legacy(&host, endpoint).await;
+                    failures.into_result().unwrap();
+                    mend(&host).await.unwrap();
+                });
             }
-            let rules = ebtables("-L");
             for remains in [
                 ip("link"),
                 ip("neigh"),
-                rules,
+                ip("route show table all"),
+                ebtables("-L"),
+                command("bridge", "fdb"),
                 std::fs::read_to_string(STATE).unwrap(),
             ] {
-                for trace in [&leaving.host_veth(version), leaving.address, leaving.mac] {
+                for trace in [&leaving.host_veth, leaving.address, PODS[0].mac] {
                     assert!(!remains.contains(trace), "{version:?}, {trace}: {remains}");
                 }
             }
-            assert!(
-                ebtables("-L").contains("--ip-dst 10.0.0.6"),
-                "{}",
-                ebtables("-L")
-            );
-            works(staying);
+            let rules = ebtables("-L");
+            assert!(rules.contains("--ip-dst 10.0.0.6"), "{rules}");
+            all_talk("10.0.0.4", &[&staying, &new]);
+        });
+    }
+}
+
+/// By an ADD, or by what else comes first.
+#[test]
+fn its_takeover_is_continued_after_every_step() {
+    for steps in 0..=Step::ALL.len() {
+        lab(move || {
+            without_detection();
+            let before = original(Version::V1_4);
+            run(async {
+                let netlink = netlink();
+                let mut pending = takeover::pending(&netlink).await.unwrap();
+                assert_eq!(pending.len(), 1);
+                pending[0].begin().await.unwrap();
+                for step in &Step::ALL[..steps] {
+                    pending[0].step(*step).await.unwrap();
+                }
+            });
+            let when = format!("stopped after {steps} steps");
+            if steps % 2 == 0 {
+                settle();
+            } else {
+                run(async { takeover::complete(&netlink()).await }).unwrap();
+            }
+            run(async { mend(&netlink()).await }).unwrap();
+            is_taken_over(&before, Version::V1_4, &when);
+            PODS.iter().for_each(Pod::works);
         });
     }
 }
@@ -241,18 +314,25 @@ fn an_endpoint_is_known_by_the_whole_id_and_the_interface() {
 #[test]
 fn teardown_takes_its_bridge_and_its_rules_away() {
     lab(|| {
-        original(Version::V1_4);
-        run(async { ensure(&netlink(), &wanted()).await }).unwrap();
+        let before = original(Version::V1_4);
+        settle();
         for endpoint in legacy::endpoints("azure") {
             let failures = run(async { legacy::remove(&netlink(), &endpoint).await });
             assert!(failures.is_empty(), "{failures:?}");
         }
         legacy::remove_network("azure0").unwrap();
         assert!(run(async { leave(&netlink(), "azure0", false).await }).unwrap());
+        addresses_are_settled();
+        assert_same(
+            &comparable(all_but_ours()),
+            &comparable(before),
+            "afterwards",
+        );
         assert!(ip("addr show eth0").contains("10.0.0.4/24"));
         assert!(ip("route show default").contains("via 10.0.0.1 dev eth0"));
         assert!(!ip("link").contains("azure0"));
         assert!(!ebtables("-L").contains("-j "), "{}", ebtables("-L"));
+        assert_eq!(ip("route show table all proto 97"), "");
         assert!(legacy::networks().is_empty());
     });
 }
@@ -272,6 +352,6 @@ fn a_file_that_is_none_is_no_state() {
             assert!(legacy::networks().is_empty(), "{text}");
             assert!(legacy::endpoints("azure").is_empty(), "{text}");
         }
-        run(async { ensure(&netlink(), &wanted()).await }).unwrap();
+        settle();
     });
 }

@@ -10,13 +10,18 @@
     reason = "the tests set up and read the kernel with ip(8), not with the code under test"
 )]
 
+mod advertised;
 mod cut;
 mod lab;
+mod legacy;
 mod namespaces;
+
 mod node;
+mod old;
 mod pod;
 mod pods;
 mod reboot;
 mod repair;
+mod takeover;
 mod teardown;
 mod way_out;

@@ -6,8 +6,9 @@ use azure_vnet::live;
 use azure_vnet::node::{NodeError, NodeWanted, ensure, mend, missing};
 
 use crate::lab::{
-    NIC_MAC, all_but_ours, addresses_are_settled, assert_unchanged, but_for_settings, command, everything, ip, lab,
-    netlink, nic, plain_node, remembered_settings, rich_node, rules, run, wanted,
+    NIC_MAC, addresses_are_settled, all_but_ours, assert_unchanged, but_for_settings, command,
+    everything, ip, lab, netlink, nic, plain_node, remembered_settings, rich_node, rules, run,
+    wanted,
 };
 use crate::pods::{all_talk, pod, ready_node, settle};
 
@@ -66,7 +67,11 @@ fn the_bridge_is_as_designed(mtu: u32) {
     ] {
         assert_eq!(setting_of(setting), value, "{setting}");
     }
-    assert!(command("bridge", "link").lines().all(|it| !it.contains("azure0")));
+    assert!(
+        command("bridge", "link")
+            .lines()
+            .all(|it| !it.contains("azure0"))
+    );
 }
 
 fn setting_of(path: &str) -> String {

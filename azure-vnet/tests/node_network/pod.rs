@@ -206,7 +206,11 @@ fn an_interface_that_exists_is_not_touched() {
         );
         // The same attachment again, and another one that wants the same name.
         for container in ["c1", "c2"] {
-            let refused = attach(&netns, container, &plan_for(&node, container, "eth0", "10.0.0.9/24"));
+            let refused = attach(
+                &netns,
+                container,
+                &plan_for(&node, container, "eth0", "10.0.0.9/24"),
+            );
             assert!(
                 matches!(refused, Err(ApplyError::InterfaceExists { .. })),
                 "{refused:?}"

@@ -54,10 +54,17 @@ fn a_nic_that_was_taken_out_and_put_in_again_is_the_nic_still() {
         // As when a VM is moved to another host: the same NIC under another index.
         ip("link delete eth0");
         let named = run(async { missing(&netlink()).await }).unwrap();
-        assert!(named.iter().any(|it| it.what == "the NIC eth0 is gone"), "{named:?}");
+        assert!(
+            named.iter().any(|it| it.what == "the NIC eth0 is gone"),
+            "{named:?}"
+        );
         // What is left of the node's network stays, for it comes back.
         run(async { mend(&netlink()).await }).unwrap();
-        assert!(ip("route").contains("10.0.0.7 dev azure0"), "{}", ip("route"));
+        assert!(
+            ip("route").contains("10.0.0.7 dev azure0"),
+            "{}",
+            ip("route")
+        );
         ip("link add filler type bridge");
         nic(1500);
         ip("addr add 10.0.0.4/24 brd + dev eth0");

@@ -22,7 +22,8 @@ fn complaints() -> Vec<String> {
 
 /// Two pods; `damage` is done to the first, or to all. One call of any kind mends it.
 #[track_caller]
-fn is_mended(damage: impl FnOnce(&Pod) + Send + 'static, names: &'static [&'static str]) {
+fn is_mended(damage: impl FnOnce(&Pod) + Send + 'static, names: &[&'static str]) {
+    let names = names.to_vec();
     lab(move || {
         let node = ready_node(1500);
         let (one, two) = (pod(&node, "one", "10.0.0.7"), pod(&node, "two", "10.0.0.8"));
@@ -30,10 +31,10 @@ fn is_mended(damage: impl FnOnce(&Pod) + Send + 'static, names: &'static [&'stat
         assert!(complaints().is_empty(), "{:?}", complaints());
 
         damage(&one);
-        let named = complaints();
+        let said = complaints();
         for part in names {
-            let is_named = named.iter().any(|it| it.contains(part));
-            assert!(is_named, "{part:?} is not among {named:#?}");
+            let is_named = said.iter().any(|it| it.contains(part));
+            assert!(is_named, "{part:?} is not among {said:#?}");
         }
         run(async { mend(&netlink()).await }).unwrap();
         assert!(complaints().is_empty(), "{:?}", complaints());
@@ -41,12 +42,20 @@ fn is_mended(damage: impl FnOnce(&Pod) + Send + 'static, names: &'static [&'stat
     });
 }
 
+/// Somebody gives these commands.
+fn by_hand(commands: &'static [&'static str]) -> impl FnOnce(&Pod) {
+    move |_| commands.iter().copied().map(ip).for_each(drop)
+}
+
 fn set(path: &str, value: &str) {
     std::fs::write(format!("/proc/sys/net/{path}"), value).unwrap();
 }
 
 fn port(pod: &Pod, setting: &str) {
-    crate::lab::command("bridge", &format!("link set dev {} {setting}", pod.host_veth));
+    crate::lab::command(
+        "bridge",
+        &format!("link set dev {} {setting}", pod.host_veth),
+    );
 }
 
 const ROUTES: [&str; 4] = [
@@ -59,30 +68,29 @@ const ROUTES: [&str; 4] = [
 /// The kernel keeps the forwarding entries, and forgets routes and neighbours.
 #[test]
 fn a_bridge_that_was_down_and_up() {
-    let down_and_up = |_: &Pod| {
-        ip("link set azure0 down");
-        ip("link set azure0 up");
-    };
-    is_mended(down_and_up, &ROUTES);
-    let neighbours = ["not know the MAC of 10.0.0.7", "not know the MAC of 10.0.0.8"];
-    let names: &'static [&'static str] = Box::leak(Box::new(neighbours));
-    is_mended(down_and_up, names);
+    let down_and_up = by_hand(&["link set azure0 down", "link set azure0 up"]);
+    let neighbours = [
+        "not know the MAC of 10.0.0.7",
+        "not know the MAC of 10.0.0.8",
+    ];
+    let names = [&ROUTES[..], &neighbours].concat();
+    is_mended(down_and_up, &names);
 }
 
 #[test]
 fn a_bridge_that_is_down() {
-    is_mended(|_| drop(ip("link set azure0 down")), &["azure0 is down"]);
+    is_mended(by_hand(&["link set azure0 down"]), &["azure0 is down"]);
 }
 
 #[test]
 fn routes_that_were_flushed() {
-    is_mended(|_| drop(ip("route flush dev azure0")), &ROUTES);
+    is_mended(by_hand(&["route flush dev azure0"]), &ROUTES);
 }
 
 #[test]
 fn blackholes_that_were_deleted() {
     is_mended(
-        |_| drop(ip("route flush type blackhole")),
+        by_hand(&["route flush type blackhole"]),
         &[
             "route blackhole 10.0.0.7/32 metric 30 is missing",
             "route blackhole 10.0.0.8/32 metric 30 is missing",
@@ -93,8 +101,11 @@ fn blackholes_that_were_deleted() {
 #[test]
 fn neighbours_that_were_flushed() {
     is_mended(
-        |_| drop(ip("neigh flush dev azure0 nud permanent")),
-        &["not know the MAC of 10.0.0.7", "not know the MAC of 10.0.0.8"],
+        by_hand(&["neigh flush dev azure0 nud permanent"]),
+        &[
+            "not know the MAC of 10.0.0.7",
+            "not know the MAC of 10.0.0.8",
+        ],
     );
 }
 
@@ -102,7 +113,7 @@ fn neighbours_that_were_flushed() {
 #[test]
 fn a_neighbour_that_is_not_permanent() {
     is_mended(
-        |_| drop(ip("neigh replace 10.0.0.7 lladdr 0a:58:0a:00:00:07 dev azure0 nud stale")),
+        by_hand(&["neigh replace 10.0.0.7 lladdr 0a:58:0a:00:00:07 dev azure0 nud stale"]),
         &["not know the MAC of 10.0.0.7"],
     );
 }
@@ -110,7 +121,7 @@ fn a_neighbour_that_is_not_permanent() {
 #[test]
 fn a_neighbour_that_is_another() {
     is_mended(
-        |_| drop(ip("neigh replace 10.0.0.7 lladdr 0a:58:0a:00:00:09 dev azure0 nud permanent")),
+        by_hand(&["neigh replace 10.0.0.7 lladdr 0a:58:0a:00:00:09 dev azure0 nud permanent"]),
         &["not know the MAC of 10.0.0.7"],
     );
 }
@@ -172,7 +183,10 @@ fn a_port_that_is_down() {
 
 #[test]
 fn a_bridge_that_was_deleted() {
-    is_mended(|_| drop(ip("link delete azure0")), &["the bridge azure0 is gone"]);
+    is_mended(
+        by_hand(&["link delete azure0"]),
+        &["the bridge azure0 is gone"],
+    );
 }
 
 #[test]
@@ -182,8 +196,14 @@ fn a_bridge_with_other_properties() {
         bridge("address 02:00:00:00:00:01"),
         &["azure0 does not have the MAC 12:34:56:78:9a:bc"],
     );
-    is_mended(bridge("mtu 1400"), &["azure0 has the MTU 1400, and eth0 has 1500"]);
-    is_mended(bridge("alias other"), &["the settings of a bridge of azure-vnet"]);
+    is_mended(
+        bridge("mtu 1400"),
+        &["azure0 has the MTU 1400, and eth0 has 1500"],
+    );
+    is_mended(
+        bridge("alias other"),
+        &["the settings of a bridge of azure-vnet"],
+    );
     for setting in ["mcast_snooping 1", "nf_call_iptables 1", "stp_state 1"] {
         is_mended(
             move |_| drop(ip(&format!("link set azure0 type bridge {setting}"))),
@@ -195,19 +215,31 @@ fn a_bridge_with_other_properties() {
 #[test]
 fn a_nic_with_another_mtu() {
     is_mended(
-        |_| drop(ip("link set eth0 mtu 1400")),
+        by_hand(&["link set eth0 mtu 1400"]),
         &["azure0 has the MTU 1500, and eth0 has 1400"],
     );
 }
 
 #[test]
 fn settings_of_the_bridge() {
-    for (key, value) in [("proxy_arp", "0"), ("proxy_arp_pvlan", "0"), ("send_redirects", "1")] {
+    for (key, value) in [
+        ("proxy_arp", "0"),
+        ("proxy_arp_pvlan", "0"),
+        ("send_redirects", "1"),
+    ] {
         is_mended(
             move |_| set(&format!("ipv4/conf/azure0/{key}"), value),
             &["proxy_arp or proxy_arp_pvlan is not 1, or send_redirects is not 0"],
         );
     }
+}
+
+#[test]
+fn forwarding_that_was_switched_off() {
+    is_mended(
+        |_| set("ipv4/ip_forward", "0"),
+        &["net.ipv4.ip_forward is 0"],
+    );
 }
 
 /// When the last IPv4 address of a link goes, so do all its routes and neighbours. There is one that stays.
@@ -230,8 +262,12 @@ fn an_address_that_comes_and_goes_takes_nothing_along() {
 #[test]
 fn the_address_that_keeps_the_routes() {
     is_mended(
-        |_| drop(ip("addr flush dev azure0")),
-        &["azure0 does not have the address 169.254.73.1/32", ROUTES[0], ROUTES[3]],
+        by_hand(&["addr flush dev azure0"]),
+        &[
+            "azure0 does not have the address 169.254.73.1/32",
+            ROUTES[0],
+            ROUTES[3],
+        ],
     );
 }
 
@@ -263,7 +299,10 @@ fn a_lost_record() {
             assert!(!std::path::Path::new(&lost).exists());
             ip("link set azure0 down");
             ip("route flush type blackhole");
-            crate::lab::command("bridge", &format!("link set dev {} learning on", one.host_veth));
+            crate::lab::command(
+                "bridge",
+                &format!("link set dev {} learning on", one.host_veth),
+            );
 
             let again = settle();
             assert_eq!(again.bridge.index, node.bridge.index);
@@ -287,7 +326,10 @@ fn one_failure_does_not_keep_others_from_being_mended() {
         ip("link set azure0 down");
         // A bridge cannot have a port that is a bridge's parent; nobody's MAC is a pod's.
         ip(&format!("link set {} nomaster", one.host_veth));
-        ip(&format!("link add link {} name busy type macvlan mode passthru", one.host_veth));
+        ip(&format!(
+            "link add link {} name busy type macvlan mode passthru",
+            one.host_veth
+        ));
         let failed = run(async { mend(&netlink()).await });
         assert!(failed.is_err());
         all_talk("10.0.0.4", &[&two]);

@@ -6,7 +6,7 @@ use azure_vnet::state;
 use crate::cut::cut_short;
 use crate::lab::{
     addresses_are_settled, assert_unchanged, everything, ip, lab, netlink, plain_node, rich_node,
-    rules, run, wanted,
+    rules, run, wanted, without_detection,
 };
 use crate::pods::{all_talk, pod, settle};
 
@@ -176,6 +176,7 @@ fn a_teardown_that_is_cut_short_is_ended_or_taken_back() {
         for requests in 1.. {
             let (answer, result) = std::sync::mpsc::channel();
             lab(move || {
+                without_detection();
                 rich_node(1500);
                 addresses_are_settled();
                 let before = everything();

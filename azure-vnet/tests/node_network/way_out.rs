@@ -2,7 +2,10 @@
 
 use azure_vnet::node::{Node, NodeWanted, ensure, leave, mend, missing};
 
-use crate::lab::{assert_unchanged, everything, ip, lab, netlink, plain_node, run, addresses_are_settled, second_nic, wanted};
+use crate::lab::{
+    addresses_are_settled, assert_unchanged, everything, ip, lab, netlink, plain_node, run,
+    second_nic,
+};
 use crate::pods::{Pod, fabric, here, pod, settle, talk};
 
 fn wanted_second() -> NodeWanted {
@@ -84,7 +87,10 @@ fn what_its_pods_send_leaves_by_it() {
                 "10.9.0.8 dev azure1 proto 97 scope link metric 20",
             ]
         );
-        for (from, nic) in [("10.9.0.7 iif azure1", "eth1"), ("10.0.0.7 iif azure0", "eth0")] {
+        for (from, nic) in [
+            ("10.9.0.7 iif azure1", "eth1"),
+            ("10.0.0.7 iif azure0", "eth0"),
+        ] {
             let way = ip(&format!("route get 203.0.113.1 from {from}"));
             assert!(way.contains(&format!("dev {nic} ")), "{from}: {way}");
         }
@@ -123,7 +129,10 @@ fn rules_that_were_deleted_are_named_and_come_back() {
         assert!(named().is_empty(), "{:?}", named());
         ip("rule del pref 32000 iif azure1");
         let missing = named();
-        let what = format!("the routing rule iif azure1 lookup {} pref 32000 is missing", table(&second));
+        let what = format!(
+            "the routing rule iif azure1 lookup {} pref 32000 is missing",
+            table(&second)
+        );
         assert_eq!(missing, [what]);
         run(async { mend(&netlink()).await }).unwrap();
         assert!(named().is_empty(), "{:?}", named());
@@ -150,8 +159,14 @@ fn a_nic_that_gets_the_default_route_needs_no_way_out() {
         let pods = pods(&first, &second);
         ip("route add default via 10.9.0.1 dev eth1 metric 10");
         let missing = named();
-        assert!(missing.iter().any(|it| it.contains("is of no NIC")), "{missing:?}");
-        assert!(missing.iter().any(|it| it.contains("iif azure0")), "{missing:?}");
+        assert!(
+            missing.iter().any(|it| it.contains("is of no NIC")),
+            "{missing:?}"
+        );
+        assert!(
+            missing.iter().any(|it| it.contains("iif azure0")),
+            "{missing:?}"
+        );
         run(async { mend(&netlink()).await }).unwrap();
         assert!(named().is_empty(), "{:?}", named());
         let rules = ip("rule");

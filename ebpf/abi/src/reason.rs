@@ -24,7 +24,7 @@ pub enum Reason {
     InboundRecorded = 7,
     /// Reply to such a flow: leaves with the pod's address.
     InboundReply = 8,
-    /// ICMP error from a pod about a packet of a recorded flow.
+    /// ICMP error about a packet of a recorded flow, from the pod, or from the node, which could not deliver it.
     IcmpErrorOut = 9,
     /// ICMP error about a packet of a masqueraded flow, to the pod.
     IcmpErrorIn = 10,
