@@ -112,8 +112,6 @@ tell_managers() {
 
 # What the node needs beside; nothing of it keeps the plugins from being installed.
 look_around() {
-    [ -e /proc/sys/net/bridge/bridge-nf-call-iptables ] || modprobe br_netfilter 2>/dev/null ||
-        echo "note: br_netfilter is not loaded; hostPorts, Services and network policies need it (modprobe br_netfilter)"
     command -v nft >/dev/null ||
         echo "note: nft is not installed; where the kernel refuses eBPF, the plugin needs it (package nftables)"
 }

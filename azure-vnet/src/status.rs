@@ -24,7 +24,7 @@ pub enum NotReady {
     NicGone {
         /// Its name.
         nic: String,
-        /// The bridge it was a port of.
+        /// The bridge of its pods.
         bridge: String,
     },
     /// The links cannot be listed.

@@ -64,6 +64,9 @@ fn decide(ctx: &TcContext) -> Outcome {
     }
 }
 
+/// First byte of 127.0.0.0/8.
+const LOOPBACK_NET: u8 = 127;
+
 #[inline(always)]
 fn ipv4(
     ctx: &TcContext,
@@ -72,12 +75,19 @@ fn ipv4(
     plain: Option<Plain>,
     is_uncommon: bool,
 ) -> Outcome {
-    let source = match &plain {
-        Some(packet) => packet.ip.source,
-        None => Ipv4::read(ctx)?.source,
+    let (source, to) = match &plain {
+        Some(packet) => (packet.ip.source, packet.ip.destination),
+        None => {
+            let ip = Ipv4::read(ctx)?;
+            (ip.source, ip.destination)
+        }
     };
     if !pods::may_send(port, source) {
         return Err(Reason::SpoofedAddress);
+    }
+    // portmap has the kernel route that (`route_localnet`): a pod would reach what listens for the node alone.
+    if to.raw().to_ne_bytes()[0] == LOOPBACK_NET {
+        return Err(Reason::PolicyDrop);
     }
     if destination.is_group() {
         return Err(Reason::ToGroup);

@@ -84,7 +84,10 @@ pub async fn survey(netlink: &Netlink) -> Result<Vec<Bridge>, Failure> {
     let links = netlink.links().await.map_err(|error| Failure::of(&error))?;
     let nics: BTreeMap<String, String> = node::remembered().into_iter().collect();
     let mut bridges = Vec::new();
-    for name in names_of_bridges(&nics) {
+    let mut names = names_of_bridges(&nics);
+    let marked = links.iter().filter(|it| it.is_bridge() && it.is_marked());
+    names.extend(marked.map(|link| link.name.clone()));
+    for name in names {
         bridges.push(look_at(netlink, &links, &name, nics.get(&name)).await);
     }
     if let Some(first) = bridges.first_mut() {
@@ -135,8 +138,13 @@ async fn look_at(netlink: &Netlink, links: &[Link], name: &str, nic: Option<&Str
         counters: Vec::new(),
         problems: Vec::new(),
     };
-    if let Some(Tier::Ebpf(_)) = this.tier {
-        this.read_ebpf();
+    match this.tier {
+        Some(Tier::Ebpf(_)) => this.read_ebpf(),
+        Some(Tier::Netfilter) => {}
+        None => this.problem_with_fix(
+            format!("{name} has no datapath: nothing of what its pods send is masqueraded"),
+            "attach any pod: the next ADD makes it".to_owned(),
+        ),
     }
     match (bridge, port) {
         (Some(bridge), Some(nic)) => {

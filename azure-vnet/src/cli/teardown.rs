@@ -22,7 +22,7 @@ pub struct Options {
 
 #[derive(Serialize)]
 struct TakenDown {
-    /// The bridges whose NICs have the node's addresses and routes again.
+    /// The bridges that were taken down.
     bridges: Vec<String>,
 }
 

@@ -10,7 +10,7 @@
 //! | `ports` | `"auto"` | Ports to masquerade with, such as `"10240-29999"` |
 //! | `timeouts` | `{"tcpOpening": 120, "tcpEstablished": 7440, "tcpClosing": 120, "udp": 120, "icmp": 60}` | Seconds without a packet after which a flow is over (eBPF tier) |
 //! | `flowsPerPod` | `131072` | How many flows one pod may have (eBPF tier), up to 262144 |
-//! | `fastPath` | `true` | Established flows go past bridge and netfilter where nobody there needs them |
+//! | `fastPath` | `true` | Established flows go past bridge, routing and netfilter where nobody there needs them |
 //!
 //! A rule is an object of `to` (a prefix, or one address), `action` (`"exempt"`: the pod's address;
 //! `"masquerade"`: the node's; `"drop"`: the packet does not leave) and optionally `proto` (`"tcp"`,

@@ -68,8 +68,8 @@ pub struct SentRuntimeDns {
 /// Lists as they are: what is wrong with their entries is collected, see `config/masquerade.rs`.
 #[derive(Default, Deserialize)]
 pub struct SentMasquerade {
-    /// `auto` (default): eBPF, or netfilter where the kernel has no eBPF to offer; `ebpf`; `netfilter`; `off`: frames are
-    /// handled, nothing is masqueraded.
+    /// `auto` (default): eBPF, or netfilter where the kernel has no eBPF to offer; `ebpf`; `netfilter`; `off`: sources are
+    /// checked, nothing is masqueraded.
     pub datapath: Option<String>,
     /// Destinations that see the pods' own addresses, beside the pool's subnet; default `["10.0.0.0/8"]`.
     #[serde(rename = "nonMasqueradeCIDRs")]
@@ -90,7 +90,7 @@ pub struct SentMasquerade {
     /// How many flows one pod may have, up to 262144 (eBPF tier); default 131072, half of what the flow table holds.
     #[serde(rename = "flowsPerPod")]
     pub flows_per_pod: Option<Value>,
-    /// Whether established flows go past bridge and netfilter where nobody there needs them; default `true`.
+    /// Whether established flows go past bridge, routing and netfilter where nobody there needs them; default `true`.
     #[serde(rename = "fastPath")]
     pub fast_path: Option<bool>,
 }

@@ -9,7 +9,7 @@ use crate::netlink::link::Link;
 pub struct Way<'a> {
     /// The NIC.
     pub nic: &'a Link,
-    /// The bridge that the NIC is a port of.
+    /// The bridge of the pods.
     pub bridge: &'a Link,
     /// The pod's host veth.
     pub port: &'a Link,

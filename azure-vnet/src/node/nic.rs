@@ -43,7 +43,8 @@ impl Snapshot {
         self.links.iter().find(|link| link.name == name)
     }
 
-    fn at(&self, index: u32) -> Option<&Link> {
+    /// The link with this index.
+    pub fn at(&self, index: u32) -> Option<&Link> {
         self.links.iter().find(|link| link.index == index)
     }
 }

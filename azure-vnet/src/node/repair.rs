@@ -13,7 +13,7 @@ use rtnetlink::packet_route::route::RouteMessage;
 use rtnetlink::packet_route::rule::RuleMessage;
 
 use super::own_route::{OwnRoute, Way};
-use super::{LOCK, NodeError, bridge, record, settings, way_out};
+use super::{LOCK, NodeError, bridge, nic, record, settings, way_out};
 use crate::datapath::Pod;
 use crate::live;
 use crate::lock::Lock;
@@ -36,6 +36,8 @@ pub struct Repair {
     pub pod: Option<Ipv4Addr>,
     /// What puts it right; nothing where the bridge has to be made first.
     requests: Vec<Request>,
+    /// Nothing is written down of a bridge of ours.
+    is_lost_record: bool,
 }
 
 /// One bridge with its NIC and its pods. Pods reach each other without a NIC too.
@@ -63,7 +65,12 @@ pub async fn mend(netlink: &Netlink) -> Result<(), NodeError> {
     if !record::all().is_empty() {
         result = result.and(settings::forward());
     }
-    for Repair { what, requests, .. } in missing(netlink).await? {
+    let mut repairs = missing(netlink).await?;
+    if repairs.iter().any(|repair| repair.is_lost_record) {
+        write_lost_records(netlink).await?;
+        repairs = missing(netlink).await?;
+    }
+    for Repair { what, requests, .. } in repairs {
         tracing::info!("mending: {what}");
         for outcome in netlink.run_each(requests).await {
             result = result.and(gone_is_fine(outcome).map_err(Into::into));
@@ -82,11 +89,17 @@ pub async fn mend_beside(netlink: &Netlink) {
 /// What is not as it should be.
 pub async fn missing(netlink: &Netlink) -> Result<Vec<Repair>, NodeError> {
     let records = record::all();
-    if records.is_empty() {
-        return Ok(Vec::new());
-    }
     let kernel = Kernel::read(netlink).await?;
-    let mut repairs = Vec::new();
+    let mut repairs: Vec<Repair> = kernel
+        .without_record(&records)
+        .map(|bridge| Repair {
+            is_lost_record: true,
+            ..Repair::of(format!("the record of the bridge {} is lost", bridge.name))
+        })
+        .collect();
+    if records.is_empty() {
+        return Ok(repairs);
+    }
     if !settings::is_forwarding()? {
         repairs.push(Repair::of("net.ipv4.ip_forward is 0".to_owned()));
     }
@@ -118,6 +131,29 @@ pub async fn missing(netlink: &Netlink) -> Result<Vec<Repair>, NodeError> {
     repairs.extend(kernel.routes(&networks, dropped));
     repairs.extend(kernel.rules(&networks));
     Ok(repairs)
+}
+
+/// Makes the routes to the pods of a bridge that is taken over, before its NIC leaves it: from then on the node routes to them. The
+/// node's address may be on both links.
+pub async fn route_to_pods(netlink: &Netlink, bridge: &Link, nic: &Link) -> Result<(), NodeError> {
+    let pods = live::pods(&bridge.name)?;
+    let kernel = Kernel::read(netlink).await?;
+    let mut dropped = azure_vnet_ipam::pool(Path::new(state::DIRECTORY));
+    dropped.extend(pods.iter().map(|pod| pod.address));
+    let network = Network {
+        primary: kernel.primary(nic, &pods),
+        nic: Some(nic.clone()),
+        bridge: bridge.clone(),
+        pods,
+    };
+    let mut repairs = kernel.neighbours(&network);
+    repairs.extend(kernel.routes(&[network], dropped));
+    for Repair { requests, .. } in repairs {
+        for outcome in netlink.run_each(requests).await {
+            gone_is_fine(outcome)?;
+        }
+    }
+    Ok(())
 }
 
 /// Takes the routes to a pod away from the main table. Those of other tables, and what drops its address where that is of no
@@ -153,6 +189,33 @@ pub(super) async fn remove_routes(
     Ok(())
 }
 
+/// A bridge that is ours, and of which nothing is written down any more, is for the NIC in whose subnet its pods are.
+async fn write_lost_records(netlink: &Netlink) -> Result<(), NodeError> {
+    let records = record::all();
+    let snapshot = nic::Snapshot::take(netlink).await?;
+    for bridge in without_record(&snapshot.links, &records) {
+        let pods = live::pods(&bridge.name)?;
+        let of_pods = |net: &Ipv4Net| pods.iter().any(|pod| net.contains(&pod.address));
+        let owners = snapshot.addresses.iter().filter(|(_, net)| of_pods(net));
+        let mut links = owners.filter_map(|(index, _)| snapshot.at(*index));
+        if let Some(nic) = links.find(|link| !link.is_marked()) {
+            tracing::info!("mending: the record of the bridge {}", bridge.name);
+            record::Record::new(&bridge.name, nic).write()?;
+        }
+    }
+    Ok(())
+}
+
+fn without_record<'a>(
+    links: &'a [Link],
+    records: &[record::Record],
+) -> impl Iterator<Item = &'a Link> {
+    let ours = links.iter().filter(|link| {
+        link.is_bridge() && link.is_marked() && link.mac == Some(bridge::ROUTER_MAC)
+    });
+    ours.filter(|link| records.iter().all(|record| record.bridge != link.name))
+}
+
 /// A bridge that is gone or not whole is made first: what hangs on it is named by its index.
 async fn mend_bridges(netlink: &Netlink) -> Result<(), NodeError> {
     for record in record::all() {
@@ -183,6 +246,7 @@ impl Repair {
             what,
             pod: None,
             requests: Vec::new(),
+            is_lost_record: false,
         }
     }
 }
@@ -207,6 +271,10 @@ impl Kernel {
             addresses,
             links,
         })
+    }
+
+    fn without_record(&self, records: &[record::Record]) -> impl Iterator<Item = &Link> {
+        without_record(&self.links, records)
     }
 
     /// The NIC, also under another name.
@@ -254,6 +322,7 @@ impl Kernel {
                 },
                 pod: Some(pod.address),
                 requests: join.into_iter().chain([settings]).collect(),
+                is_lost_record: false,
             })
         });
         broken.collect()
@@ -283,6 +352,7 @@ impl Kernel {
                         ip,
                         *mac,
                     )],
+                    is_lost_record: false,
                 });
             }
             // Whoever else has this MAC was first.
@@ -297,6 +367,7 @@ impl Kernel {
                     ),
                     pod: Some(*address),
                     requests: vec![neighbour::set_forwarding(*ifindex, host_veth, *mac)],
+                    is_lost_record: false,
                 });
             }
         }
@@ -330,11 +401,13 @@ impl Kernel {
             what: format!("the route {entry} is missing"),
             pod: entry.pod(),
             requests: vec![route::put(&entry.message(), Place::Only)],
+            is_lost_record: false,
         });
         let stale = there.difference(&wanted).map(|entry| Repair {
             what: format!("the route {entry} is of no pod"),
             pod: entry.pod(),
             requests: vec![route::delete(&entry.message())],
+            is_lost_record: false,
         });
         lacking.chain(stale).collect()
     }
@@ -385,6 +458,7 @@ impl Kernel {
                 what,
                 pod: None,
                 requests: vec![request],
+                is_lost_record: false,
             })
             .collect()
     }

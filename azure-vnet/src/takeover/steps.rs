@@ -21,7 +21,10 @@ pub enum Step {
     Guard,
     /// The NIC has all addresses of the bridge and knows its neighbours; so does the bridge still.
     Addresses,
-    /// All routes lead over the NIC, and at once it leaves the bridge.
+    /// The node has its routes to the pods, and drops what is for addresses of the pool that no pod has: when the NIC has left the
+    /// bridge, what comes for them is routed.
+    Pods,
+    /// All routes lead over the NIC, at once it leaves the bridge, and the bridge has the router's MAC.
     Switch,
     /// Rules name the NIC.
     Rules,
@@ -34,9 +37,10 @@ pub enum Step {
 
 impl Step {
     /// The steps in their order.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Guard,
         Self::Addresses,
+        Self::Pods,
         Self::Switch,
         Self::Rules,
         Self::Frames,
@@ -104,11 +108,16 @@ impl<'a> Takeover<'a> {
             }
             (Step::Addresses, Some(bridge)) => self.copy_addresses(&bridge).await,
             (Step::Addresses, None) => self.restore().await,
+            (Step::Pods, Some(bridge)) => {
+                // The kernel would flush these routes with the last address of the bridge.
+                node::keep_routes(self.netlink, &bridge).await?;
+                node::route_to_pods(self.netlink, &bridge, &self.nic).await
+            }
             (Step::Switch, Some(bridge)) => self.switch(&bridge).await,
             (Step::Rules, Some(bridge)) => {
                 Ok(relocate::move_rules(self.netlink, &bridge, &self.nic).await?)
             }
-            (Step::Switch | Step::Rules, None) => Ok(()),
+            (Step::Pods | Step::Switch | Step::Rules, None) => Ok(()),
             (Step::Frames, _) => Ok(legacy::forget_nic(&self.journal.bridge)?),
             (Step::Bridge, bridge) => self.make_router(bridge.as_ref()).await,
         }
@@ -185,7 +194,8 @@ impl<'a> Takeover<'a> {
             (Switch::None, Switch::None)
         };
         let Err(cause) = relocate::move_routes(self.netlink, leave, bridge, &self.nic).await else {
-            return Ok(());
+            let mac = link::set_mac(bridge.index, &bridge.name, node::ROUTER_MAC);
+            return Ok(self.netlink.run(mac).await?);
         };
         match relocate::move_routes(self.netlink, join, &self.nic, bridge).await {
             Ok(()) => Err(cause.into()),
