@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use azure_vnet_testbed::namespace::Namespace;
 use azure_vnet_testbed::process::{Output, Running};
 use azure_vnet_testbed::{Azure, NETNS_DIR, Vm, bin_dir, dhcp};
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, mount, mount_bind, mount_change, mount_remount,
+};
 use rustix::process::Pid;
 
 use crate::cgroup::Cgroup;
@@ -242,10 +244,11 @@ fn make_disk<'r>(
     for (path, program) in programs.iter().flatten() {
         let path = on_disk(path)?;
         File::create(&path)?;
-        mount_bind(
-            format!("/proc/thread-self/fd/{}", program.as_raw_fd()),
-            &path,
-        )?;
+        let program = format!("/proc/thread-self/fd/{}", program.as_raw_fd());
+        mount_bind(program, &path)?;
+        // It is the host's file, and nobody's here to write.
+        let read_only = MountFlags::BIND | MountFlags::RDONLY;
+        mount_remount(&path, read_only, c"")?;
     }
     configure(manager)
 }

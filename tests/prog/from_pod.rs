@@ -97,7 +97,10 @@ fn what_is_for_the_nodes_loopback_goes_nowhere() {
     let node = Node::new();
     for last in [1, 53] {
         let to = Ipv4Addr::new(127, 0, 0, last);
-        for packet in [udp((WEB.address, 5000), (to, 53)), other(2, WEB.address, to)] {
+        for packet in [
+            udp((WEB.address, 5000), (to, 53)),
+            other(2, WEB.address, to),
+        ] {
             node.from_pod(&WEB, &packet.frame(WEB.mac, FABRIC))
                 .drops(Reason::PolicyDrop, &[]);
         }

@@ -9,9 +9,9 @@
 use std::path::PathBuf;
 
 use azure_vnet_testbed::conflist::Conflist;
+use azure_vnet_testbed::host::REPORT_PORT;
 use azure_vnet_testbed::pod::{Pod, PodSpec};
 use azure_vnet_testbed::steady::Steady;
-use azure_vnet_testbed::host::REPORT_PORT;
 use azure_vnet_testbed::traffic::{HOST_PORT, Scenario};
 use azure_vnet_testbed::{Azure, PLUGIN_DIR, Vm, bin_dir};
 use serde_json::json;
@@ -60,11 +60,7 @@ fn list(way: Way) -> Conflist {
 
 /// Two VMs with pods of v0.1.0, the first on VM 0 with a hostPort.
 fn earlier(way: Way) -> Azure {
-    let mut azure = Azure::builder()
-        .vms(2)
-        .bin_dir(v0_1_0())
-        .build()
-        .unwrap();
+    let mut azure = Azure::builder().vms(2).bin_dir(v0_1_0()).build().unwrap();
     if way == Way::ClsBpf {
         azure.vms[0].set_environment("AZURE_VNET_FORCE_CLS_BPF", "1");
     }
@@ -104,7 +100,9 @@ fn taken_over(way: Way, first: First) -> Result<(), String> {
             vm.add_pod(&list, &spec).unwrap()
         })
         .collect();
-    let remote = azure.vms[1].add_pod(&list, &PodSpec::named("remote")).unwrap();
+    let remote = azure.vms[1]
+        .add_pod(&list, &PodSpec::named("remote"))
+        .unwrap();
     let mut pods = pods;
     let mut going = pods.pop();
 
@@ -121,13 +119,21 @@ fn taken_over(way: Way, first: First) -> Result<(), String> {
     }
     let name = format!("{way:?}, {first:?}");
     let tallies = [
-        on_node.end().unwrap_or_else(|error| panic!("{name}: node: {error}")),
-        on_pod.end().unwrap_or_else(|error| panic!("{name}: pod: {error}")),
+        on_node
+            .end()
+            .unwrap_or_else(|error| panic!("{name}: node: {error}")),
+        on_pod
+            .end()
+            .unwrap_or_else(|error| panic!("{name}: pod: {error}")),
     ];
     println!("{name}: node {}; pod {}", tallies[0], tallies[1]);
 
     // The other VM is taken over by its next pod; on this one a later ADD brings the programs where none has come yet.
-    more.push(azure.vms[1].add_pod(&list, &PodSpec::named("next")).unwrap());
+    more.push(
+        azure.vms[1]
+            .add_pod(&list, &PodSpec::named("next"))
+            .unwrap(),
+    );
     more.push(vm.add_pod(&list, &PodSpec::named("last")).unwrap());
     let remote = [remote];
     if way != Way::Rule {
@@ -141,7 +147,12 @@ fn taken_over(way: Way, first: First) -> Result<(), String> {
     for vm in &azure.vms {
         is_clean(vm, "status");
     }
-    let links = vm.program("ip").unwrap().args(["-o", "link", "show", "eth0"]).checked().unwrap();
+    let links = vm
+        .program("ip")
+        .unwrap()
+        .args(["-o", "link", "show", "eth0"])
+        .checked()
+        .unwrap();
     assert!(!links.contains("master"), "{name}: {links}");
     for pod in pods.into_iter().chain(going).chain(more).chain(remote) {
         pod.delete().unwrap();
