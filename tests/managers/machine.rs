@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use azure_vnet_testbed::namespace::Namespace;
 use azure_vnet_testbed::process::{Output, Running};
-use azure_vnet_testbed::{Azure, NETNS_DIR, Vm, bin_dir, dhcp};
+use azure_vnet_testbed::{Azure, NETNS_DIR, Verdicts, Vm, bin_dir, dhcp};
 use rustix::mount::{
     MountFlags, MountPropagationFlags, mount, mount_bind, mount_change, mount_remount,
 };
@@ -149,9 +149,9 @@ impl<'a> Machine<'a> {
         self.azure.nic(self.number).primary
     }
 
-    /// How many frames the fabric has refused so far.
-    pub fn spoofed(&self) -> u64 {
-        self.azure.fabric.verdicts(self.number).unwrap().spoofed()
+    /// What the fabric has refused so far.
+    pub fn refused(&self) -> Verdicts {
+        self.azure.fabric.verdicts(self.number).unwrap()
     }
 
     /// Gives it another primary address; the machine learns it when it asks for its lease.
