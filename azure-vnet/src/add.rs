@@ -44,13 +44,7 @@ pub async fn add(request: &Add) -> Result<Success, Error> {
     served.commit();
     applied.commit();
     remembered.commit();
-    Ok(success(
-        &config,
-        request,
-        &plan,
-        previous,
-        lease.commit(),
-    ))
+    Ok(success(&config, request, &plan, previous, lease.commit()))
 }
 
 /// `CNI_ARGS` is asked last (CONVENTIONS.md).

@@ -158,7 +158,10 @@ fn install(plugins: &[(&str, File)]) -> io::Result<()> {
 fn show(plugins: &[(&str, File)]) -> io::Result<()> {
     for (name, program) in plugins {
         let target = Path::new(PLUGIN_DIR).join(name);
-        File::create(&target).map_err(about(&target.display().to_string()))?;
+        // What is there already is somebody's program: it is covered, not emptied.
+        if !target.exists() {
+            File::create(&target).map_err(about(&target.display().to_string()))?;
+        }
         let source = format!("/proc/thread-self/fd/{}", program.as_raw_fd());
         mount_bind(source, &target).map_err(about(&format!("bind {}", target.display())))?;
     }

@@ -106,7 +106,8 @@ fn taken_over(way: Way, first: First) -> Result<(), String> {
     let mut pods = pods;
     let mut going = pods.pop();
 
-    let on_node = Steady::start(vm.namespace(), &azure.internet).unwrap();
+    // Both pings have one identifier, which the node's address can use once towards a host.
+    let on_node = Steady::start(vm.namespace(), &azure.on_prem).unwrap();
     let on_pod = Steady::start(pods[0].namespace(), &azure.internet).unwrap();
     for vm in &azure.vms {
         upgrade(vm);

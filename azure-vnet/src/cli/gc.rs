@@ -12,10 +12,10 @@ use serde_json::Value;
 
 use super::output::{self, Output};
 use super::{Failure, Outcome, bridges};
+use crate::datapath::Refreshed;
 use crate::netlink::Netlink;
 use crate::netns::NetNs;
 use crate::state::{self, Attachment};
-use crate::datapath::Refreshed;
 use crate::{config, datapath, del, lease, node, takeover};
 
 /// Where runtimes look for network configurations.

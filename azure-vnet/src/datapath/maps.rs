@@ -42,7 +42,8 @@ pub fn has_links(pins: &Pins, uplink: &Uplink) -> Result<bool, EbpfError> {
     let entry = map.get(&0, 0);
     let entry = entry.map_err(|source| EbpfError::map(maps::UPLINK, source))?;
     let wanted = uplink_entry(uplink);
-    Ok((entry.ifindex, entry.bridge, entry.address) == (wanted.ifindex, wanted.bridge, wanted.address))
+    Ok((entry.ifindex, entry.bridge, entry.address)
+        == (wanted.ifindex, wanted.bridge, wanted.address))
 }
 
 /// Whether the programs masquerade with the ports that `uplink` says.

@@ -9,7 +9,8 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Datapath, Error, Pod, Record, Tier, Uplink, Wanted, ebpf, interface_index, lock, netfilter, pods, record,
+    Datapath, Error, Pod, Record, Tier, Uplink, Wanted, ebpf, interface_index, lock, netfilter,
+    pods, record,
 };
 use crate::masquerade::{Digest, Source, Timeouts, agent};
 use crate::netlink::MacAddress;

@@ -4,13 +4,13 @@ mod change;
 
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{
-    AfSpecInet, AfSpecUnspec, InfoData, InfoKind, InfoPortData, LinkAttribute,
-    LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+    AfSpecInet, AfSpecUnspec, InfoData, InfoKind, InfoPortData, LinkAttribute, LinkExtentMask,
+    LinkFlags, LinkInfo, LinkMessage,
 };
 
 pub use change::{
-    NewBridge, NewVeth, create_bridge, create_veth, delete, make_pod_port, make_router, mark, stop_stp,
-    set_mac, set_master, set_mtu, set_up,
+    NewBridge, NewVeth, create_bridge, create_veth, delete, make_pod_port, make_router, mark,
+    set_mac, set_master, set_mtu, set_up, stop_stp,
 };
 
 use super::{Label, MacAddress, Netlink, NetlinkError};
@@ -219,9 +219,9 @@ fn is_proxy(families: &[AfSpecUnspec]) -> bool {
         }),
         _ => None,
     });
-    settings.next().is_some_and(|it| {
-        (it.proxy_arp, it.proxy_arp_pvlan, it.send_redirects) == (1, 1, 0)
-    })
+    settings
+        .next()
+        .is_some_and(|it| (it.proxy_arp, it.proxy_arp_pvlan, it.send_redirects) == (1, 1, 0))
 }
 
 fn is_router(infos: &[LinkInfo]) -> bool {

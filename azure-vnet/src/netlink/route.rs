@@ -56,10 +56,7 @@ impl Netlink {
         self.listed_routes(wanted).await
     }
 
-    async fn listed_routes(
-        &self,
-        wanted: RouteMessage,
-    ) -> Result<Vec<RouteMessage>, NetlinkError> {
+    async fn listed_routes(&self, wanted: RouteMessage) -> Result<Vec<RouteMessage>, NetlinkError> {
         let label = Label {
             operation: "list",
             subject: "the routes".to_owned(),

@@ -15,6 +15,11 @@ use crate::netlink::route;
 /// Of our own choice, as routing daemons have theirs (rtnetlink(7), `rtm_protocol`). `ip route` shows it as `proto 97`.
 pub const PROTOCOL: RouteProtocol = RouteProtocol::Other(97);
 
+/// Whether a route is one that this plugin made.
+pub fn is_own_route(message: &RouteMessage) -> bool {
+    message.header.protocol == PROTOCOL
+}
+
 /// One route.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OwnRoute {

@@ -37,7 +37,7 @@ pub fn routes_of<'a>(routes: &'a [RouteMessage], link: &Link) -> Vec<&'a RouteMe
     routes
         .iter()
         .filter(|entry| route::uses(entry, index) && !route::is_kernels_own(entry))
-        .filter(|entry| !node::is_way_out(route::table(entry)))
+        .filter(|entry| !node::is_way_out(route::table(entry)) && !node::is_own_route(entry))
         .collect()
 }
 
