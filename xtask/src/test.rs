@@ -37,8 +37,8 @@ const EXTRAS: [Extra; 4] = [
     },
     Extra {
         stage: "managers",
-        needs: "needs mmdebstrap and systems made with it (--managers installs it)",
-        install: setup::managers,
+        needs: "needs mmdebstrap and v0.1.0 (--managers installs the one and builds the other)",
+        install: managers,
     },
     Extra {
         stage: "takeover",
@@ -97,6 +97,12 @@ struct Extra {
     stage: &'static str,
     needs: &'static str,
     install: fn() -> Result<()>,
+}
+
+/// What the stage `managers` needs; the systems it makes itself, and keeps.
+fn managers() -> Result<()> {
+    setup::managers()?;
+    earlier::build()
 }
 
 struct Outcome {
