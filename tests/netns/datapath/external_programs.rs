@@ -20,7 +20,10 @@ fn on_the_netfilter_tier_one_transaction_is_executed_as_well() {
     first.sort();
     // The node's first ADD has the rules in place before there is a pod, and lists both tables, to know them again.
     let nft = ["nft"; 4];
-    assert_eq!(first, [&["azure-vnet", "azure-vnet-ipam"][..], &nft].concat());
+    assert_eq!(
+        first,
+        [&["azure-vnet", "azure-vnet-ipam"][..], &nft].concat()
+    );
     let mut second = executed(&azure.vms[0], "netfilter", "ADD");
     second.sort();
     assert_eq!(second, ["azure-vnet", "azure-vnet-ipam", "nft"]);
