@@ -8,6 +8,7 @@ mod chained;
 mod ebpf;
 mod maps;
 mod netfilter;
+mod nics;
 mod object;
 mod policy;
 mod predecessors;
@@ -42,10 +43,11 @@ pub use maps::Counters;
 pub(crate) use netfilter::execute;
 pub use netfilter::judged::{Judged, judge};
 pub use netfilter::{NetfilterError, foreign};
+pub use nics::{Addresses, Elsewhere, Nics, tell_nics};
 pub use object::OBJECT;
 pub use probe::{Inspection, Way, defects, probe};
 pub use record::Record;
-pub use refresh::{Addresses, Refreshed, prefixes, refresh, refresh_beside};
+pub use refresh::{Refreshed, prefixes, refresh, refresh_beside};
 pub use rehearsal::{Performed, Rehearsal};
 pub use removal::{
     Departed, Forgotten, bridges, forget, forget_dead, remove_pod, sweep, take_away,

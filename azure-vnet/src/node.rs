@@ -6,6 +6,7 @@
 mod bridge;
 mod error;
 mod nic;
+mod nics;
 mod own_route;
 pub mod record;
 mod repair;
@@ -27,7 +28,7 @@ pub use bridge::{ROUTER_MAC, has_ipv6, is_placeholder, keep_routes};
 pub use error::NodeError;
 pub use nic::Place;
 pub use own_route::is_own_route;
-pub use repair::{Repair, forget_pod, mend, mend_beside, missing, route_to_pods};
+pub use repair::{Repair, forget_pod, mend, mend_beside, mend_pods, missing, route_to_pods};
 pub use way_out::is_ours as is_way_out;
 
 use record::Record;
@@ -190,18 +191,11 @@ pub fn remembered() -> Vec<(String, String)> {
     records.map(|record| (record.bridge, record.nic)).collect()
 }
 
-/// The addresses of the NICs, by the names of their bridges. What cannot be listed is left out.
+/// The addresses of the NICs. What cannot be listed is left out.
 pub async fn addresses(netlink: &Netlink) -> Addresses {
-    let mut found = Addresses::new();
-    for record in record::all() {
-        if let Ok(Some(nic)) = netlink.link(&record.nic).await
-            && let Ok(addresses) = netlink.addresses_on(&nic).await
-        {
-            let nets = addresses.iter().filter_map(address::ipv4_net).collect();
-            found.insert(record.bridge, nets);
-        }
-    }
-    found
+    nics::addresses(netlink, &record::all())
+        .await
+        .unwrap_or_default()
 }
 
 /// What is wrong with the bridge called `name` and its NIC, one sentence each.

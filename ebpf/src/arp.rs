@@ -8,10 +8,17 @@ use azure_vnet_abi::{Be16, Be32, Mac, Port, Reason};
 
 use crate::{
     fast,
-    packet::{NETWORK, at},
-    pods, rewrite,
+    packet::{Ethernet, at},
+    pods,
     verdict::Outcome,
 };
+
+/// The frame and what is in it.
+#[repr(C)]
+struct Frame {
+    ethernet: Ethernet,
+    arp: Arp,
+}
 
 const ETHERNET: Be16 = Be16::from_host(1);
 const IPV4: Be16 = Be16::from_host(0x0800);
@@ -50,11 +57,10 @@ fn address([first, second]: [u16; 2]) -> Be32 {
 
 /// A pod may speak for its own addresses and MAC alone, and is answered if it asks for another's.
 #[inline(always)]
-pub fn answer(ctx: &TcContext, ifindex: u32, port: &Port, source: Mac) -> Outcome {
-    let arp = at::<Arp>(ctx, NETWORK).ok_or(Reason::Malformed)?;
-    // SAFETY: `at` has shown that the packet is inside the frame, and no other reference to it
-    // is alive.
-    let arp = unsafe { &mut *arp };
+pub fn answer(ctx: &TcContext, ifindex: u32, port: &Port) -> Outcome {
+    let frame = at::<Frame>(ctx, 0).ok_or(Reason::Malformed)?;
+    // SAFETY: `at` has shown that the frame has all of it, and no other reference to it is alive.
+    let Frame { ethernet, arp } = unsafe { &mut *frame };
     if !arp.is_for_ipv4() {
         return Err(Reason::Malformed);
     }
@@ -65,16 +71,16 @@ pub fn answer(ctx: &TcContext, ifindex: u32, port: &Port, source: Mac) -> Outcom
     if !is_probe && !pods::may_send(port, sender) {
         return Err(Reason::SpoofedAddress);
     }
-    if arp.sender_mac != source {
+    if arp.sender_mac != ethernet.source {
         return Err(Reason::SpoofedMac);
     }
     if is_probe || arp.operation != REQUEST || pods::may_send(port, target) {
         return Err(Reason::ArpIgnored);
     }
     arp.operation = REPLY;
-    (arp.target_mac, arp.target) = (source, arp.sender);
+    (arp.target_mac, arp.target) = (arp.sender_mac, arp.sender);
     (arp.sender_mac, arp.sender) = (Mac::FABRIC, asked_for);
-    rewrite::macs(ctx, Mac::FABRIC, source)?;
+    (ethernet.destination, ethernet.source) = (ethernet.source, Mac::FABRIC);
     fast::redirect(ifindex);
     Ok(Reason::ArpAnswered)
 }

@@ -41,7 +41,7 @@ static CANDIDATE: PerCpuArray<FlowKey, 1> = PerCpuArray::new();
 
 /// The pod sends a packet the slow way, with this key if it has one that can be told.
 #[inline(always)]
-pub fn note(ctx: &TcContext, key: Option<FlowKey>) {
+pub fn note(ctx: &TcContext, key: Option<&FlowKey>) {
     if key.is_some() {
         // SAFETY: the context is the kernel's `__sk_buff`, valid while the program runs.
         unsafe { (*ctx.skb.skb).queue_mapping = RECEIVED_ON_QUEUE_0 };
@@ -49,7 +49,7 @@ pub fn note(ctx: &TcContext, key: Option<FlowKey>) {
     if let Some(candidate) = CANDIDATE.get_ptr_mut(0) {
         // SAFETY: a per-CPU element is written by programs on this CPU only, and TC programs do
         // not preempt each other there.
-        unsafe { *candidate = key.unwrap_or_default() };
+        unsafe { *candidate = key.copied().unwrap_or_default() };
     }
 }
 

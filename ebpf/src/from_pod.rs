@@ -5,7 +5,7 @@
 //! a fast flow leaves from here.
 
 use aya_ebpf::programs::TcContext;
-use azure_vnet_abi::{Mac, Port, Reason, Uplink};
+use azure_vnet_abi::{FlowKey, Mac, Port, Reason, Uplink};
 
 use crate::{
     arp, config, fast, flow, origin,
@@ -22,6 +22,9 @@ pub fn run(ctx: &TcContext) -> i32 {
     verdict::settle(ctx, decide(ctx))
 }
 
+/// Protocol in the key of a packet that has none which could be told at once.
+const NO_KEY: u8 = 0;
+
 /// Sends on what belongs to a fast flow, and of the rest lets pass what comes from the pod's own
 /// addresses.
 #[inline(always)]
@@ -33,20 +36,22 @@ fn decide(ctx: &TcContext) -> Outcome {
     }
     let ifindex = fast::ifindex(ctx);
     let plain = Plain::read(ctx);
+    // What is needed further down stands here whatever the packet is: the compiler may read it before it asks, and Linux
+    // 5.10 refuses a program that reads of the stack what nobody wrote.
+    let key = plain.as_ref().map_or(FlowKey::default(), Plain::key);
     let mut is_uncommon = plain.is_none();
-    if let Some(packet) = &plain {
-        let key = packet.key();
-        if let Some(flow) = flow::find(&key).filter(|flow| fast::is_from(flow, ifindex)) {
-            if packet.transport.tcp_flags & Transport::SYN != 0 {
-                fast::withdraw(&key, flow);
-            } else if packet.frame.source == flow.mac {
-                match fast::out(ctx, uplink, packet, &key, flow) {
-                    Ok(Reason::NotOurs) => {}
-                    outcome => return outcome,
-                }
-            } else {
-                is_uncommon = true;
+    if let Some(packet) = &plain
+        && let Some(flow) = flow::find(&key).filter(|flow| fast::is_from(flow, ifindex))
+    {
+        if packet.transport.tcp_flags & Transport::SYN != 0 {
+            fast::withdraw(&key, flow);
+        } else if packet.frame.source == flow.mac {
+            match fast::out(ctx, uplink, packet, &key, flow) {
+                Ok(Reason::NotOurs) => {}
+                outcome => return outcome,
             }
+        } else {
+            is_uncommon = true;
         }
     }
     packet::pull_headers(ctx);
@@ -56,8 +61,8 @@ fn decide(ctx: &TcContext) -> Outcome {
         admit_mac(ifindex, port, frame.source, uplink)?;
     }
     match frame.ether_type {
-        ETHERTYPE_IPV4 => ipv4(ctx, port, frame.destination, plain, is_uncommon),
-        ETHERTYPE_ARP => arp::answer(ctx, ifindex, port, frame.source),
+        ETHERTYPE_IPV4 => ipv4(ctx, port, &key, is_uncommon),
+        ETHERTYPE_ARP => arp::answer(ctx, ifindex, port),
         ETHERTYPE_IPV6 => Err(Reason::Ipv6),
         ETHERTYPE_VLAN | ETHERTYPE_QINQ => Err(Reason::Tagged),
         _ => Err(Reason::EtherType),
@@ -68,19 +73,13 @@ fn decide(ctx: &TcContext) -> Outcome {
 const LOOPBACK_NET: u8 = 127;
 
 #[inline(always)]
-fn ipv4(
-    ctx: &TcContext,
-    port: &Port,
-    destination: Mac,
-    plain: Option<Plain>,
-    is_uncommon: bool,
-) -> Outcome {
-    let (source, to) = match &plain {
-        Some(packet) => (packet.ip.source, packet.ip.destination),
-        None => {
+fn ipv4(ctx: &TcContext, port: &Port, key: &FlowKey, is_uncommon: bool) -> Outcome {
+    let (source, to) = match key.protocol {
+        NO_KEY => {
             let ip = Ipv4::read(ctx)?;
             (ip.source, ip.destination)
         }
+        _ => (key.source, key.destination),
     };
     if !pods::may_send(port, source) {
         return Err(Reason::SpoofedAddress);
@@ -89,7 +88,7 @@ fn ipv4(
     if to.raw().to_ne_bytes()[0] == LOOPBACK_NET {
         return Err(Reason::PolicyDrop);
     }
-    if destination.is_group() {
+    if packet::is_to_group(ctx)? {
         return Err(Reason::ToGroup);
     }
     if is_uncommon {
@@ -100,16 +99,11 @@ fn ipv4(
         }
     }
     // Replies to another interface of the container go there, so what it sends by this one is not fast.
-    let key = match plain {
-        Some(packet) if !is_uncommon && source == port.address => Some(packet.key()),
-        _ => None,
-    };
-    fast::note(ctx, key);
+    let may_be_fast = !is_uncommon && source == port.address;
+    fast::note(ctx, may_be_fast.then_some(key));
     origin::set_guarded(ctx);
-    if destination != Mac::FABRIC {
-        // A pod of v0.1.0 may still know its neighbours by their own. All that is sent is the router's.
-        rewrite::destination_mac(ctx, Mac::FABRIC)?;
-    }
+    // A pod of v0.1.0 may still know its neighbours by their own.
+    rewrite::destination_mac(ctx, Mac::FABRIC)?;
     Ok(Reason::NotOurs)
 }
 

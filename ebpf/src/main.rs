@@ -3,7 +3,7 @@
 //! | program       | hook                           | sees                                  | does                                    |
 //! |---------------|--------------------------------|---------------------------------------|-----------------------------------------|
 //! | `from_pod`    | TC ingress of a pod's host veth | what a pod sends, before the bridge  | drops what is not the pod's own; ARP    |
-//! | `to_uplink`   | TC egress of the NIC           | what leaves the node, after netfilter | masquerade                              |
+//! | `to_uplink`   | TC egress of the NIC           | what leaves the node, after netfilter | masquerade; the NIC of the address      |
 //! | `from_uplink` | TC ingress of the NIC          | what arrives, before routing          | undoes the masquerade                   |
 //! | `to_pods`     | TC egress of the bridge        | what the node delivers                | MAC of a pod that changed it            |
 //!
@@ -45,6 +45,7 @@ mod fragment;
 mod from_pod;
 mod from_uplink;
 mod icmp;
+mod nics;
 mod origin;
 mod packet;
 mod pods;

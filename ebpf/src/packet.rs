@@ -70,6 +70,14 @@ pub fn within<T, const BYTES: usize>(shown: *mut [u8; BYTES], offset: usize) -> 
     (shown as usize + offset) as *mut T
 }
 
+/// Whether the frame is to many.
+#[inline(always)]
+pub fn is_to_group(ctx: &TcContext) -> Result<bool, Reason> {
+    let ethernet = at::<Ethernet>(ctx, 0).ok_or(Reason::Malformed)?;
+    // SAFETY: `at` has shown that the header is inside the packet.
+    Ok(unsafe { (*ethernet).destination.is_group() })
+}
+
 /// Whether the kernel has taken a VLAN tag off the frame; that of another one is its type.
 #[inline(always)]
 pub fn had_tag(ctx: &TcContext) -> bool {

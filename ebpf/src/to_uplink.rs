@@ -10,7 +10,7 @@ use azure_vnet_abi::{Action, Flow, FlowKey, FlowKind, Pod, Reason, Uplink};
 use crate::{
     config, fast, flow, fragment,
     icmp::IcmpError,
-    origin,
+    nics, origin,
     packet::{self, ETHERTYPE_IPV4, Frame, ICMP, Ipv4, Part, Plain, Transport},
     pods,
     policy::{self, Portless},
@@ -208,7 +208,7 @@ fn new_flow(
     let now = flow::now();
     let pod = pods::by_address(ip.source);
     if pod.is_none() && !origin::is_unguarded(ctx, uplink) {
-        return Ok(Reason::NotOurs);
+        return nics::leave(ctx, ip.source);
     }
     let action = policy::action(key);
     let Some(pod) = pod else {
@@ -263,7 +263,7 @@ fn as_pod(ip: &Ipv4, pod: &Pod, now: u32, reason: Reason) -> Reason {
 fn without_flow(ctx: &TcContext, uplink: &Uplink, ip: &Ipv4, why: Reason) -> Outcome {
     let is_of_pod = pods::by_address(ip.source).is_some();
     if !is_of_pod && !origin::is_unguarded(ctx, uplink) {
-        return Ok(Reason::NotOurs);
+        return nics::leave(ctx, ip.source);
     }
     let action = policy::without_ports(ip);
     if !is_of_pod {

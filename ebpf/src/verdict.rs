@@ -25,6 +25,7 @@ pub fn settle(ctx: &TcContext, outcome: Outcome) -> i32 {
         Reason::MasqueradedFast
         | Reason::UnmasqueradedFast
         | Reason::ToNewMac
+        | Reason::ByOtherNic
         | Reason::ArpAnswered => TC_ACT_REDIRECT,
         reason if reason.passes() => TC_ACT_UNSPEC,
         _ => TC_ACT_SHOT,

@@ -15,7 +15,7 @@ use aya::programs::tc::{SchedClassifierLink, qdisc_add_clsact};
 use aya::programs::{SchedClassifier, TcAttachType, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
 use azure_vnet_abi::{
-    Be32, Destination, Flow, FlowFlags, FlowKey, Fragment, Judgement, Mac, Pod as PodEntry,
+    Be32, Destination, Flow, FlowFlags, FlowKey, Fragment, Judgement, Mac, Nic, Pod as PodEntry,
     PolicyKey, PolicyState, Port, Queued, Reason, ReservedPorts, RuleKey, Search, Share, Timeouts,
     Uplink, maps, programs,
 };
@@ -25,8 +25,8 @@ use bytes::Bytes;
 use crate::flows::{Change, Snapshot, Tuple, assert_pairs, changes, flows_of, sorted};
 use crate::packet::{Packet, sent_by};
 use crate::plan::{
-    BRIDGE_IFINDEX, CURRENT, DATABASE, HZ, MTU, NIC, NIC_IFINDEX, NODE, POLICY, PORTS, Pod,
-    TIMEOUTS, WEB,
+    BRIDGE_IFINDEX, CURRENT, DATABASE, HZ, MTU, NIC, NIC_IFINDEX, NODE, OTHER_NIC_IFINDEX, POLICY,
+    PORTS, Pod, TIMEOUTS, WEB,
 };
 use crate::refusal::prohibited;
 
@@ -132,6 +132,13 @@ impl Node {
         let mut ports: HashMap<_, u32, Port> = self.map_mut(maps::PORTS);
         ports.insert(pod.ifindex, entry, 0).unwrap();
         self.set_share(pod, 0);
+    }
+
+    /// An address of another NIC.
+    pub fn add_nic(&mut self, address: Ipv4Addr, mac: Mac) {
+        let mut map: HashMap<_, Be32, Nic> = self.map_mut(maps::NICS);
+        let nic = Nic::new(OTHER_NIC_IFINDEX, mac);
+        map.insert(Be32::from(address), nic, 0).unwrap();
     }
 
     /// How many flows each pod may have.

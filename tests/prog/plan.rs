@@ -35,6 +35,10 @@ pub const NIC: Mac = Mac([0x00, 0x0d, 0x3a, 0, 0, 0x01]);
 pub const NIC_IFINDEX: u32 = 100;
 /// The pods' router, which calls itself as the fabric does.
 pub const BRIDGE_IFINDEX: u32 = 99;
+/// Another NIC of the node, and its address.
+pub const OTHER_NIC: Mac = Mac([0x00, 0x0d, 0x3a, 0, 0, 0x02]);
+pub const OTHER_NIC_IFINDEX: u32 = 98;
+pub const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(10, 241, 0, 4);
 pub const MTU: u16 = 1500;
 /// What Azure's fabric calls itself, whoever is asked for.
 pub const FABRIC: Mac = Mac([0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc]);

@@ -9,8 +9,8 @@ use crate::flows::Tuple;
 use crate::harness::{Node, Run, Verdict};
 use crate::packet::{Arp, LATER, Packet, ethernet, icmp_error, ipv6, other, tagged, udp};
 use crate::plan::{
-    BRIDGE_IFINDEX, BROADCAST, CLOSED, FABRIC, KEPT, NIC, NODE, PEER, PORTS, REMOTE, REPLACED, WEB,
-    WIRESERVER,
+    BRIDGE_IFINDEX, BROADCAST, CLOSED, ELSEWHERE, FABRIC, KEPT, NIC, NODE, OTHER_NIC, PEER, PORTS,
+    REMOTE, REPLACED, WEB, WIRESERVER,
 };
 
 #[test]
@@ -62,10 +62,8 @@ fn packet_for(reason: Reason) -> (Verdict, Run) {
             let _ = node.from_uplink(&came);
             (Passes, node.to_uplink(&sent))
         }
-        Reason::ToNewMac => {
-            let stale = came.frame(FABRIC, NIC);
-            (Redirected, node.to_pods(&stale))
-        }
+        Reason::ToNewMac => (Redirected, node.to_pods(&came.frame(FABRIC, NIC))),
+        Reason::ByOtherNic => (Redirected, of_two_nics(&udp((ELSEWHERE, 53), remote))),
         Reason::ArpAnswered => (Redirected, node.from_pod(&WEB, &question(PEER))),
         Reason::ArpIgnored => (Dropped, node.from_pod(&WEB, &question(WEB.address))),
         Reason::SpoofedAddress => (
@@ -138,6 +136,13 @@ fn packet_for(reason: Reason) -> (Verdict, Run) {
         Reason::Tagged => (Dropped, node.from_pod(&WEB, tagged(&sent.bytes(), 5))),
         Reason::Unconfigured => (Dropped, Node::unconfigured().to_uplink(&sent)),
     }
+}
+
+/// Routed to one NIC of a node that has another.
+fn of_two_nics(sent: &Packet) -> Run {
+    let mut node = Node::new();
+    node.add_nic(ELSEWHERE, OTHER_NIC);
+    node.to_uplink(sent)
 }
 
 /// A node on which the flow of `sent`, which keeps its port, is on the fast path.

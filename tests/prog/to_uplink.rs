@@ -13,7 +13,8 @@ use crate::packet::{
     other, tagged, tcp, timestamp, udp,
 };
 use crate::plan::{
-    BROADCAST, CLOSED, DATABASE, FABRIC, HZ, KEPT, NIC, NODE, PEER, PORTS, REMOTE, WEB, WIRESERVER,
+    BRIDGE_IFINDEX, BROADCAST, CLOSED, DATABASE, ELSEWHERE, FABRIC, HZ, KEPT, NIC, NODE, OTHER_NIC,
+    PEER, PORTS, REMOTE, WEB, WIRESERVER,
 };
 
 /// Every kind of packet there is, from the pod to one destination.
@@ -89,6 +90,29 @@ fn what_is_neither_the_nodes_nor_a_pods_passes() {
         node.to_uplink(&packet)
             .passes(Reason::NotOurs, &packet, &[]);
     }
+}
+
+/// Routed here, as the answer of a pod that was asked under that NIC's address is. Whatever kind of packet it is, it is
+/// the fabric's: it goes by the NIC that has the address.
+#[test]
+fn what_has_another_nics_address_leaves_by_that_nic() {
+    let mut node = Node::new();
+    node.add_nic(ELSEWHERE, OTHER_NIC);
+    let (source, remote) = ((ELSEWHERE, KEPT), (REMOTE, 443));
+    let without = without_flow(source, remote).into_iter();
+    let packets = with_flow(source, remote)
+        .into_iter()
+        .chain(without.map(|(packet, _)| packet));
+    for packet in packets {
+        let expected = packet.clone().frame(OTHER_NIC, FABRIC);
+        node.to_uplink(&packet)
+            .redirects(Reason::ByOtherNic, &expected, &[]);
+        // Not that of a port which nobody guards: it may say what it likes.
+        let run = node.to_uplink_from(BRIDGE_IFINDEX, &packet);
+        run.drops(Reason::UnknownSource, &[]);
+    }
+    let other = udp((PEER, KEPT), remote).leaving();
+    node.to_uplink(&other).passes(Reason::NotOurs, &other, &[]);
 }
 
 #[test]

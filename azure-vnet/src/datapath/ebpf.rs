@@ -15,7 +15,7 @@ use super::chained;
 use super::maps;
 use super::object::{BUILD, Programs};
 use super::predecessors::Predecessors;
-use super::{Counters, Departed, Pod, Uplink, Way, policy, reserve};
+use super::{Counters, Departed, Elsewhere, Pod, Uplink, Way, policy, reserve};
 use crate::names;
 use crate::netlink::Netlink;
 
@@ -145,6 +145,11 @@ pub fn has_policy(uplink: &Uplink) -> Result<bool, EbpfError> {
 /// Makes it so; under the bridge's lock.
 pub fn set_policy(uplink: &Uplink) -> Result<(), EbpfError> {
     policy::install(&Pins::of(&uplink.bridge), uplink)
+}
+
+/// Tells the programs which addresses are other NICs'. Without pins there is nobody to tell.
+pub fn set_nics(bridge: &str, elsewhere: &[Elsewhere]) -> Result<(), EbpfError> {
+    maps::set_nics(&Pins::of(bridge), elsewhere)
 }
 
 /// Forgets a pod. Its program goes with its veth; only the pin is ours to remove.

@@ -7,14 +7,14 @@ use std::net::Ipv4Addr;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, MapInfo, PerCpuArray, Queue};
 use azure_vnet_abi::{
-    Be32, Destination, Flow, FlowKey, FlowKind, Fragment, FragmentKey, Judgement, Mac,
+    Be32, Destination, Flow, FlowKey, FlowKind, Fragment, FragmentKey, Judgement, Mac, Nic,
     Pod as PodEntry, PolicyKey, PolicyState, Port, Queued, Reason, ReservedPorts, RuleKey, Search,
     Share, Uplink as UplinkEntry, maps,
 };
 
 use super::bpffs::Pins;
 use super::ebpf::EbpfError;
-use super::{Departed, Pod, Uplink, batch, is_link};
+use super::{Departed, Elsewhere, Pod, Uplink, batch, is_link};
 
 /// Packets by [`Reason`], summed over the CPUs.
 pub type Counters = Vec<(Reason, u64)>;
@@ -70,6 +70,27 @@ pub fn reserve(pins: &Pins, ports: &ReservedPorts) -> Result<(), EbpfError> {
         .map_err(|source| EbpfError::map(maps::RESERVED, source))?;
     // One that is free now counted as in use.
     forget_searches(pins)
+}
+
+/// Makes the addresses of other NICs these.
+pub fn set_nics(pins: &Pins, elsewhere: &[Elsewhere]) -> Result<(), EbpfError> {
+    let failed = |source| EbpfError::map(maps::NICS, source);
+    let Some(mut nics) = open_pinned::<HashMap<MapData, Be32, Nic>>(pins, maps::NICS)? else {
+        return Ok(());
+    };
+    let entries = elsewhere.iter().map(|it| {
+        let nic = Nic::new(it.ifindex, Mac(it.mac.0));
+        (Be32::from(it.address), nic)
+    });
+    let there: Vec<(Be32, Nic)> = nics.iter().collect::<Result<_, _>>().map_err(failed)?;
+    let wanted: Vec<(Be32, Nic)> = entries.collect();
+    for (address, _) in there.iter().filter(|it| !wanted.contains(it)) {
+        found(nics.remove(address)).map_err(failed)?;
+    }
+    for (address, nic) in wanted.iter().filter(|it| !there.contains(it)) {
+        nics.insert(address, nic, 0).map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// Makes a pod known by its address and its port.
@@ -351,6 +372,7 @@ fn sizes(name: &str) -> (u32, u32) {
         maps::SEARCHING => of::<Destination, u32>(),
         maps::RESERVED => of::<u32, ReservedPorts>(),
         maps::SHARES => of::<Be32, Share>(),
+        maps::NICS => of::<Be32, Nic>(),
         // A ring buffer has neither keys nor values.
         maps::EVENTS => (0, 0),
         _ => of::<u32, u64>(),

@@ -9,6 +9,7 @@ mod elements;
 pub mod foreign;
 mod installed;
 pub mod judged;
+pub mod nics;
 mod policy;
 mod ruleset;
 
@@ -107,11 +108,12 @@ pub fn retain(bridge: &str, pods: &[Pod], lock: &Lock) -> Result<Vec<Ipv4Addr>, 
     }
 }
 
-/// Both tables of a bridge, as they are.
+/// The tables of a bridge, as they are.
 pub struct Inspection {
     bridge: String,
     installed: Installed,
     seal: Option<Seal>,
+    of_nics: Vec<String>,
 }
 
 impl Inspection {
@@ -121,6 +123,7 @@ impl Inspection {
             bridge: bridge.to_owned(),
             installed: Installed::read(bridge)?,
             seal: Seal::read(bridge),
+            of_nics: nics::defects(bridge)?,
         })
     }
 
@@ -143,6 +146,7 @@ impl Inspection {
                 table(&self.bridge)
             ));
         }
+        defects.extend(self.of_nics.iter().cloned());
         let missing = Elements::of_one(pod, &[]).without(&self.installed.elements);
         for (family, set) in SETS {
             let elements = missing.in_set(set);
@@ -171,7 +175,8 @@ pub fn drain(bridge: &str, lock: &Lock) {
     if check_name(bridge).is_err() {
         return;
     }
-    if let Err(error) = nft(&ruleset::drained(&table(bridge)), lock) {
+    let drained = nft(&ruleset::drained(&table(bridge)), lock);
+    if let Err(error) = drained.and(nics::take_away(bridge, lock)) {
         tracing::warn!("the nftables rules of an earlier netfilter datapath stay: {error}");
     }
 }
@@ -180,6 +185,7 @@ pub fn drain(bridge: &str, lock: &Lock) {
 pub fn take_away(bridge: &str, lock: &Lock) -> Result<(), NetfilterError> {
     check_name(bridge)?;
     nft(&ruleset::emptied(&table(bridge)), lock)?;
+    nics::take_away(bridge, lock)?;
     if let Err(error) = Seal::forget(bridge) {
         tracing::warn!("{}", super::chain(&error));
     }

@@ -1,7 +1,6 @@
 //! What every call does for a datapath that another one set up: it mends what was lost, and a policy that changed reaches a node
 //! that runs: with the next ADD where the configuration changed, with any call where ip-masq-agent's files did.
 
-use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
@@ -9,8 +8,8 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Datapath, Error, Pod, Record, Tier, Uplink, Wanted, ebpf, interface_index, lock, netfilter,
-    pods, record,
+    Addresses, Datapath, Error, Nics, Pod, Record, Tier, Uplink, Wanted, ebpf, interface_index, lock,
+    netfilter, pods, record, tell_nics,
 };
 use crate::masquerade::{Digest, Source, Timeouts, agent};
 use crate::netlink::MacAddress;
@@ -38,9 +37,6 @@ pub struct Settings {
     digest: Digest,
 }
 
-/// Addresses of NICs, by the names of their bridges.
-pub type Addresses = BTreeMap<String, Vec<Ipv4Net>>;
-
 /// What became of one bridge.
 #[derive(Debug)]
 pub struct Refreshed {
@@ -56,12 +52,13 @@ pub struct Refreshed {
 /// `addresses` are those of the NICs, by the names of their bridges.
 pub fn refresh(addresses: &Addresses) -> Vec<Refreshed> {
     let bridges = Record::all().into_iter();
-    bridges
-        .map(|(bridge, record)| Refreshed {
-            result: refresh_bridge(&bridge, record.tier, addresses),
-            bridge,
-        })
-        .collect()
+    let refreshed = bridges.map(|(bridge, record)| Refreshed {
+        result: refresh_bridge(&bridge, record.tier, addresses),
+        bridge,
+    });
+    let refreshed = refreshed.collect();
+    tell_nics(addresses);
+    refreshed
 }
 
 /// [`refresh`] for a call whose own work does not depend on it: what fails is logged.
@@ -171,8 +168,8 @@ impl Settings {
     }
 
     /// Where the NIC has lost the address that pods' packets leave with, they leave with its first in the pods' subnet.
-    fn with_address_of(mut self, nic: Option<&Vec<Ipv4Net>>) -> Self {
-        let nets = nic.map(Vec::as_slice).unwrap_or_default();
+    fn with_address_of(mut self, nics: Option<&Nics>) -> Self {
+        let nets = nics.map(|it| it.addresses.as_slice()).unwrap_or_default();
         if !nets.iter().any(|net| net.addr() == self.address)
             && let Some(net) = nets.iter().find(|net| self.subnet.contains(&net.addr()))
         {

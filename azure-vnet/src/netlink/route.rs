@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use rtnetlink::packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteNextHop,
@@ -152,6 +152,34 @@ pub fn uses(route: &RouteMessage, link: u32) -> bool {
         RouteAttribute::MultiPath(hops) => hops.iter().any(|hop| hop.interface_index == link),
         _ => false,
     })
+}
+
+/// The links that the route, or its next hops, leave by.
+pub fn links(route: &RouteMessage) -> Vec<u32> {
+    let attributes = route.attributes.iter();
+    let links = attributes.flat_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => vec![*index],
+        RouteAttribute::MultiPath(hops) => hops.iter().map(|hop| hop.interface_index).collect(),
+        _ => Vec::new(),
+    });
+    links.collect()
+}
+
+/// Destination, metric and link of an IPv4 route of the main table to what is on a link.
+pub fn on_link(route: &RouteMessage) -> Option<(Ipv4Net, u32, u32)> {
+    let header = &route.header;
+    if header.kind != RouteType::Unicast || has_gateway(route) || is_multipath(route) {
+        return None;
+    }
+    let (family, table, length, to, _, metric) = key(route);
+    let Some(RouteAddress::Inet(to)) = to else {
+        return None;
+    };
+    if family != AddressFamily::Inet || table != MAIN || length == 0 {
+        return None;
+    }
+    let to = Ipv4Net::new(*to, length).ok()?;
+    Some((to, metric, *links(route).first()?))
 }
 
 /// True for what the kernel makes by itself for each address and each IPv6 link: those entries

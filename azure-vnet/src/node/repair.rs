@@ -17,7 +17,7 @@ use super::{LOCK, NodeError, bridge, nic, record, settings, way_out};
 use crate::datapath::Pod;
 use crate::live;
 use crate::lock::Lock;
-use crate::netlink::link::{self, Link};
+use crate::netlink::link::{self, Link, LinkKind};
 use crate::netlink::route::{self, MAIN, Place};
 use crate::netlink::{Netlink, NetlinkError, Request, address, gone_is_fine, neighbour};
 use crate::state;
@@ -56,6 +56,8 @@ struct Kernel {
     forwarding: Vec<NeighbourMessage>,
     addresses: Vec<(u32, Ipv4Net)>,
     links: Vec<Link>,
+    /// NICs and our bridges, by their indexes.
+    known: BTreeSet<u32>,
 }
 
 /// Puts right what is not as it should be, for all pods of the node. Cheap where nothing is. What cannot be put right does
@@ -65,11 +67,17 @@ pub async fn mend(netlink: &Netlink) -> Result<(), NodeError> {
     if !record::all().is_empty() {
         result = result.and(settings::forward());
     }
+    result.and(mend_pods(netlink).await)
+}
+
+/// [`mend`] for an ADD, which has just made sure of the bridge.
+pub async fn mend_pods(netlink: &Netlink) -> Result<(), NodeError> {
     let mut repairs = missing(netlink).await?;
     if repairs.iter().any(|repair| repair.is_lost_record) {
         write_lost_records(netlink).await?;
         repairs = missing(netlink).await?;
     }
+    let mut result = Ok(());
     for Repair { what, requests, .. } in repairs {
         tracing::info!("mending: {what}");
         for outcome in netlink.run_each(requests).await {
@@ -89,7 +97,8 @@ pub async fn mend_beside(netlink: &Netlink) {
 /// What is not as it should be.
 pub async fn missing(netlink: &Netlink) -> Result<Vec<Repair>, NodeError> {
     let records = record::all();
-    let kernel = Kernel::read(netlink).await?;
+    let mut kernel = Kernel::read(netlink).await?;
+    kernel.known = kernel.nics_and_bridges(&records);
     let mut repairs: Vec<Repair> = kernel
         .without_record(&records)
         .map(|bridge| Repair {
@@ -147,7 +156,9 @@ pub async fn route_to_pods(netlink: &Netlink, bridge: &Link, nic: &Link) -> Resu
         pods,
     };
     let mut repairs = kernel.neighbours(&network);
-    repairs.extend(kernel.routes(&[network], dropped));
+    // Those of other bridges are none of this one's.
+    let wanted = kernel.wanted_routes(&[network], dropped);
+    repairs.extend(lacking(&wanted, &kernel.own_routes()));
     for Repair { requests, .. } in repairs {
         for outcome in netlink.run_each(requests).await {
             gone_is_fine(outcome)?;
@@ -270,11 +281,22 @@ impl Kernel {
             forwarding,
             addresses,
             links,
+            known: BTreeSet::new(),
         })
     }
 
     fn without_record(&self, records: &[record::Record]) -> impl Iterator<Item = &Link> {
         without_record(&self.links, records)
+    }
+
+    fn nics_and_bridges(&self, records: &[record::Record]) -> BTreeSet<u32> {
+        let ours = records.iter().flat_map(|record| {
+            let bridge = self.links.iter().find(|it| it.name == record.bridge);
+            bridge.into_iter().chain(self.nic(record))
+        });
+        let hardware = |it: &&Link| it.kind == LinkKind::Hardware && !it.is_loopback();
+        let nics = self.links.iter().filter(hardware);
+        ours.chain(nics).map(|it| it.index).collect()
     }
 
     /// The NIC, also under another name.
@@ -379,9 +401,31 @@ impl Kernel {
         links.any(|link| link.index == index && link.master == Some(bridge.index))
     }
 
-    /// The routes to the pods, what drops what is for the addresses that no pod has, and the ways out.
+    /// The routes to the pods, what drops what is for the addresses that no pod has, and the ways out: those that are missing,
+    /// and those that are of nobody.
     fn routes(&self, networks: &[Network], dropped: BTreeSet<Ipv4Addr>) -> Vec<Repair> {
-        let there: BTreeSet<OwnRoute> = self.routes.iter().filter_map(OwnRoute::read).collect();
+        let wanted = self.wanted_routes(networks, dropped);
+        let there = self.own_routes();
+        let stale = there.difference(&wanted).map(|entry| Repair {
+            what: format!("the route {entry} is of no pod"),
+            pod: entry.pod(),
+            requests: vec![route::delete(&entry.message())],
+            is_lost_record: false,
+        });
+        let mut repairs = lacking(&wanted, &there);
+        repairs.extend(stale);
+        repairs
+    }
+
+    fn own_routes(&self) -> BTreeSet<OwnRoute> {
+        self.routes.iter().filter_map(OwnRoute::read).collect()
+    }
+
+    fn wanted_routes(
+        &self,
+        networks: &[Network],
+        dropped: BTreeSet<Ipv4Addr>,
+    ) -> BTreeSet<OwnRoute> {
         let mut wanted = BTreeSet::new();
         for network in networks {
             for pod in &network.pods {
@@ -397,24 +441,12 @@ impl Kernel {
         for network in networks {
             wanted.extend(self.way_out(network, networks));
         }
-        let lacking = wanted.difference(&there).map(|entry| Repair {
-            what: format!("the route {entry} is missing"),
-            pod: entry.pod(),
-            requests: vec![route::put(&entry.message(), Place::Only)],
-            is_lost_record: false,
-        });
-        let stale = there.difference(&wanted).map(|entry| Repair {
-            what: format!("the route {entry} is of no pod"),
-            pod: entry.pod(),
-            requests: vec![route::delete(&entry.message())],
-            is_lost_record: false,
-        });
-        lacking.chain(stale).collect()
+        wanted
     }
 
-    /// The table of a NIC that does not have the node's default route.
+    /// The table of a bridge, where there are several NICs.
     fn way_out(&self, network: &Network, networks: &[Network]) -> Vec<OwnRoute> {
-        let Some((nic, gateway)) = self.own_gateway(network) else {
+        let Some((nic, gateway)) = self.own_gateway(network, networks) else {
             return Vec::new();
         };
         let table = way_out::table(network.bridge.index);
@@ -433,19 +465,26 @@ impl Kernel {
                 way: Way::Link(other.bridge.index, None),
             })
         });
-        pods.chain([default]).collect()
+        let local = way_out::local_routes(&self.routes, &self.known, table);
+        pods.chain(local).chain([default]).collect()
     }
 
-    fn own_gateway<'a>(&self, network: &'a Network) -> Option<(&'a Link, Ipv4Addr)> {
+    fn own_gateway<'a>(
+        &self,
+        network: &'a Network,
+        networks: &[Network],
+    ) -> Option<(&'a Link, Ipv4Addr)> {
         let nic = network.nic.as_ref()?;
-        let gateway = way_out::gateway(&self.routes, &self.addresses, nic)?;
+        let nics = networks.iter().filter_map(|other| other.nic.as_ref());
+        let nics = nics.map(|nic| nic.index);
+        let gateway = way_out::gateway(&self.routes, &self.addresses, nic, nics)?;
         Some((nic, gateway))
     }
 
     fn rules(&self, networks: &[Network]) -> Vec<Repair> {
         let mut wanted = Vec::new();
         for network in networks {
-            if self.own_gateway(network).is_some() {
+            if self.own_gateway(network, networks).is_some() {
                 let Network {
                     bridge, primary, ..
                 } = network;
@@ -462,6 +501,16 @@ impl Kernel {
             })
             .collect()
     }
+}
+
+fn lacking(wanted: &BTreeSet<OwnRoute>, there: &BTreeSet<OwnRoute>) -> Vec<Repair> {
+    let lacking = wanted.difference(there).map(|entry| Repair {
+        what: format!("the route {entry} is missing"),
+        pod: entry.pod(),
+        requests: vec![route::put(&entry.message(), Place::Only)],
+        is_lost_record: false,
+    });
+    lacking.collect()
 }
 
 fn to_pod(table: u32, network: &Network, address: Ipv4Addr) -> impl Iterator<Item = OwnRoute> {

@@ -1,9 +1,12 @@
-//! The way out of a NIC that does not have the node's default route. Azure takes from a NIC only what has one of its own
-//! addresses, so what its pods send leaves by that NIC, and what the node sends from its address as well.
+//! The ways out of a node with several NICs. Azure takes from a NIC only what has one of its own addresses, so what a NIC's pods
+//! send leaves by that NIC, and what the node sends from its address as well. The main table has one way out for all, and
+//! goes by the destination, so each bridge has a table of its own, that of the NIC with the node's default route too:
+//! from there the other NIC's subnet is on the link in the main table.
 //!
-//! A rule for what comes from the bridge leads to a table of its own. That has a default route, and a route to every
-//! pod of the node, of all bridges: with a default route alone pods of two bridges would not reach each other.
+//! A rule for what comes from the bridge leads to it. It has a default route, a route to every pod of the node, of all
+//! bridges, and what the main table has on links that are no NICs (`docker0`).
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
@@ -11,6 +14,7 @@ use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::route::RouteMessage;
 use rtnetlink::packet_route::rule::RuleMessage;
 
+use super::own_route::{OwnRoute, Way};
 use crate::netlink::link::Link;
 use crate::netlink::{Netlink, NetlinkError, Request, gone_is_fine, route, rule};
 
@@ -28,23 +32,51 @@ pub fn table(bridge: u32) -> u32 {
     FIRST_TABLE | (bridge & INDEX)
 }
 
-/// The gateway of a NIC that needs a way out of its own: the node has a default route, and not by this NIC.
+/// The gateway of a NIC that needs a way out of its own: there is another link with a default route, or another NIC among
+/// these that have a bridge.
 pub fn gateway(
     routes: &[RouteMessage],
     addresses: &[(u32, Ipv4Net)],
     nic: &Link,
+    mut nics: impl Iterator<Item = u32>,
 ) -> Option<Ipv4Addr> {
-    let mut defaults = routes.iter().filter(|entry| route::is_default(entry));
-    if defaults
-        .next()
-        .is_none_or(|first| route::uses(first, nic.index))
-    {
+    let defaults = || routes.iter().filter(|entry| route::is_default(entry));
+    let mut links = defaults().flat_map(route::links);
+    let is_other = |link| link != nic.index;
+    if !links.any(is_other) && !nics.any(is_other) {
         return None;
     }
-    let own = defaults.find(|entry| route::uses(entry, nic.index));
+    let own = defaults().find(|entry| route::uses(entry, nic.index));
     own.and_then(route::default_gateway).or_else(|| {
         let mut here = addresses.iter().filter(|(index, _)| *index == nic.index);
         here.find_map(|(_, net)| first_host(*net))
+    })
+}
+
+/// The main table's routes on links that lead to no fabric, as they are to be in `table`: not those of a link with a default
+/// route, nor of `known` ones, which are NICs and our bridges.
+pub fn local_routes(
+    routes: &[RouteMessage],
+    known: &BTreeSet<u32>,
+    table: u32,
+) -> impl Iterator<Item = OwnRoute> {
+    let defaults = routes.iter().filter(|entry| route::is_default(entry));
+    let outward: BTreeSet<u32> = defaults.flat_map(route::links).collect();
+    // Of those with the same destination and metric the kernel asks the first alone, and has one here.
+    let mut local = BTreeMap::new();
+    for entry in routes {
+        if let Some((to, metric, link)) = route::on_link(entry)
+            && !outward.contains(&link)
+            && !known.contains(&link)
+        {
+            local.entry((to, metric)).or_insert(link);
+        }
+    }
+    local.into_iter().map(move |((to, metric), link)| OwnRoute {
+        table,
+        to,
+        metric,
+        way: Way::Link(link, None),
     })
 }
 

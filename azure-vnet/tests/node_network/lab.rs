@@ -16,7 +16,7 @@ pub const NIC_MAC: &str = "00:0d:3a:00:00:04";
 pub const SECOND_MAC: &str = "00:0d:3a:00:01:04";
 
 /// Runs a test in fresh network and mount namespaces with an empty `/run`. A panic comes through.
-pub fn lab(test: impl FnOnce() + Send + 'static) {
+pub fn lab<T: Send + 'static>(test: impl FnOnce() -> T + Send + 'static) -> T {
     assert!(
         rustix::process::geteuid().is_root(),
         "this test makes network namespaces: run it as root"
@@ -36,10 +36,11 @@ pub fn lab(test: impl FnOnce() + Send + 'static) {
         rustix::mount::mount("sysfs", "/sys", "sysfs", MountFlags::empty(), None)
             .expect("the namespace's own /sys");
         ip("link set lo up");
-        test();
+        test()
     });
-    if let Err(panic) = thread.join() {
-        std::panic::resume_unwind(panic);
+    match thread.join() {
+        Ok(value) => value,
+        Err(panic) => std::panic::resume_unwind(panic),
     }
 }
 

@@ -37,8 +37,13 @@ pub fn old_node() -> Vec<String> {
     plain_node(1500);
     addresses_are_settled();
     let before = all_but_ours();
-    move_to_bridge(false);
+    move_plain_node();
     before
+}
+
+/// What v0.1.0 does to the first NIC.
+pub fn move_plain_node() {
+    move_to_bridge(false);
 }
 
 fn move_to_bridge(is_rich: bool) {

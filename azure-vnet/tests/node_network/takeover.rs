@@ -9,12 +9,14 @@ use azure_vnet::netlink::Netlink;
 use azure_vnet::node::{self, NodeError, NodeWanted, ensure, mend, missing};
 use azure_vnet::takeover::{self, Step};
 
-use crate::cut::cut_short;
+use crate::cut::{cut_short, everywhere};
 use crate::lab::{
     NIC_MAC, addresses_are_settled, all_but_ours, assert_same, but_for_settings, ip, lab, netlink,
     network, nic, plain_node, run, second_nic, wanted, without_detection,
 };
-use crate::old::{JOURNAL, addresses, old_node, old_pod, old_rich_node, write_journal};
+use crate::old::{
+    JOURNAL, addresses, move_plain_node, old_node, old_pod, old_rich_node, write_journal,
+};
 use crate::pods::{Pod, all_talk, connect, fabric, here, settle, talk};
 
 fn complete() {
@@ -257,8 +259,7 @@ fn any_next_call_continues_it_after_every_step() {
 
 #[test]
 fn any_next_call_continues_it_after_every_request() {
-    for (requests, next) in (1..).zip([Next::Add, Next::Delete].into_iter().cycle()) {
-        let (answer, result) = std::sync::mpsc::channel();
+    let requests = everywhere(|requests| {
         lab(move || {
             without_detection();
             let before = old_rich_node();
@@ -267,18 +268,20 @@ fn any_next_call_continues_it_after_every_request() {
             let complete = run(cut_short(requests, |netlink: Netlink| async move {
                 takeover::complete(&netlink).await.unwrap();
             }));
+            let next = if requests.is_multiple_of(2) {
+                Next::Add
+            } else {
+                Next::Delete
+            };
             let when = format!("stopped after {requests} requests, then {next:?}");
             is_continued(&before, &addresses, next, &when);
-            answer.send(complete).unwrap();
-        });
-        if result.recv().unwrap() {
-            assert!(
-                requests > 60,
-                "the takeover ended after {requests} requests"
-            );
-            break;
-        }
-    }
+            complete
+        })
+    });
+    assert!(
+        requests > 60,
+        "the takeover ended after {requests} requests"
+    );
 }
 
 /// What a manager's restart does to a node of v0.1.0, and to what remains of it: any next call puts it right.
@@ -531,5 +534,45 @@ fn the_rule_of_a_second_nic_becomes_the_new_one() {
         assert!(way.contains("dev eth0"), "{way}");
         the_bridge_is_whole("afterwards");
         pods_live(&[&one]);
+    });
+}
+
+/// The pods of another bridge, which was made by this version, do not notice.
+#[test]
+fn pods_of_another_bridge_keep_their_routes_meanwhile() {
+    lab(|| {
+        plain_node(1500);
+        second_nic();
+        let second = NodeWanted {
+            bridge: Some("azure1".to_owned()),
+            subnet: "10.9.0.0/24".parse().unwrap(),
+            ..wanted()
+        };
+        let node = run(async { ensure(&netlink(), &second).await }).unwrap();
+        let two = crate::pods::pod(&node, "two", "10.9.0.7");
+        move_plain_node();
+        let one = old_pod("one", "10.0.0.7");
+        for steps in 0..=Step::ALL.len() {
+            run(async {
+                let netlink = netlink();
+                let mut pending = takeover::pending(&netlink).await.unwrap();
+                for takeover in &mut pending {
+                    takeover.begin().await.unwrap();
+                    for step in &Step::ALL[..steps] {
+                        takeover.step(*step).await.unwrap();
+                    }
+                }
+            });
+            let routes = ip("route show dev azure1");
+            assert_eq!(
+                routes.matches("10.9.0.7").count(),
+                2,
+                "{steps} steps: {routes}"
+            );
+            talk(&here(), &two.netns, two.address);
+        }
+        run(async { mend(&netlink()).await }).unwrap();
+        pods_live(&[&one]);
+        talk(&one.netns, &two.netns, two.address);
     });
 }

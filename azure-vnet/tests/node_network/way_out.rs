@@ -1,4 +1,4 @@
-//! A node with two NICs: what the pods of the one without the node's default route send leaves by it.
+//! A node with two NICs: what the pods of each send leaves by it.
 
 use azure_vnet::node::{Node, NodeWanted, ensure, leave, mend, missing};
 
@@ -61,41 +61,115 @@ fn all_pass(pods: &[Pod; 3]) {
     }
 }
 
+/// The rules that lead to tables of ours.
+fn rules() -> Vec<String> {
+    let rules = ip("rule");
+    let ours = rules.lines().filter(|it| it.starts_with("32000:"));
+    ours.map(str::to_owned).collect()
+}
+
+fn routes(table: &str) -> Vec<String> {
+    let routes = ip(&format!("route show table {table}"));
+    routes.lines().map(|it| it.trim().to_owned()).collect()
+}
+
 #[test]
 fn what_its_pods_send_leaves_by_it() {
     lab(|| {
         let (first, second) = two_nics();
         let _pods = pods(&first, &second);
-        let table = table(&second);
-        let rules = ip("rule");
-        let ours: Vec<_> = rules.lines().filter(|it| it.contains(&table)).collect();
+        let tables = [table(&first), table(&second)];
+        let [of_first, of_second] = &tables;
         assert_eq!(
-            ours,
+            rules(),
             [
-                format!("32000:\tfrom 10.9.0.4 lookup {table}"),
-                format!("32000:\tfrom all iif azure1 lookup {table}"),
+                format!("32000:\tfrom 10.0.0.4 lookup {of_first}"),
+                format!("32000:\tfrom all iif azure0 lookup {of_first}"),
+                format!("32000:\tfrom 10.9.0.4 lookup {of_second}"),
+                format!("32000:\tfrom all iif azure1 lookup {of_second}"),
             ]
         );
-        let routes = ip(&format!("route show table {table}"));
-        let routes: Vec<_> = routes.lines().map(str::trim).collect();
-        assert_eq!(
-            routes,
-            [
-                "default via 10.9.0.1 dev eth1 proto 97 onlink",
-                "10.0.0.7 dev azure0 proto 97 scope link metric 20",
-                "10.9.0.7 dev azure1 proto 97 scope link metric 20",
-                "10.9.0.8 dev azure1 proto 97 scope link metric 20",
-            ]
-        );
+        for (table, default) in tables
+            .iter()
+            .zip(["10.0.0.1 dev eth0", "10.9.0.1 dev eth1"])
+        {
+            let default = format!("default via {default} proto 97 onlink");
+            assert_eq!(
+                routes(table),
+                [
+                    default.as_str(),
+                    "10.0.0.7 dev azure0 proto 97 scope link metric 20",
+                    "10.9.0.7 dev azure1 proto 97 scope link metric 20",
+                    "10.9.0.8 dev azure1 proto 97 scope link metric 20",
+                ]
+            );
+        }
+        // In the main table the second NIC's subnet is on the link, wherever the packet comes from.
         for (from, nic) in [
             ("10.9.0.7 iif azure1", "eth1"),
             ("10.0.0.7 iif azure0", "eth0"),
+            ("10.9.0.4", "eth1"),
+            ("10.0.0.4", "eth0"),
         ] {
-            let way = ip(&format!("route get 203.0.113.1 from {from}"));
-            assert!(way.contains(&format!("dev {nic} ")), "{from}: {way}");
+            for to in ["203.0.113.1", "10.9.0.99", "10.0.0.99"] {
+                let way = ip(&format!("route get {to} from {from}"));
+                assert!(way.contains(&format!("dev {nic} ")), "{from}: {way}");
+            }
         }
-        let way = ip("route get 203.0.113.1 from 10.9.0.4");
-        assert!(way.contains("dev eth1 "), "{way}");
+    });
+}
+
+/// With a default route each, as cloud-init leaves them, it needs no bridge on the other.
+#[test]
+fn another_nic_with_a_default_route_is_enough() {
+    lab(|| {
+        plain_node(1500);
+        second_nic();
+        ip("route del default via 10.9.0.1 dev eth1 metric 200");
+        let first = settle();
+        pod(&first, "one", "10.0.0.7");
+        assert!(rules().is_empty(), "{:?}", rules());
+        ip("route add default via 10.9.0.1 dev eth1 metric 200");
+        run(async { mend(&netlink()).await }).unwrap();
+        let way = ip("route get 10.9.0.99 from 10.0.0.7 iif azure0");
+        assert!(way.contains("dev eth0 "), "{way}");
+        ip("route del default via 10.9.0.1 dev eth1 metric 200");
+        run(async { mend(&netlink()).await }).unwrap();
+        assert!(rules().is_empty(), "{:?}", rules());
+        assert!(routes("all").iter().all(|it| !it.contains("table 163")));
+    });
+}
+
+/// What the main table has on links that are no NICs comes and goes in ours.
+#[test]
+fn links_that_are_no_nics_stay_reachable() {
+    lab(|| {
+        let (first, second) = two_nics();
+        let pods = pods(&first, &second);
+        ip("link add docker0 type bridge");
+        ip("link set docker0 up");
+        ip("addr add 172.17.0.1/16 dev docker0");
+        // With the last address of a link the kernel takes all of its routes away.
+        ip("addr add 192.0.2.1/32 dev docker0");
+        assert_eq!(named().len(), 2, "{:?}", named());
+        run(async { mend(&netlink()).await }).unwrap();
+        assert!(named().is_empty(), "{:?}", named());
+        for pod in &pods {
+            let bridge = if pod.address.starts_with("10.0.") {
+                "azure0"
+            } else {
+                "azure1"
+            };
+            let way = ip(&format!(
+                "route get 172.17.0.2 from {} iif {bridge}",
+                pod.address
+            ));
+            assert!(way.contains("dev docker0 "), "{way}");
+        }
+        ip("addr del 172.17.0.1/16 dev docker0");
+        assert_eq!(named().len(), 2, "{:?}", named());
+        run(async { mend(&netlink()).await }).unwrap();
+        assert!(named().is_empty(), "{:?}", named());
     });
 }
 
@@ -153,25 +227,15 @@ fn rules_that_were_deleted_are_named_and_come_back() {
 }
 
 #[test]
-fn a_nic_that_gets_the_default_route_needs_no_way_out() {
+fn each_has_its_own_whichever_has_the_default_route() {
     lab(|| {
         let (first, second) = two_nics();
         let pods = pods(&first, &second);
+        let before = rules();
         ip("route add default via 10.9.0.1 dev eth1 metric 10");
-        let missing = named();
-        assert!(
-            missing.iter().any(|it| it.contains("is of no NIC")),
-            "{missing:?}"
-        );
-        assert!(
-            missing.iter().any(|it| it.contains("iif azure0")),
-            "{missing:?}"
-        );
         run(async { mend(&netlink()).await }).unwrap();
         assert!(named().is_empty(), "{:?}", named());
-        let rules = ip("rule");
-        assert!(!rules.contains("azure1"), "{rules}");
-        assert!(rules.contains("iif azure0"), "{rules}");
+        assert_eq!(rules(), before);
         all_pass(&pods);
     });
 }

@@ -3,7 +3,7 @@
 use core::mem::{offset_of, size_of};
 
 use crate::{
-    Destination, Event, Flow, FlowKey, Fragment, FragmentKey, Judgement, Pod, PolicyKey,
+    Destination, Event, Flow, FlowKey, Fragment, FragmentKey, Judgement, Nic, Pod, PolicyKey,
     PolicyState, Port, Queued, Reason, ReservedPorts, RuleKey, Search, Share, Timeouts, Uplink,
 };
 
@@ -28,6 +28,7 @@ pub const LAYOUT: &[(&str, &str, usize)] = layout! {
     Pod { ifindex, container, mac }
     Port { address, container, mac }
     Share { flows }
+    Nic { ifindex, mac }
     PolicyKey { generation, destination }
     Judgement { action, rules }
     RuleKey { generation, rules, protocol, port }
@@ -42,6 +43,7 @@ pub const LAYOUT: &[(&str, &str, usize)] = layout! {
 const _: () = assert!(size_of::<FlowKey>() == 16 && size_of::<Flow>() == 32);
 const _: () = assert!(size_of::<FragmentKey>() == 12 && size_of::<Fragment>() == 20);
 const _: () = assert!(size_of::<Pod>() == 16 && size_of::<Port>() == 16);
+const _: () = assert!(size_of::<Nic>() == 12);
 const _: () = assert!(size_of::<PolicyKey>() == 8 && size_of::<RuleKey>() == 12);
 const _: () = assert!(size_of::<Judgement>() == 8 && size_of::<PolicyState>() == 32);
 const _: () = assert!(size_of::<Destination>() == 8 && size_of::<Search>() == 12);
@@ -53,8 +55,8 @@ const _: () = assert!(size_of::<Event>() == 56);
 #[cfg(feature = "user")]
 mod user {
     use crate::{
-        Be32, Destination, Flow, FlowKey, Judgement, Pod, PolicyKey, PolicyState, Port, Queued,
-        ReservedPorts, RuleKey, Search, Share, Uplink,
+        Be32, Destination, Flow, FlowKey, Judgement, Nic, Pod, PolicyKey, PolicyState, Port,
+        Queued, ReservedPorts, RuleKey, Search, Share, Uplink,
     };
 
     // All of them are `repr(C)` or `repr(transparent)` of integers and byte arrays with explicit
@@ -70,6 +72,8 @@ mod user {
     unsafe impl aya::Pod for Pod {}
     // SAFETY: plain bytes, as said above.
     unsafe impl aya::Pod for Port {}
+    // SAFETY: plain bytes, as said above.
+    unsafe impl aya::Pod for Nic {}
     // SAFETY: plain bytes, as said above.
     unsafe impl aya::Pod for PolicyKey {}
     // SAFETY: plain bytes, as said above.

@@ -12,6 +12,7 @@ mod fragment;
 mod layout;
 mod names;
 mod net;
+mod nic;
 mod pod;
 mod policy;
 mod reason;
@@ -24,9 +25,11 @@ pub use flow::{Flow, FlowFlags, FlowKey, FlowKind, Queued, TcpState};
 pub use fragment::{Fragment, FragmentKey};
 pub use layout::LAYOUT;
 pub use names::{
-    MAX_FLOWS, MAX_FRAGMENTS, MAX_PODS, MAX_PREFIXES, MAX_RULES, MAX_SEARCHES, maps, programs,
+    MAX_FLOWS, MAX_FRAGMENTS, MAX_NICS, MAX_PODS, MAX_PREFIXES, MAX_RULES, MAX_SEARCHES, maps,
+    programs,
 };
 pub use net::{Be16, Be32, Mac};
+pub use nic::Nic;
 pub use pod::{Pod, Port, Share};
 pub use policy::{Action, Judgement, PolicyKey, PolicyState, RuleKey};
 pub use reason::Reason;

@@ -50,10 +50,12 @@ pub mod maps {
     pub const RESERVED: &str = "reserved";
     /// A pod's address to its [`Share`](crate::Share).
     pub const SHARES: &str = "shares";
+    /// An address of another NIC of the node to its [`Nic`](crate::Nic).
+    pub const NICS: &str = "nics";
     /// All of them.
-    pub const ALL: [&str; 17] = [
+    pub const ALL: [&str; 18] = [
         UPLINK, PODS, PORTS, POLICY, RULES, POLICIES, FLOWS, FRAGMENTS, SWEEP, COUNTERS, CANDIDATE,
-        EVENTS, WATCH, SEARCHES, SEARCHING, RESERVED, SHARES,
+        EVENTS, WATCH, SEARCHES, SEARCHING, RESERVED, SHARES, NICS,
     ];
     /// Those that a version takes over from an earlier one with what they hold, and the first version whose are as this one's:
     /// the same kind of map with the same layouts, which mean the same. What user space can write again is not among them, as the queue of the flows; the policy
@@ -69,6 +71,8 @@ pub mod maps {
 
 /// Elements the `pods`, `ports` and `shares` maps hold: Azure allows 256 addresses on a NIC.
 pub const MAX_PODS: u32 = 1024;
+/// Elements the `nics` map holds: a VM has 8 NICs at most, and what they have beside a primary address is the pods'.
+pub const MAX_NICS: u32 = 256;
 /// Prefixes the `policy` map holds: those of two policies while one takes the other's place.
 pub const MAX_PREFIXES: u32 = 16_384;
 /// Entries the `rules` map holds, likewise.

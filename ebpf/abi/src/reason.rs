@@ -34,47 +34,49 @@ pub enum Reason {
     UnmasqueradedFast = 12,
     /// From the node to a pod that has another MAC than the node knows: given that, straight to its veth.
     ToNewMac = 13,
+    /// At one NIC with the address of another: sent out by that one, which is where the fabric takes it.
+    ByOtherNic = 14,
     /// ARP request of a pod, answered with the router's MAC whoever was asked for.
-    ArpAnswered = 14,
+    ArpAnswered = 15,
     /// ARP of a pod that nobody needs: probe, announcement, reply, request for its own address.
-    ArpIgnored = 15,
+    ArpIgnored = 16,
     /// From a pod with an address that is not its own.
-    SpoofedAddress = 16,
+    SpoofedAddress = 17,
     /// From a pod with the NIC's or the fabric's MAC or a group address as source.
-    SpoofedMac = 17,
+    SpoofedMac = 18,
     /// IPv4 from a pod to a group MAC (broadcast, multicast): nothing is flooded.
-    ToGroup = 18,
+    ToGroup = 19,
     /// IPv6 from a pod, to which Azure has given no IPv6 address.
-    Ipv6 = 19,
+    Ipv6 = 20,
     /// From a pod with a VLAN tag: what is inside cannot be judged.
-    Tagged = 20,
+    Tagged = 21,
     /// From a pod, neither IPv4 nor ARP.
-    EtherType = 21,
+    EtherType = 22,
     /// From the bridge to outside the ranges, of no pod and by a port that `from_pod` does not guard.
-    UnknownSource = 22,
+    UnknownSource = 23,
     /// From a pod with a header that cannot be trusted.
-    Malformed = 23,
+    Malformed = 24,
     /// From a pod to a destination that the policy closes (multicast, broadcast, a rule).
-    PolicyDrop = 24,
+    PolicyDrop = 25,
     /// From a pod to outside the ranges as an IP fragment, whose flow cannot be told.
-    Fragment = 25,
+    Fragment = 26,
     /// From a pod to outside the ranges, neither TCP, UDP nor ICMP echo.
-    UnsupportedProtocol = 26,
+    UnsupportedProtocol = 27,
     /// Every port of the range is in use towards this destination.
-    NoPortFound = 27,
+    NoPortFound = 28,
     /// The ports that this packet looked at are in use towards this destination; the next looks at others.
-    PortSearchGoesOn = 28,
+    PortSearchGoesOn = 29,
     /// The flow table takes no more entries.
-    FlowTableFull = 29,
+    FlowTableFull = 30,
     /// The pod has as many flows as a pod may have.
-    PodFlowLimit = 30,
+    PodFlowLimit = 31,
     /// The programs run, but user space has not told them about the NIC.
-    Unconfigured = 31,
+    Unconfigured = 32,
 }
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::NotOurs,
         Self::InRange,
         Self::Exempt,
@@ -89,6 +91,7 @@ impl Reason {
         Self::MasqueradedFast,
         Self::UnmasqueradedFast,
         Self::ToNewMac,
+        Self::ByOtherNic,
         Self::ArpAnswered,
         Self::ArpIgnored,
         Self::SpoofedAddress,
@@ -133,6 +136,7 @@ impl Reason {
             Self::MasqueradedFast => "masqueraded_fast",
             Self::UnmasqueradedFast => "unmasqueraded_fast",
             Self::ToNewMac => "to_new_mac",
+            Self::ByOtherNic => "by_other_nic",
             Self::ArpAnswered => "arp_answered",
             Self::ArpIgnored => "arp_ignored",
             Self::SpoofedAddress => "spoofed_address",
@@ -173,6 +177,7 @@ impl Reason {
             | Self::MasqueradedFast
             | Self::UnmasqueradedFast
             | Self::ToNewMac
+            | Self::ByOtherNic
             | Self::ArpAnswered => true,
             Self::ArpIgnored
             | Self::SpoofedAddress

@@ -71,6 +71,37 @@ fn a_lost_rule_is_missed_and_comes_back() {
     }
 }
 
+/// What the netfilter tier sends answers out of the other NIC with (`host_ports`).
+#[test]
+fn the_table_of_the_other_nics_addresses_is_missed_and_comes_back() {
+    let azure = azure("2");
+    let scene = Scene::new(&azure, "netfilter");
+    let vm = scene.vm();
+    let tables = ["azure0", "azure1"].map(|bridge| format!("netdev azure-vnet-{bridge}"));
+    let listed = || {
+        tables
+            .clone()
+            .map(|table| run(vm, &format!("nft list table {table}")))
+    };
+    let before = listed();
+    let [first, second] = [vm.nic.primary, second_nic(vm).primary];
+    assert!(
+        before[0].contains(&format!("ip saddr {second} ")),
+        "{before:?}"
+    );
+    assert!(
+        before[1].contains(&format!("ip saddr {first} ")),
+        "{before:?}"
+    );
+    for table in &tables {
+        assert!(!doctor_finds_fault(vm), "{table}: doctor");
+        run(vm, &format!("nft delete table {table}"));
+        assert!(doctor_finds_fault(vm), "{table}: doctor");
+        run(vm, &format!("{PLUGIN_DIR}/azure-vnet gc"));
+        assert_eq!(listed(), before);
+    }
+}
+
 fn doctor_finds_fault(vm: &Vm) -> bool {
     let doctor = vm.program(&format!("{PLUGIN_DIR}/azure-vnet")).unwrap();
     !doctor.arg("doctor").output().unwrap().status.success()

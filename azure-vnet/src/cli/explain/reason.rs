@@ -23,6 +23,7 @@ pub fn meaning(reason: Reason) -> &'static str {
             "the reply in a flow that came in from outside: it keeps the pod's address"
         }
         Reason::ToNewMac => "from the node to a pod that has changed its MAC",
+        Reason::ByOtherNic => "the source is an address of another NIC: it leaves by that one",
         Reason::ArpAnswered => "an ARP request, answered with the router's MAC",
         Reason::ArpIgnored => "ARP that asks for nobody else's address",
         Reason::SpoofedAddress => "the source is not the pod's own address",

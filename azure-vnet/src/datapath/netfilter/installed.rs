@@ -72,6 +72,11 @@ impl Installed {
         }
     }
 
+    /// Lists the table of family `netdev`.
+    pub fn of_nics(bridge: &str) -> Result<Self, NetfilterError> {
+        Self::parse(&list(&["netdev"], bridge, "", Stdio::null()).or_else(no_text)?)
+    }
+
     /// Whether a chain is there and does something.
     pub fn has_rules(&self, family: &str, chain: &str) -> bool {
         self.chains.contains(&(family.to_owned(), chain.to_owned()))
@@ -115,7 +120,12 @@ impl Installed {
 impl Seal {
     /// What an earlier call wrote since boot. Without it the rules are installed anew.
     pub fn read(bridge: &str) -> Option<Self> {
-        serde_json::from_slice(&std::fs::read(path(bridge)).ok()?).ok()
+        Self::at(&path(bridge))
+    }
+
+    /// The same, of another table.
+    pub fn at(path: &Path) -> Option<Self> {
+        serde_json::from_slice(&std::fs::read(path).ok()?).ok()
     }
 
     /// Writes it down, under the bridge's lock.
