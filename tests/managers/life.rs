@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(12);
 /// How long a lease may take. A client that heard nothing at first asks again when it likes.
 const LEASE_LIMIT: Duration = Duration::from_mins(1);
 /// What a manager does, it begins at once, but not before the program that told it has ended.
-pub const SETTLE: Duration = Duration::from_millis(1500);
+const SETTLE: Duration = Duration::from_millis(1500);
 /// The version from which on there is CHECK.
 const WITH_CHECK: &str = "1.0.0";
 
@@ -300,7 +300,7 @@ impl<'a> Life<'a> {
     }
 
     /// What our own commands miss now; the next call of any kind mends it.
-    pub fn missed(&self) -> Vec<String> {
+    fn missed(&self) -> Vec<String> {
         let missed = self.complaints().into_iter();
         missed
             .map(|said| format!("before the next call, {said}"))
