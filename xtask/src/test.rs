@@ -50,7 +50,6 @@ const STAGE_LIMIT: Duration = Duration::from_mins(12);
 
 /// What to run.
 #[derive(Args, Clone, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub struct Options {
     /// Only this stage: unit, or the name of a [[test]] target; may be given more than once
     #[arg(long)]
