@@ -85,14 +85,6 @@ pub fn add(link: u32, name: &str, route: &NewRoute) -> Request {
     Request::new("add the route", subject, message).flags(NLM_F_CREATE | NLM_F_EXCL)
 }
 
-/// A route through `link` in another table than the main one, ready to be added.
-pub fn in_table(link: u32, route: &NewRoute, table: u32) -> RouteMessage {
-    let mut message = message_of(link, route);
-    message.header.table = RouteHeader::RT_TABLE_UNSPEC;
-    message.attributes.push(RouteAttribute::Table(table));
-    message
-}
-
 fn message_of(link: u32, route: &NewRoute) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = match route.to {
