@@ -38,7 +38,7 @@ pub async fn add(request: &Add) -> Result<Success, Error> {
     let remembered = state::remember(attachment(&config, request, &plan, &lease))?;
     let mut served = datapath.undertake(&host_veth, lease.address.addr());
     let applied = apply::apply(&host, &pod, &netns, &plan).await?;
-    node::mend(&host).await?;
+    node::mend_pods(&host).await?;
     datapath::tell_nics(&node::addresses(&host).await);
     served.serve(&pod_of(request, &applied, &plan, &lease))?;
 

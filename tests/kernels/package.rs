@@ -19,6 +19,8 @@ pub struct Kernel {
     pub suite: &'static str,
     /// How programs are attached there.
     pub mechanism: &'static str,
+    /// The stage `prog`, as far as it can run there.
+    pub prog: &'static str,
 }
 
 impl Kernel {

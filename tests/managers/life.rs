@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use azure_vnet_testbed::conflist::Conflist;
 use azure_vnet_testbed::pod::{Pod, PodSpec};
-use azure_vnet_testbed::{Azure, Error, PLUGIN_DIR, dhcp, dns};
+use azure_vnet_testbed::{Azure, Error, PLUGIN_DIR, Verdicts, dhcp, dns};
 
 use crate::machine::{Booted, Machine, RELEASE};
 use crate::manager::{Command, Manager};
@@ -107,8 +107,8 @@ pub struct Life<'a> {
     neighbourhood: &'a Neighbourhood<'a>,
     /// What there was of the NIC before the first pod.
     before: Option<Picture>,
-    /// How many frames the fabric had refused before the step.
-    spoofed: Cell<u64>,
+    /// What the fabric had refused before the step.
+    refused: Cell<Verdicts>,
     pods: Vec<Pod<'a>>,
 }
 
@@ -126,7 +126,7 @@ impl<'a> Life<'a> {
             machine,
             neighbourhood,
             before,
-            spoofed: Cell::new(machine.spoofed()),
+            refused: Cell::new(machine.refused()),
             pods,
         }
     }
@@ -167,15 +167,11 @@ impl<'a> Life<'a> {
         happen: impl FnOnce() -> Vec<String>,
     ) -> bool {
         let start = Instant::now();
-        self.spoofed.set(self.machine.spoofed());
+        self.refused.set(self.machine.refused());
         let mut failed = happen();
         std::thread::sleep(SETTLE);
         failed.extend(patiently(|| self.off_the_network()));
-        // What they miss now, the next call of any kind mends.
-        let missed = self.complaints().into_iter();
-        let remarks = missed
-            .map(|said| format!("before the next call, {said}"))
-            .collect();
+        let remarks = self.missed();
         let refused = self.calls();
         if refused.is_some() {
             failed.extend(refused);
@@ -228,7 +224,7 @@ impl<'a> Life<'a> {
                 std::thread::sleep(Duration::from_millis(100));
             }
             // A client that has lost its address says so once more with it.
-            life.spoofed.set(machine.spoofed());
+            life.refused.set(machine.refused());
             failed.extend(life.calls());
             failed
         });
@@ -285,15 +281,30 @@ impl<'a> Life<'a> {
         if !has_address(booted, primary) {
             wrong.push("not one address on the NIC".into());
         }
-        let spoofed = self.machine.spoofed() - self.spoofed.get();
-        if spoofed > 0 {
-            wrong.push(format!("{spoofed} frames spoofed"));
+        let (before, now) = (self.refused.get(), self.machine.refused());
+        for (kind, spoofed) in [
+            ("MAC", now.mac - before.mac),
+            ("ARP", now.arp - before.arp),
+            ("IPv4", now.ip - before.ip),
+            ("IPv6", now.ip6 - before.ip6),
+        ] {
+            if spoofed > 0 {
+                wrong.push(format!("{spoofed} frames spoofed by {kind}"));
+            }
         }
         if let Some(before) = &self.before {
             let now = Picture::take(booted, self.machine.manager.has_resolved());
             wrong.extend(before.difference(&now));
         }
         wrong
+    }
+
+    /// What our own commands miss now; the next call of any kind mends it.
+    fn missed(&self) -> Vec<String> {
+        let missed = self.complaints().into_iter();
+        missed
+            .map(|said| format!("before the next call, {said}"))
+            .collect()
     }
 
     /// What our own commands say is wrong. Without pods they may say that nothing is set up.

@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 
 use azure_vnet_testbed::namespace::Namespace;
 use azure_vnet_testbed::process::{Output, Running};
-use azure_vnet_testbed::{Azure, NETNS_DIR, Vm, bin_dir, dhcp};
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change};
+use azure_vnet_testbed::{Azure, NETNS_DIR, Verdicts, Vm, bin_dir, dhcp};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, mount, mount_bind, mount_change, mount_remount,
+};
 use rustix::process::Pid;
 
 use crate::cgroup::Cgroup;
@@ -147,9 +149,9 @@ impl<'a> Machine<'a> {
         self.azure.nic(self.number).primary
     }
 
-    /// How many frames the fabric has refused so far.
-    pub fn spoofed(&self) -> u64 {
-        self.azure.fabric.verdicts(self.number).unwrap().spoofed()
+    /// What the fabric has refused so far.
+    pub fn refused(&self) -> Verdicts {
+        self.azure.fabric.verdicts(self.number).unwrap()
     }
 
     /// Gives it another primary address; the machine learns it when it asks for its lease.
@@ -242,10 +244,11 @@ fn make_disk<'r>(
     for (path, program) in programs.iter().flatten() {
         let path = on_disk(path)?;
         File::create(&path)?;
-        mount_bind(
-            format!("/proc/thread-self/fd/{}", program.as_raw_fd()),
-            &path,
-        )?;
+        let program = format!("/proc/thread-self/fd/{}", program.as_raw_fd());
+        mount_bind(program, &path)?;
+        // It is the host's file, and nobody's here to write.
+        let read_only = MountFlags::BIND | MountFlags::RDONLY;
+        mount_remount(&path, read_only, c"")?;
     }
     configure(manager)
 }
@@ -266,6 +269,7 @@ fn open_release(place: &str, own: &Path) -> io::Result<Vec<(String, File)>> {
 
 fn configure(manager: &Manager) -> io::Result<()> {
     fs::write(on_disk("/etc/machine-id")?, "")?;
+    fs::write(on_disk("/etc/hostname")?, manager.name)?;
     for unit in MASKED.iter().chain(manager.masked) {
         mask(unit)?;
     }
@@ -288,8 +292,13 @@ fn configure(manager: &Manager) -> io::Result<()> {
     for (path, text) in manager.files {
         let path = on_disk(path)?;
         fs::write(&path, text)?;
-        // NetworkManager and netplan read no keys that others could have read.
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        // NetworkManager and netplan read nothing that others could read, and networkd is another.
+        let mode = if path.extension().is_some_and(|it| it == "network") {
+            0o644
+        } else {
+            0o600
+        };
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
     }
     if !manager.has_resolved() {
         // A file, and not the link to resolved's that tmpfiles would make again.

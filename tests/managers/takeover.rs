@@ -1,6 +1,7 @@
 //! A node that v0.1.0 has set up, where the NIC is a port of the bridge, gets this version. The next call takes it over, whether or not
 //! its manager has torn it in the meantime.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use azure_vnet_testbed::conflist::Conflist;
@@ -8,7 +9,6 @@ use azure_vnet_testbed::pod::{Pod, PodSpec};
 use azure_vnet_testbed::steady::Steady;
 use azure_vnet_testbed::{Azure, dhcp};
 
-use crate::former;
 use crate::life::{Life, MACHINE, wait_for_lease};
 use crate::machine::{Booted, FORMER_RELEASE, Machine, RELEASE};
 use crate::manager::{Command, Manager};
@@ -17,10 +17,13 @@ use crate::reach::Neighbourhood;
 use crate::report;
 use crate::table::Table;
 
+/// Names the folder with the plugins of v0.1.0.
+const EARLIER: &str = "AZURE_VNET_EARLIER";
+
 /// Takes over a node with the manager, whole and torn; fails, with the table, when it does not come out whole.
 pub fn of_v0_1_0(manager: &'static Manager) {
     let azure = Azure::builder().vms(1).machines(1).pool(8).build().unwrap();
-    let machine = Machine::new(&azure, MACHINE, manager, Some(&former::plugins()));
+    let machine = Machine::new(&azure, MACHINE, manager, Some(&earlier()));
     let neighbourhood = Neighbourhood::new(&azure);
     let mut table = Table::new(manager.name);
     takes_over(&machine, &neighbourhood, &mut table, "takeover", &[]);
@@ -28,6 +31,14 @@ pub fn of_v0_1_0(manager: &'static Manager) {
     takes_over(&machine, &neighbourhood, &mut table, "takeover, torn", torn);
     report(&table.to_string());
     assert!(table.holds(), "{table}");
+}
+
+fn earlier() -> PathBuf {
+    let path = std::env::var_os(EARLIER);
+    path.unwrap_or_else(|| {
+        panic!("{EARLIER} is not set: run `cargo xtask test --stage managers --managers`")
+    })
+    .into()
 }
 
 fn takes_over(
@@ -44,8 +55,13 @@ fn takes_over(
     let pods = ["first", "second"].map(|name| pod(&booted, name));
     // What is torn is off the network, and its connections with it.
     let steady = tear.is_empty().then(|| {
-        let from = [booted.vm.namespace(), pods[0].namespace()];
-        from.map(|from| Steady::start(from, &machine.azure.internet).unwrap())
+        let (node, pod) = (booted.vm.namespace(), pods[0].namespace());
+        // To two hosts, since v0.1.0 mixes up the pings of a node and its pod to one.
+        [
+            (node, &machine.azure.peered),
+            (pod, &machine.azure.internet),
+        ]
+        .map(|(from, to)| Steady::start(from, to).unwrap())
     });
     let life = Life::of(&booted, machine, neighbourhood, Some(before), pods.into());
 

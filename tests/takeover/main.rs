@@ -91,7 +91,7 @@ fn taken_over(way: Way, first: First) -> Result<(), String> {
         .iter()
         .enumerate()
         .map(|(number, name)| {
-            let spec = PodSpec::named(*name);
+            let spec = PodSpec::named(name);
             let spec = if number == 0 {
                 spec.host_port(HOST_PORT, REPORT_PORT)
             } else {
@@ -158,8 +158,8 @@ fn taken_over(way: Way, first: First) -> Result<(), String> {
     for pod in pods.into_iter().chain(going).chain(more).chain(remote) {
         pod.delete().unwrap();
     }
-    let lost = tallies.iter().map(|tally| tally.lost).max().unwrap_or(0);
-    if lost <= MAY_BE_LOST {
+    let worst = tallies.iter().map(|tally| tally.lost).max().unwrap_or(0);
+    if worst <= MAY_BE_LOST {
         Ok(())
     } else {
         Err(format!("{name}: node {}; pod {}", tallies[0], tallies[1]))

@@ -37,12 +37,12 @@ const EXTRAS: [Extra; 4] = [
     },
     Extra {
         stage: "managers",
-        needs: "needs mmdebstrap and systems made with it (--managers installs it)",
-        install: setup::managers,
+        needs: "needs mmdebstrap and v0.1.0 (--managers installs the one and builds the other)",
+        install: managers,
     },
     Extra {
         stage: "takeover",
-        needs: "builds v0.1.0 from the history first (--takeover)",
+        needs: "builds v0.1.0 from the history first (--managers)",
         install: earlier::build,
     },
 ];
@@ -60,12 +60,10 @@ pub struct Options {
     /// The stage `kernels` as well: installs qemu, and boots Debian's kernels 5.10, 6.1 and 6.12 with the plugins
     #[arg(long)]
     kernels: bool,
-    /// The stage `managers` as well: installs mmdebstrap, and boots Debian with the plugins and real network managers
+    /// The stages `managers` and `takeover` as well: installs mmdebstrap, and boots Debian with the plugins and real network managers; builds
+    /// v0.1.0 from the repository's history, and upgrades from it under traffic
     #[arg(long)]
     managers: bool,
-    /// The stage `takeover` as well: builds v0.1.0 from the repository's history, and upgrades from it under traffic
-    #[arg(long)]
-    takeover: bool,
     /// Arguments for the test programs, for example a part of a test's name
     #[arg(last = true)]
     arguments: Vec<String>,
@@ -77,7 +75,6 @@ impl Options {
         Self {
             runtimes: true,
             kernels: true,
-            takeover: true,
             managers: true,
             ..Self::default()
         }
@@ -87,7 +84,6 @@ impl Options {
         match extra.stage {
             "runtime" => self.runtimes,
             "kernels" => self.kernels,
-            "takeover" => self.takeover,
             _ => self.managers,
         }
     }
@@ -97,6 +93,12 @@ struct Extra {
     stage: &'static str,
     needs: &'static str,
     install: fn() -> Result<()>,
+}
+
+/// What the stage `managers` needs; the systems it makes itself, and keeps.
+fn managers() -> Result<()> {
+    setup::managers()?;
+    earlier::build()
 }
 
 struct Outcome {

@@ -8,8 +8,8 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Addresses, Datapath, Error, Nics, Pod, Record, Tier, Uplink, Wanted, ebpf, interface_index, lock,
-    netfilter, pods, record, tell_nics,
+    Addresses, Datapath, Error, Nics, Pod, Record, Tier, Uplink, Wanted, ebpf, interface_index,
+    lock, netfilter, pods, record, tell_nics,
 };
 use crate::masquerade::{Digest, Source, Timeouts, agent};
 use crate::netlink::MacAddress;

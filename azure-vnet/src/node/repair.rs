@@ -67,11 +67,17 @@ pub async fn mend(netlink: &Netlink) -> Result<(), NodeError> {
     if !record::all().is_empty() {
         result = result.and(settings::forward());
     }
+    result.and(mend_pods(netlink).await)
+}
+
+/// [`mend`] for an ADD, which has just made sure of the bridge.
+pub async fn mend_pods(netlink: &Netlink) -> Result<(), NodeError> {
     let mut repairs = missing(netlink).await?;
     if repairs.iter().any(|repair| repair.is_lost_record) {
         write_lost_records(netlink).await?;
         repairs = missing(netlink).await?;
     }
+    let mut result = Ok(());
     for Repair { what, requests, .. } in repairs {
         tracing::info!("mending: {what}");
         for outcome in netlink.run_each(requests).await {

@@ -19,17 +19,21 @@ struct Ceiling {
 const CEILINGS: [Ceiling; 2] = [
     Ceiling {
         verb: "ADD",
-        netlink_messages: 21,
+        netlink_messages: 31,
         netlink_reason: "is the interface there; the neighbours (IPAM); bridge, NIC, the addresses of each; veth, its index; \
-                         forwarding entry, port, neighbour; lo, address, link, route; queueing discipline, filter and its handle; \
+                         forwarding entry, port; lo, address, link, route; what there is of all pods (routes, rules, neighbours, \
+                         forwarding entries, addresses, links); neighbour, two routes and a third that drops; the addresses of other NICs, \
+                         their links and routes; queueing discipline, filter and its handle; \
                          the node's sockets (TCP and UDP, each of two families), which takes no lock",
         files_synced: 6,
         sync_reason: "IPAM's record and its backup, the attachment, each with its directory",
     },
     Ceiling {
         verb: "DEL",
-        netlink_messages: 5,
-        netlink_reason: "what is known of the veth; veth; bridge, whether another has the pod's MAC, neighbour",
+        netlink_messages: 18,
+        netlink_reason: "what is known of the veth; veth; bridge, whether another has the pod's MAC, neighbour, two routes; bridge, NIC, \
+                         the bridge's addresses; what there is of all pods (routes, rules, neighbours, forwarding entries, addresses, links); \
+                         the addresses of other NICs, their links",
         files_synced: 4,
         sync_reason: "IPAM's record and its backup, each with its directory",
     },
