@@ -249,7 +249,9 @@ pub fn all_but_ours() -> Vec<String> {
     let mut lines = addresses(|link| !is_ours(link));
     lines.extend(the_rest().into_iter().filter(|line| {
         let mut words = line.split([' ', '/']);
-        !words.any(is_ours) && !line.contains(" proto 97 ")
+        let table = line.split(" lookup ").nth(1);
+        let table = table.and_then(|it| it.parse::<u32>().ok()).unwrap_or(0);
+        !words.any(is_ours) && !line.contains(" proto 97 ") && table >> 16 != 0x617a
     }));
     lines
 }
