@@ -377,10 +377,12 @@ fn address_reassigned(case: &Case<'_>) -> Verdict {
     a.call_ipam("DEL").run().silent()?;
     let mut b = case.node.attach(case.version);
     if case.node.subject.is_ours() {
-        // And A's link and the entry by which the kernel shows that it lives: no address in use is given to another pod.
+        // And A's link and the entries by which the kernel shows that it lives: no address in use is given to another pod.
         ip(a.sandbox.namespace(), "link del eth0");
-        let entry = format!("neighbour delete {address} dev azure0");
-        ip(case.node.vm().namespace(), &entry);
+        for entry in ["neighbour", "route", "route"] {
+            let line = format!("{entry} delete {address} dev azure0");
+            ip(case.node.vm().namespace(), &line);
+        }
         b.conf["ipam"]["ipAddress"] = address.to_string().into();
     } else {
         b.conf["args"] = json!({ "cni": { "ips": [address] } });
