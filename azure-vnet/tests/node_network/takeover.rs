@@ -138,7 +138,8 @@ fn keep_talking(
     let (mut out, mut back) = ends;
     std::thread::spawn(move || {
         let mut byte = [0; 1];
-        while back.read(&mut byte).unwrap() == 1 {
+        // To the end of the connection; a read that a signal has interrupted is begun again.
+        while back.read_exact(&mut byte).is_ok() {
             back.write_all(&byte).unwrap();
         }
     });
