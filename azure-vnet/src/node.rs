@@ -28,7 +28,9 @@ pub use bridge::{ROUTER_MAC, has_ipv6, is_placeholder, keep_routes};
 pub use error::NodeError;
 pub use nic::Place;
 pub use own_route::is_own_route;
-pub use repair::{Repair, forget_pod, mend, mend_beside, mend_pods, missing, route_to_pods};
+pub use repair::{
+    NO_FORWARDING, Repair, forget_pod, mend, mend_beside, mend_pods, missing, route_to_pods,
+};
 pub use way_out::is_ours as is_way_out;
 
 use record::Record;

@@ -27,6 +27,9 @@ use crate::state;
 /// pool that no pod has, is the third: what is for nobody is dropped here, or node and fabric would pass it to and fro.
 pub const METRICS: [u32; 3] = [10, 20, 30];
 
+/// What [`missing`] says of a node that does not route.
+pub const NO_FORWARDING: &str = "net.ipv4.ip_forward is 0";
+
 /// Something that is not as it should be.
 #[derive(Debug)]
 pub struct Repair {
@@ -110,7 +113,7 @@ pub async fn missing(netlink: &Netlink) -> Result<Vec<Repair>, NodeError> {
         return Ok(repairs);
     }
     if !settings::is_forwarding()? {
-        repairs.push(Repair::of("net.ipv4.ip_forward is 0".to_owned()));
+        repairs.push(Repair::of(NO_FORWARDING.to_owned()));
     }
     let mut networks = Vec::new();
     let mut dropped = azure_vnet_ipam::pool(Path::new(state::DIRECTORY));

@@ -357,6 +357,11 @@ impl Answer {
         assert!(self.success && self.stdout.is_empty(), "{self:?}");
     }
 
+    /// Whether the call succeeded, whatever it printed.
+    pub fn succeeded(&self) -> bool {
+        self.success
+    }
+
     /// Success, with nothing printed; otherwise all that was said.
     pub fn silent(self) -> Result<(), String> {
         if self.success && self.stdout.is_empty() {

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::super::bridges::{Bridge, Problem};
 use super::Finding;
 use crate::config::Config;
+use crate::node::NO_FORWARDING;
 
 /// Where runtimes look for network configurations.
 const CONFIGURATIONS: &str = "/etc/cni/net.d";
@@ -59,12 +60,16 @@ pub fn check_bridges(bridges: &[Bridge]) -> Vec<Finding> {
             problem.fix.as_deref().unwrap_or(any_call),
         )
     };
-    let of = |bridge: &Bridge| match bridge.problems.as_slice() {
-        [] => vec![Finding::ok(
-            "datapath",
-            format!("{}: in place, for {} pods", bridge.name, bridge.pods),
-        )],
-        problems => problems.iter().map(|what| problem(bridge, what)).collect(),
+    let of = |bridge: &Bridge| {
+        // That has a check of its own.
+        let problems = bridge.problems.iter().filter(|it| it.what != NO_FORWARDING);
+        let findings: Vec<Finding> = problems.map(|what| problem(bridge, what)).collect();
+        if findings.is_empty() {
+            let found = format!("{}: in place, for {} pods", bridge.name, bridge.pods);
+            vec![Finding::ok("datapath", found)]
+        } else {
+            findings
+        }
     };
     bridges.iter().flat_map(of).collect()
 }
