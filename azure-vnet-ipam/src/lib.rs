@@ -45,13 +45,17 @@ pub fn report(state_dir: &std::path::Path) -> Result<Option<Report>, String> {
     }
 }
 
-/// Every address that this node has for pods, free or in use, as recorded in `state_dir`; none where that is not known.
-#[must_use]
-pub fn pool(state_dir: &std::path::Path) -> std::collections::BTreeSet<std::net::Ipv4Addr> {
+/// Every address that this node has for pods, free or in use, as recorded in `state_dir`; none before the first one was asked for.
+///
+/// # Errors
+/// The record cannot be read.
+pub fn pool(
+    state_dir: &std::path::Path,
+) -> Result<std::collections::BTreeSet<std::net::Ipv4Addr>, String> {
     let store = store::Store::new(state_dir);
     match store.read() {
-        Ok(state) if store.is_begun() => state.pool.addresses().collect(),
-        _ => std::collections::BTreeSet::new(),
+        Ok(state) => Ok(state.pool.addresses().collect()),
+        Err(error) => Err(chain(&error)),
     }
 }
 

@@ -116,7 +116,7 @@ pub async fn missing(netlink: &Netlink) -> Result<Vec<Repair>, NodeError> {
         repairs.push(Repair::of(NO_FORWARDING.to_owned()));
     }
     let mut networks = Vec::new();
-    let mut dropped = azure_vnet_ipam::pool(Path::new(state::DIRECTORY));
+    let mut dropped = kernel.dropped();
     for record in records {
         let nic = kernel.nic(&record);
         if nic.is_none() {
@@ -150,7 +150,7 @@ pub async fn missing(netlink: &Netlink) -> Result<Vec<Repair>, NodeError> {
 pub async fn route_to_pods(netlink: &Netlink, bridge: &Link, nic: &Link) -> Result<(), NodeError> {
     let pods = live::pods(&bridge.name)?;
     let kernel = Kernel::read(netlink).await?;
-    let mut dropped = azure_vnet_ipam::pool(Path::new(state::DIRECTORY));
+    let mut dropped = kernel.dropped();
     dropped.extend(pods.iter().map(|pod| pod.address));
     let network = Network {
         primary: kernel.primary(nic, &pods),
@@ -315,6 +315,16 @@ impl Kernel {
         let nets: Vec<Ipv4Net> = here.map(|(_, net)| *net).collect();
         let first = nets.iter().find(|net| of_pods(net)).or(nets.first());
         first.map(Ipv4Net::addr)
+    }
+
+    /// The addresses of the pool. Where they cannot be read, those that are dropped already stay so.
+    fn dropped(&self) -> BTreeSet<Ipv4Addr> {
+        azure_vnet_ipam::pool(Path::new(state::DIRECTORY)).unwrap_or_else(|error| {
+            tracing::warn!("the addresses for pods are not known: {error}");
+            let ours = self.routes.iter().filter_map(OwnRoute::read);
+            let dropped = ours.filter(|entry| entry.way == Way::Blackhole);
+            dropped.map(|entry| entry.to.addr()).collect()
+        })
     }
 
     /// The pods' links have to be ports of the bridge, up, and with a pod's settings.

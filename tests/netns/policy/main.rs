@@ -36,16 +36,6 @@ fn list(tier: &str, masquerade: &Value) -> Conflist {
     Conflist::shipped().with_setting("azure-vnet", "masquerade", &masquerade)
 }
 
-/// The name of the node's end of a pod's link, out of the result of its ADD.
-fn host_veth(pod: &Pod<'_>) -> String {
-    let interfaces = pod.result["interfaces"].as_array().unwrap();
-    let names = interfaces
-        .iter()
-        .filter_map(|interface| interface["name"].as_str());
-    let mut veths = names.filter(|name| name.starts_with("azv"));
-    veths.next().unwrap().to_owned()
-}
-
 fn status(vm: &Vm) -> Value {
     let plugin = vm.program(&format!("{PLUGIN_DIR}/azure-vnet")).unwrap();
     // Ends with 1 where something is wrong, which may be what is asked for.

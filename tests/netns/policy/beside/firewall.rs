@@ -1,6 +1,7 @@
 //! Others that drop, and others on the same hooks.
 
 use std::net::SocketAddrV4;
+use std::time::{Duration, Instant};
 
 use azure_vnet_testbed::pod::{Pod, PodSpec};
 use azure_vnet_testbed::{Azure, exchange};
@@ -14,17 +15,19 @@ fn reaches_internet(azure: &Azure, pod: &Pod<'_>) -> bool {
     exchange::ask(Type::STREAM, pod.namespace(), None, internet).is_ok()
 }
 
-/// docker and firewalld leave the chain FORWARD with the policy DROP. Pods' packets are bridged through it, so they need a rule that
-/// accepts them; without one nothing gets through, and nothing leaks either.
+/// docker and firewalld leave the chain FORWARD with the policy DROP. Pods' packets are routed through it, so they need rules that
+/// accept them, one for each direction; without them nothing gets through, and nothing leaks either (decision 25).
 #[test]
-fn a_forward_policy_of_drop_needs_one_rule() {
+fn a_forward_policy_of_drop_needs_two_rules() {
     for way in WAYS {
         let azure = cluster();
         let vm = &azure.vms[0];
         let pod = vm.add_pod(&list(way), &PodSpec::named("web")).unwrap();
         run(vm, "iptables -P FORWARD DROP");
         assert!(!reaches_internet(&azure, &pod), "{way:?}");
-        run(vm, "iptables -A FORWARD -i azure0 -o azure0 -j ACCEPT");
+        run(vm, "iptables -A FORWARD -i azure0 -j ACCEPT");
+        assert!(!reaches_internet(&azure, &pod), "{way:?}");
+        run(vm, "iptables -A FORWARD -o azure0 -j ACCEPT");
         assert_eq!(
             seen(pod.namespace(), azure.internet.address(), 80),
             vm.nic.primary,
@@ -34,23 +37,23 @@ fn a_forward_policy_of_drop_needs_one_rule() {
     }
 }
 
-/// As policy engines that know the pods' links write them.
+/// As policy engines write them that know a pod by its address, and what comes from pods by the bridge.
 #[test]
-fn rules_for_a_pods_link_drop_what_they_name() {
+fn rules_for_a_pod_drop_what_they_name() {
     for way in WAYS {
         let azure = cluster();
         let vm = &azure.vms[0];
         let cluster = Cluster::new(&azure, way);
-        let denied = super::super::host_veth(&cluster.client);
+        let denied = cluster.client.address;
         let mut open = connect(&azure.internet, &cluster.server);
         restore(
             vm,
             &format!(
                 "*filter
 :POLICY-EGRESS - [0:0]
--A FORWARD -m physdev --physdev-is-bridged -j POLICY-EGRESS
--A POLICY-EGRESS -m physdev --physdev-in {denied} -d 10.0.0.0/8 -j ACCEPT
--A POLICY-EGRESS -m physdev --physdev-in {denied} -j DROP
+-A FORWARD -i azure0 -j POLICY-EGRESS
+-A POLICY-EGRESS -s {denied} -d 10.0.0.0/8 -j ACCEPT
+-A POLICY-EGRESS -s {denied} -j DROP
 COMMIT
 "
             ),
@@ -97,35 +100,32 @@ fn another_filter_on_the_nic_changes_nothing() {
     }
 }
 
-/// The node's own routing by source has a word about the node's packets only: pods' are bridged. Not so in the netfilter tier,
-/// where the kernel looks a reply up whose address it has changed back, and its reverse path filter asks the same rules.
+/// Pods' packets are routed, so the node's rules by source and by link hold for them as for anybody's. What they lead nowhere does not
+/// leave another way.
 #[test]
-fn policy_routing_of_the_node_does_not_move_pods() {
-    for way in WAYS.into_iter().filter(|(tier, _)| *tier == "ebpf") {
+fn policy_routing_of_the_node_holds_for_pods() {
+    for way in WAYS {
         let azure = cluster();
         let vm = &azure.vms[0];
         let cluster = Cluster::new(&azure, way);
+        let pod = &cluster.client;
         run(vm, "ip route add blackhole default table 77");
-        run(
-            vm,
-            &format!(
-                "ip rule add from {} lookup 77 priority 100",
-                cluster.client.address
-            ),
-        );
-        run(
-            vm,
-            "ip rule add from all iif azure0 to 203.0.113.0/24 lookup 77 priority 101",
-        );
-        let node = vm.nic.primary;
-        assert_eq!(
-            seen(cluster.client.namespace(), azure.internet.address(), 80),
-            node,
-            "{way:?}"
-        );
-        connect(&azure.internet, &cluster.server)
-            .is_alive()
-            .unwrap();
+        for rule in [
+            format!("from {} lookup 77 priority 100", pod.address),
+            "from all iif azure0 to 203.0.113.0/24 lookup 77 priority 101".to_owned(),
+        ] {
+            run(vm, &format!("ip rule add {rule}"));
+            assert!(!reaches_internet(&azure, pod), "{way:?}: {rule}");
+            run(vm, &format!("ip rule delete {rule}"));
+            // Where the kernel answers for the router, it did not while that led nowhere, and the pod has to ask again.
+            let end = Instant::now() + Duration::from_secs(10);
+            while !reaches_internet(&azure, pod) && Instant::now() < end {}
+            assert_eq!(
+                seen(pod.namespace(), azure.internet.address(), 80),
+                vm.nic.primary,
+                "{way:?}: {rule}"
+            );
+        }
         assert_clean(&azure);
     }
 }
