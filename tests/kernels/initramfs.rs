@@ -16,7 +16,14 @@ use crate::modules;
 /// Built by this workspace; the machine has them in /t.
 const OURS: [&str; 4] = ["azure-vnet", "azure-vnet-ipam", "demo", "ebpf-stats"];
 /// Debian's, as this machine has them.
-const TOOLS: [&str; 4] = ["ip", "bridge", "nft", "iptables"];
+const TOOLS: [&str; 6] = [
+    "ip",
+    "bridge",
+    "nft",
+    "iptables",
+    "iptables-restore",
+    "getent",
+];
 /// The reference plugins that the demo chains.
 const REFERENCE: [&str; 2] = ["portmap", "loopback"];
 const FOLDERS: [&str; 13] = [
