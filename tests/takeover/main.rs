@@ -22,7 +22,8 @@ const EARLIER: &str = "AZURE_VNET_EARLIER";
 /// Of pings that are a millisecond apart, on the node and on a pod.
 const MAY_BE_LOST: usize = 5;
 
-/// How many nodes may lose more: a busy machine may keep a call waiting between two steps for as long as it likes.
+/// How many nodes may lose more, or send a frame that the fabric refuses: a busy machine may keep a call waiting between two steps
+/// for as long as it likes.
 const TRIES: usize = 3;
 
 /// What masquerades the pods of the node.
@@ -82,7 +83,7 @@ fn is_clean(vm: &Vm, command: &str) {
     assert!(output.status.success(), "{output:?}");
 }
 
-/// Whether few enough packets were lost; connections and what the fabric counts are asserted.
+/// Whether few enough packets were lost and none was spoofed; connections and leaks are asserted.
 fn taken_over(way: Way, first: First) -> Result<(), String> {
     let azure = earlier(way);
     let vm = &azure.vms[0];
@@ -142,8 +143,7 @@ fn taken_over(way: Way, first: First) -> Result<(), String> {
             assert!(row.ok(), "{name}: {row:?}");
         }
     }
-    let verdicts = azure.fabric.verdicts(0).unwrap();
-    assert_eq!(verdicts.spoofed(), 0, "{name}: {verdicts:?}");
+    let spoofed = azure.fabric.verdicts(0).unwrap().spoofed();
     assert_eq!(azure.fabric.leaked().unwrap(), 0, "{name}");
     for vm in &azure.vms {
         is_clean(vm, "status");
@@ -159,10 +159,13 @@ fn taken_over(way: Way, first: First) -> Result<(), String> {
         pod.delete().unwrap();
     }
     let worst = tallies.iter().map(|tally| tally.lost).max().unwrap_or(0);
-    if worst <= MAY_BE_LOST {
+    if worst <= MAY_BE_LOST && spoofed == 0 {
         Ok(())
     } else {
-        Err(format!("{name}: node {}; pod {}", tallies[0], tallies[1]))
+        Err(format!(
+            "{name}: node {}; pod {}; {spoofed} frames spoofed",
+            tallies[0], tallies[1]
+        ))
     }
 }
 

@@ -224,8 +224,10 @@ fn random_packets(random: &mut Rng, policy: &Policy) -> Vec<Sent> {
     packets
 }
 
-/// What the bridge, or the pod's own checks, never let to the NIC whatever the policy is.
+/// What is not routed to the NIC whatever the policy is.
 fn stays_on_the_node(destination: Ipv4Addr) -> bool {
-    // VM 0 and its pool.
+    // VM 0 and its pool; what is nobody's address, or the node's own.
     destination.octets()[..3] == [10, 0, 0]
+        || destination == SUBNET.broadcast()
+        || matches!(destination.octets()[0], 0 | 127)
 }
