@@ -25,6 +25,15 @@ impl Netlink {
             .await
     }
 
+    /// The same, as link index and address with its prefix length, in the kernel's order: the primary address of a link first.
+    pub async fn ipv4_nets(&self) -> Result<Vec<(u32, Ipv4Net)>, NetlinkError> {
+        let addresses = self.ipv4_addresses().await?;
+        let nets = addresses
+            .iter()
+            .filter_map(|entry| Some((entry.header.index, ipv4_net(entry)?)));
+        Ok(nets.collect())
+    }
+
     /// The addresses of one link, of both families. The others are not walked over: a node has a link for each pod.
     pub async fn addresses_on(&self, link: &Link) -> Result<Vec<AddressMessage>, NetlinkError> {
         let mut wanted = AddressMessage::default();

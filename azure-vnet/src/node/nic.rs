@@ -7,7 +7,7 @@ use super::record::Record;
 use super::{NodeError, NodeWanted};
 use crate::names;
 use crate::netlink::link::Link;
-use crate::netlink::{Netlink, NetlinkError, address};
+use crate::netlink::{Netlink, NetlinkError};
 
 /// The links and IPv4 addresses of the node.
 #[derive(Debug, Clone, Default)]
@@ -31,11 +31,7 @@ impl Snapshot {
     /// Reads links and addresses from the kernel.
     pub async fn take(netlink: &Netlink) -> Result<Self, NetlinkError> {
         let links = netlink.links().await?;
-        let addresses = netlink.ipv4_addresses().await?;
-        let addresses = addresses
-            .iter()
-            .filter_map(|entry| Some((entry.header.index, address::ipv4_net(entry)?)))
-            .collect();
+        let addresses = netlink.ipv4_nets().await?;
         Ok(Self { links, addresses })
     }
 

@@ -7,19 +7,15 @@ use ipnet::Ipv4Net;
 use super::record::Record;
 use crate::datapath::{Addresses, Elsewhere, Nics};
 use crate::netlink::link::Link;
-use crate::netlink::{Netlink, NetlinkError, address, route};
+use crate::netlink::{Netlink, NetlinkError, route};
 
 /// The NICs of all bridges. Another link is a way to the fabric where it has a bridge of ours or a default route.
 pub async fn addresses(netlink: &Netlink, records: &[Record]) -> Result<Addresses, NetlinkError> {
     let links = netlink.links().await?;
-    let addresses = netlink.ipv4_addresses().await?;
-    let addresses: Vec<(u32, Ipv4Net)> = addresses
-        .iter()
-        .filter_map(|it| Some((it.header.index, address::ipv4_net(it)?)))
-        .collect();
+    let addresses = netlink.ipv4_nets().await?;
     let served: Vec<(&Record, &Link)> = records
         .iter()
-        .filter_map(|record| Some((record, nic_of(record, &links)?)))
+        .filter_map(|record| Some((record, record.nic_among(&links)?)))
         .collect();
     let outward = outward(netlink, &served, &links).await?;
     let nics = served.into_iter().map(|(record, nic)| {
@@ -59,12 +55,6 @@ fn nics<'a>(
         addresses: own,
         elsewhere,
     }
-}
-
-/// The NIC, also under another name.
-fn nic_of<'a>(record: &Record, links: &'a [Link]) -> Option<&'a Link> {
-    let named = links.iter().find(|link| link.name == record.nic);
-    named.or_else(|| links.iter().find(|link| link.index == record.nic_index))
 }
 
 /// The links to the fabric, by their indexes.

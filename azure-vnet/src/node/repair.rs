@@ -19,7 +19,7 @@ use crate::live;
 use crate::lock::Lock;
 use crate::netlink::link::{self, Link, LinkKind};
 use crate::netlink::route::{self, MAIN, Place};
-use crate::netlink::{Netlink, NetlinkError, Request, address, gone_is_fine, neighbour};
+use crate::netlink::{Netlink, NetlinkError, Request, gone_is_fine, neighbour};
 use crate::state;
 
 /// Metrics of the routes to a pod. The first says what the node sends from; the kernel deletes it with that address, if only for
@@ -118,7 +118,7 @@ pub async fn missing(netlink: &Netlink) -> Result<Vec<Repair>, NodeError> {
     let mut networks = Vec::new();
     let mut dropped = kernel.dropped();
     for record in records {
-        let nic = kernel.nic(&record);
+        let nic = record.nic_among(&kernel.links);
         if nic.is_none() {
             repairs.push(Repair::of(format!("the NIC {} is gone", record.nic)));
         }
@@ -271,12 +271,8 @@ impl Kernel {
         let rules = netlink.rules(AddressFamily::Inet).await?;
         let neighbours = netlink.neighbours().await?;
         let forwarding = netlink.forwarding().await?;
-        let addresses = netlink.ipv4_addresses().await?;
+        let addresses = netlink.ipv4_nets().await?;
         let links = netlink.links().await?;
-        let addresses = addresses
-            .iter()
-            .filter_map(|it| Some((it.header.index, address::ipv4_net(it)?)))
-            .collect();
         Ok(Self {
             routes,
             rules,
@@ -295,17 +291,11 @@ impl Kernel {
     fn nics_and_bridges(&self, records: &[record::Record]) -> BTreeSet<u32> {
         let ours = records.iter().flat_map(|record| {
             let bridge = self.links.iter().find(|it| it.name == record.bridge);
-            bridge.into_iter().chain(self.nic(record))
+            bridge.into_iter().chain(record.nic_among(&self.links))
         });
         let hardware = |it: &&Link| it.kind == LinkKind::Hardware && !it.is_loopback();
         let nics = self.links.iter().filter(hardware);
         ours.chain(nics).map(|it| it.index).collect()
-    }
-
-    /// The NIC, also under another name.
-    fn nic(&self, record: &record::Record) -> Option<&Link> {
-        let named = self.links.iter().find(|link| link.name == record.nic);
-        named.or_else(|| self.links.iter().find(|it| it.index == record.nic_index))
     }
 
     /// The NIC's first address, if it can be in the subnet of its pods.
