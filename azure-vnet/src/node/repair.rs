@@ -100,10 +100,8 @@ pub async fn mend_beside(netlink: &Netlink) {
 /// What is not as it should be.
 pub async fn missing(netlink: &Netlink) -> Result<Vec<Repair>, NodeError> {
     let records = record::all();
-    let mut kernel = Kernel::read(netlink).await?;
-    kernel.known = kernel.nics_and_bridges(&records);
-    let mut repairs: Vec<Repair> = kernel
-        .without_record(&records)
+    let kernel = Kernel::read(netlink, &records).await?;
+    let mut repairs: Vec<Repair> = without_record(&kernel.links, &records)
         .map(|bridge| Repair {
             is_lost_record: true,
             ..Repair::of(format!("the record of the bridge {} is lost", bridge.name))
@@ -149,7 +147,7 @@ pub async fn missing(netlink: &Netlink) -> Result<Vec<Repair>, NodeError> {
 /// node's address may be on both links.
 pub async fn route_to_pods(netlink: &Netlink, bridge: &Link, nic: &Link) -> Result<(), NodeError> {
     let pods = live::pods(&bridge.name)?;
-    let kernel = Kernel::read(netlink).await?;
+    let kernel = Kernel::read(netlink, &record::all()).await?;
     let mut dropped = kernel.dropped();
     dropped.extend(pods.iter().map(|pod| pod.address));
     let network = Network {
@@ -209,8 +207,8 @@ async fn write_lost_records(netlink: &Netlink) -> Result<(), NodeError> {
     let snapshot = nic::Snapshot::take(netlink).await?;
     for bridge in without_record(&snapshot.links, &records) {
         let pods = live::pods(&bridge.name)?;
-        let of_pods = |net: &Ipv4Net| pods.iter().any(|pod| net.contains(&pod.address));
-        let owners = snapshot.addresses.iter().filter(|(_, net)| of_pods(net));
+        let addresses = snapshot.addresses.iter();
+        let owners = addresses.filter(|(_, net)| has_any(*net, &pods));
         let mut links = owners.filter_map(|(index, _)| snapshot.at(*index));
         if let Some(nic) = links.find(|link| !link.is_marked()) {
             tracing::info!("mending: the record of the bridge {}", bridge.name);
@@ -218,6 +216,16 @@ async fn write_lost_records(netlink: &Netlink) -> Result<(), NodeError> {
         }
     }
     Ok(())
+}
+
+fn nics_and_bridges(links: &[Link], records: &[record::Record]) -> BTreeSet<u32> {
+    let ours = records.iter().flat_map(|record| {
+        let bridge = links.iter().find(|it| it.name == record.bridge);
+        bridge.into_iter().chain(record.nic_among(links))
+    });
+    let hardware = |it: &&Link| it.kind == LinkKind::Hardware && !it.is_loopback();
+    let nics = links.iter().filter(hardware);
+    ours.chain(nics).map(|it| it.index).collect()
 }
 
 fn without_record<'a>(
@@ -256,17 +264,21 @@ async fn mend_bridges(netlink: &Netlink) -> Result<(), NodeError> {
 
 impl Repair {
     fn of(what: String) -> Self {
+        Self::by(what, None, Vec::new())
+    }
+
+    fn by(what: String, pod: Option<Ipv4Addr>, requests: Vec<Request>) -> Self {
         Self {
             what,
-            pod: None,
-            requests: Vec::new(),
+            pod,
+            requests,
             is_lost_record: false,
         }
     }
 }
 
 impl Kernel {
-    async fn read(netlink: &Netlink) -> Result<Self, NetlinkError> {
+    async fn read(netlink: &Netlink, records: &[record::Record]) -> Result<Self, NetlinkError> {
         let routes = netlink.ipv4_routes().await?;
         let rules = netlink.rules(AddressFamily::Inet).await?;
         let neighbours = netlink.neighbours().await?;
@@ -279,31 +291,19 @@ impl Kernel {
             neighbours,
             forwarding,
             addresses,
+            known: nics_and_bridges(&links, records),
             links,
-            known: BTreeSet::new(),
         })
-    }
-
-    fn without_record(&self, records: &[record::Record]) -> impl Iterator<Item = &Link> {
-        without_record(&self.links, records)
-    }
-
-    fn nics_and_bridges(&self, records: &[record::Record]) -> BTreeSet<u32> {
-        let ours = records.iter().flat_map(|record| {
-            let bridge = self.links.iter().find(|it| it.name == record.bridge);
-            bridge.into_iter().chain(record.nic_among(&self.links))
-        });
-        let hardware = |it: &&Link| it.kind == LinkKind::Hardware && !it.is_loopback();
-        let nics = self.links.iter().filter(hardware);
-        ours.chain(nics).map(|it| it.index).collect()
     }
 
     /// The NIC's first address, if it can be in the subnet of its pods.
     fn primary(&self, nic: &Link, pods: &[Pod]) -> Option<Ipv4Addr> {
         let here = self.addresses.iter().filter(|it| it.0 == nic.index);
-        let of_pods = |net: &Ipv4Net| pods.iter().any(|pod| net.contains(&pod.address));
         let nets: Vec<Ipv4Net> = here.map(|(_, net)| *net).collect();
-        let first = nets.iter().find(|net| of_pods(net)).or(nets.first());
+        let first = nets
+            .iter()
+            .find(|net| has_any(**net, pods))
+            .or(nets.first());
         first.map(Ipv4Net::addr)
     }
 
@@ -333,22 +333,19 @@ impl Kernel {
             let join = link::set_master(*index, name, bridge.index);
             let join = (!is_member).then_some(join);
             let settings = link::make_pod_port(*index, name, bridge::has_ipv6());
-            Some(Repair {
-                what: if is_member {
-                    format!(
-                        "the port {name} of {} is down, or not set as a pod's port is",
-                        pod.address
-                    )
-                } else {
-                    format!(
-                        "the link {name} of {} is not a port of {}",
-                        pod.address, bridge.name
-                    )
-                },
-                pod: Some(pod.address),
-                requests: join.into_iter().chain([settings]).collect(),
-                is_lost_record: false,
-            })
+            let what = if is_member {
+                format!(
+                    "the port {name} of {} is down, or not set as a pod's port is",
+                    pod.address
+                )
+            } else {
+                format!(
+                    "the link {name} of {} is not a port of {}",
+                    pod.address, bridge.name
+                )
+            };
+            let requests = join.into_iter().chain([settings]).collect();
+            Some(Repair::by(what, Some(pod.address), requests))
         });
         broken.collect()
     }
@@ -368,32 +365,21 @@ impl Kernel {
             let ip = (*address).into();
             let is_known = |it: &NeighbourMessage| neighbour::says(it, bridge.index, ip, *mac);
             if !self.neighbours.iter().any(is_known) {
-                repairs.push(Repair {
-                    what: format!("{} does not know the MAC of {address}", bridge.name),
-                    pod: Some(*address),
-                    requests: vec![neighbour::set_permanent(
-                        bridge.index,
-                        &bridge.name,
-                        ip,
-                        *mac,
-                    )],
-                    is_lost_record: false,
-                });
+                let what = format!("{} does not know the MAC of {address}", bridge.name);
+                let set = neighbour::set_permanent(bridge.index, &bridge.name, ip, *mac);
+                repairs.push(Repair::by(what, Some(*address), vec![set]));
             }
             // Whoever else has this MAC was first.
             let is_claimed = |it: &NeighbourMessage| {
                 neighbour::is_claim(it, *mac) && self.is_port(it.header.ifindex, bridge)
             };
             if !self.forwarding.iter().any(is_claimed) {
-                repairs.push(Repair {
-                    what: format!(
-                        "{} does not know that {mac} is behind {host_veth}",
-                        bridge.name
-                    ),
-                    pod: Some(*address),
-                    requests: vec![neighbour::set_forwarding(*ifindex, host_veth, *mac)],
-                    is_lost_record: false,
-                });
+                let what = format!(
+                    "{} does not know that {mac} is behind {host_veth}",
+                    bridge.name
+                );
+                let set = neighbour::set_forwarding(*ifindex, host_veth, *mac);
+                repairs.push(Repair::by(what, Some(*address), vec![set]));
             }
         }
         repairs
@@ -409,11 +395,9 @@ impl Kernel {
     fn routes(&self, networks: &[Network], dropped: BTreeSet<Ipv4Addr>) -> Vec<Repair> {
         let wanted = self.wanted_routes(networks, dropped);
         let there = self.own_routes();
-        let stale = there.difference(&wanted).map(|entry| Repair {
-            what: format!("the route {entry} is of no pod"),
-            pod: entry.pod(),
-            requests: vec![route::delete(&entry.message())],
-            is_lost_record: false,
+        let stale = there.difference(&wanted).map(|entry| {
+            let what = format!("the route {entry} is of no pod");
+            Repair::by(what, entry.pod(), vec![route::delete(&entry.message())])
         });
         let mut repairs = lacking(&wanted, &there);
         repairs.extend(stale);
@@ -432,7 +416,7 @@ impl Kernel {
         let mut wanted = BTreeSet::new();
         for network in networks {
             for pod in &network.pods {
-                wanted.extend(to_pod(MAIN, network, pod.address));
+                wanted.extend(to_pod(network, pod.address));
             }
         }
         wanted.extend(dropped.into_iter().map(|address| OwnRoute {
@@ -496,32 +480,30 @@ impl Kernel {
         }
         way_out::repairs(&self.rules, &wanted)
             .into_iter()
-            .map(|(what, request)| Repair {
-                what,
-                pod: None,
-                requests: vec![request],
-                is_lost_record: false,
-            })
+            .map(|(what, request)| Repair::by(what, None, vec![request]))
             .collect()
     }
 }
 
+fn has_any(net: Ipv4Net, pods: &[Pod]) -> bool {
+    pods.iter().any(|pod| net.contains(&pod.address))
+}
+
 fn lacking(wanted: &BTreeSet<OwnRoute>, there: &BTreeSet<OwnRoute>) -> Vec<Repair> {
-    let lacking = wanted.difference(there).map(|entry| Repair {
-        what: format!("the route {entry} is missing"),
-        pod: entry.pod(),
-        requests: vec![route::put(&entry.message(), Place::Only)],
-        is_lost_record: false,
+    let lacking = wanted.difference(there).map(|entry| {
+        let what = format!("the route {entry} is missing");
+        let put = route::put(&entry.message(), Place::Only);
+        Repair::by(what, entry.pod(), vec![put])
     });
     lacking.collect()
 }
 
-fn to_pod(table: u32, network: &Network, address: Ipv4Addr) -> impl Iterator<Item = OwnRoute> {
+fn to_pod(network: &Network, address: Ipv4Addr) -> impl Iterator<Item = OwnRoute> {
     let bridge = network.bridge.index;
     let with_source = network.primary.map(|it| (METRICS[0], Some(it)));
     let ways = with_source.into_iter().chain([(METRICS[1], None)]);
     ways.map(move |(metric, source)| OwnRoute {
-        table,
+        table: MAIN,
         to: address.into(),
         metric,
         way: Way::Link(bridge, source),
