@@ -97,7 +97,7 @@ pub fn set_nics(pins: &Pins, elsewhere: &[Elsewhere]) -> Result<(), EbpfError> {
 pub fn add_pod(pins: &Pins, pod: &Pod) -> Result<(), EbpfError> {
     let mac = Mac(pod.mac.0);
     let address = Be32::from(pod.address);
-    let mut pods: HashMap<MapData, Be32, PodEntry> = open(pins, maps::PODS)?;
+    let mut pods: Pods = open(pins, maps::PODS)?;
     let known = found(pods.get(&address, 0)).map_err(of_pods)?;
     let mut shares = shares(pins)?;
     let share = found(shares.get(&address, 0)).map_err(of_shares)?;
@@ -108,7 +108,7 @@ pub fn add_pod(pins: &Pins, pod: &Pod) -> Result<(), EbpfError> {
     }
     pods.insert(address, PodEntry::new(pod.ifindex, pod.container, mac), 0)
         .map_err(|source| EbpfError::map(maps::PODS, source))?;
-    let mut ports: HashMap<MapData, u32, Port> = open(pins, maps::PORTS)?;
+    let mut ports: Ports = open(pins, maps::PORTS)?;
     ports
         .insert(pod.ifindex, Port::new(address, pod.container, mac), 0)
         .map_err(|source| EbpfError::map(maps::PORTS, source))
@@ -165,11 +165,7 @@ pub fn forget_dead(pins: &Pins) -> Result<Vec<Ipv4Addr>, EbpfError> {
 }
 
 /// Says whether the pod may have flows.
-fn forget_pod(
-    pins: &Pins,
-    pods: &mut HashMap<MapData, Be32, PodEntry>,
-    address: Be32,
-) -> Result<bool, EbpfError> {
+fn forget_pod(pins: &Pins, pods: &mut Pods, address: Be32) -> Result<bool, EbpfError> {
     let mut flows = None;
     if let Some(mut shares) = open_pinned::<Shares>(pins, maps::SHARES)? {
         flows = found(shares.get(&address, 0)).map_err(of_shares)?;
@@ -265,55 +261,63 @@ fn forget_searches(pins: &Pins) -> Result<(), EbpfError> {
 
 /// Which of the maps do not know a pod as it is.
 pub fn lacking(pins: &Pins, pod: &Pod) -> Result<Vec<&'static str>, EbpfError> {
-    let address = Be32::from(pod.address);
-    let mut lacking = Vec::new();
-    let entry = match open_pods(pins)? {
-        Some(pods) => found(pods.get(&address, 0)).map_err(of_pods)?,
-        None => None,
-    };
-    if entry.is_none_or(|entry| entry.ifindex != pod.ifindex) {
-        lacking.push(maps::PODS);
-    }
-    let share = match open_pinned::<Shares>(pins, maps::SHARES)? {
-        Some(shares) => found(shares.get(&address, 0)).map_err(of_shares)?,
-        None => None,
-    };
-    if share.is_none() {
-        lacking.push(maps::SHARES);
-    }
-    let port = match open_ports(pins)? {
-        Some(ports) => found(ports.get(&pod.ifindex, 0)).map_err(of_ports)?,
-        None => None,
-    };
-    if port.is_none_or(|port| port.address != address) {
-        lacking.push(maps::PORTS);
-    }
-    Ok(lacking)
+    Known::open(pins)?.lacking(pod)
 }
 
 /// The pods of these that the maps do not know, or not as they are.
 pub fn unknown<'a>(pins: &Pins, pods: &'a [Pod]) -> Result<Vec<&'a Pod>, EbpfError> {
-    let (Some(entries), Some(shares), Some(ports)) = (
-        open_pods(pins)?,
-        open_pinned::<Shares>(pins, maps::SHARES)?,
-        open_ports(pins)?,
-    ) else {
-        return Ok(pods.iter().collect());
-    };
+    let known = Known::open(pins)?;
     let mut unknown = Vec::new();
     for pod in pods {
-        let address = Be32::from(pod.address);
-        let entry = found(entries.get(&address, 0)).map_err(of_pods)?;
-        let share = found(shares.get(&address, 0)).map_err(of_shares)?;
-        let port = found(ports.get(&pod.ifindex, 0)).map_err(of_ports)?;
-        if entry.is_none_or(|entry| entry.ifindex != pod.ifindex)
-            || share.is_none()
-            || port.is_none_or(|port| port.address != address)
-        {
+        if !known.lacking(pod)?.is_empty() {
             unknown.push(pod);
         }
     }
     Ok(unknown)
+}
+
+/// The maps with an entry of each pod, as far as they are pinned.
+struct Known {
+    pods: Option<Pods>,
+    shares: Option<Shares>,
+    ports: Option<Ports>,
+}
+
+impl Known {
+    fn open(pins: &Pins) -> Result<Self, EbpfError> {
+        Ok(Self {
+            pods: open_pods(pins)?,
+            shares: open_pinned(pins, maps::SHARES)?,
+            ports: open_ports(pins)?,
+        })
+    }
+
+    fn lacking(&self, pod: &Pod) -> Result<Vec<&'static str>, EbpfError> {
+        let address = Be32::from(pod.address);
+        let mut lacking = Vec::new();
+        let entry = match &self.pods {
+            Some(pods) => found(pods.get(&address, 0)).map_err(of_pods)?,
+            None => None,
+        };
+        if entry.is_none_or(|entry| entry.ifindex != pod.ifindex) {
+            lacking.push(maps::PODS);
+        }
+        let share = match &self.shares {
+            Some(shares) => found(shares.get(&address, 0)).map_err(of_shares)?,
+            None => None,
+        };
+        if share.is_none() {
+            lacking.push(maps::SHARES);
+        }
+        let port = match &self.ports {
+            Some(ports) => found(ports.get(&pod.ifindex, 0)).map_err(of_ports)?,
+            None => None,
+        };
+        if port.is_none_or(|port| port.address != address) {
+            lacking.push(maps::PORTS);
+        }
+        Ok(lacking)
+    }
 }
 
 /// Reads the counters.
@@ -381,15 +385,19 @@ fn sizes(name: &str) -> (u32, u32) {
 
 type Shares = HashMap<MapData, Be32, Share>;
 
+type Pods = HashMap<MapData, Be32, PodEntry>;
+
+type Ports = HashMap<MapData, u32, Port>;
+
 fn shares(pins: &Pins) -> Result<Shares, EbpfError> {
     open(pins, maps::SHARES)
 }
 
-fn open_pods(pins: &Pins) -> Result<Option<HashMap<MapData, Be32, PodEntry>>, EbpfError> {
+fn open_pods(pins: &Pins) -> Result<Option<Pods>, EbpfError> {
     open_pinned(pins, maps::PODS)
 }
 
-fn open_ports(pins: &Pins) -> Result<Option<HashMap<MapData, u32, Port>>, EbpfError> {
+fn open_ports(pins: &Pins) -> Result<Option<Ports>, EbpfError> {
     open_pinned(pins, maps::PORTS)
 }
 
