@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::harness::Node;
 use crate::packet::Arp;
-use crate::plan::{BROADCAST, DATABASE, FABRIC, NIC, NODE, PEER, Pod, REMOTE, WEB};
+use crate::plan::{BROADCAST, DATABASE, FABRIC, NIC, NODE, PEER, Pod, REMOTE, WEB, WEB_SECOND};
 
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 240, 0, 1);
 const NOBODY: Mac = Mac([0; 6]);
@@ -119,19 +119,13 @@ fn what_nobody_needs_goes_no_further() {
 #[test]
 fn a_container_is_not_answered_for_an_address_of_its_own() {
     let mut node = Node::new();
-    let second = Pod {
-        address: Ipv4Addr::new(10, 240, 0, 12),
-        mac: NEW_MAC,
-        ifindex: 103,
-        ..WEB
-    };
-    node.add_pod(&second);
-    node.from_pod(&WEB, &request(&WEB, second.address))
+    node.add_pod(&WEB_SECOND);
+    node.from_pod(&WEB, &request(&WEB, WEB_SECOND.address))
         .drops(Reason::ArpIgnored, &[]);
     let mut by_the_other = request(&WEB, GATEWAY);
-    by_the_other.sender.1 = second.address;
+    by_the_other.sender.1 = WEB_SECOND.address;
     let mut answer = answer(&WEB, GATEWAY);
-    answer.target.1 = second.address;
+    answer.target.1 = WEB_SECOND.address;
     node.from_pod(&WEB, &by_the_other)
         .redirects(Reason::ArpAnswered, &answer, &[]);
 }

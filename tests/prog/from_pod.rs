@@ -11,7 +11,8 @@ use crate::packet::{
     tagged, tcp, timestamp, udp,
 };
 use crate::plan::{
-    BROADCAST, DATABASE, FABRIC, HZ, KEPT, NIC, NODE, PEER, PORTS, Pod, REMOTE, WEB, WIRESERVER,
+    BROADCAST, DATABASE, FABRIC, HZ, KEPT, NIC, NODE, PEER, PORTS, REMOTE, WEB, WEB_SECOND,
+    WIRESERVER,
 };
 
 const LOOPBACK: u32 = 1;
@@ -158,14 +159,8 @@ fn the_address_of_another_is_dropped() {
 #[test]
 fn a_container_may_send_with_the_address_of_its_other_interface() {
     let mut node = Node::new();
-    let second = Pod {
-        address: Ipv4Addr::new(10, 240, 0, 12),
-        mac: NEW_MAC,
-        ifindex: 103,
-        ..WEB
-    };
-    node.add_pod(&second);
-    let packet = udp((second.address, 53), (PEER, 53)).of(&WEB);
+    node.add_pod(&WEB_SECOND);
+    let packet = udp((WEB_SECOND.address, 53), (PEER, 53)).of(&WEB);
     node.from_pod(&WEB, &packet)
         .passes(Reason::NotOurs, &packet, &[]);
     node.from_pod(&DATABASE, &packet.frame(DATABASE.mac, FABRIC))

@@ -22,6 +22,13 @@ pub const WEB: Pod = Pod {
     ifindex: 101,
     container: 0xc0,
 };
+/// Another interface of the same container.
+pub const WEB_SECOND: Pod = Pod {
+    address: Ipv4Addr::new(10, 240, 0, 12),
+    mac: Mac([0x0a, 0, 0, 0, 0, 0x12]),
+    ifindex: 103,
+    ..WEB
+};
 pub const DATABASE: Pod = Pod {
     address: Ipv4Addr::new(10, 240, 0, 11),
     mac: Mac([0x0a, 0, 0, 0, 0, 0x11]),

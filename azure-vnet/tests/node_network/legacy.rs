@@ -12,6 +12,7 @@ use crate::lab::{
     namespace, netlink, plain_node, run, without_detection,
 };
 use crate::pods::{Pod as Attached, all_talk, fabric, pod, settle, talk};
+use crate::takeover::stop_after;
 
 const STATE: &str = "/var/run/azure-vnet.json";
 
@@ -274,15 +275,7 @@ fn its_takeover_is_continued_after_every_step() {
         lab(move || {
             without_detection();
             let before = original(Version::V1_4);
-            run(async {
-                let netlink = netlink();
-                let mut pending = takeover::pending(&netlink).await.unwrap();
-                assert_eq!(pending.len(), 1);
-                pending[0].begin().await.unwrap();
-                for step in &Step::ALL[..steps] {
-                    pending[0].step(*step).await.unwrap();
-                }
-            });
+            assert_eq!(stop_after(steps), 1);
             let when = format!("stopped after {steps} steps");
             if steps % 2 == 0 {
                 settle();

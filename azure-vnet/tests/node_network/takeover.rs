@@ -23,6 +23,21 @@ fn complete() {
     run(async { takeover::complete(&netlink()).await }).unwrap();
 }
 
+/// Takes so many steps of each takeover that is pending, as a call that is killed then; how many takeovers that were.
+pub fn stop_after(steps: usize) -> usize {
+    run(async {
+        let netlink = netlink();
+        let mut pending = takeover::pending(&netlink).await.unwrap();
+        for takeover in &mut pending {
+            takeover.begin().await.unwrap();
+            for step in &Step::ALL[..steps] {
+                takeover.step(*step).await.unwrap();
+            }
+        }
+        pending.len()
+    })
+}
+
 /// The NIC is as it was before v0.1.0 came, and the bridge is the router of pods that are all known.
 #[track_caller]
 fn is_taken_over(before: &[String], when: &str) {
@@ -242,15 +257,7 @@ fn any_next_call_continues_it_after_every_step() {
                 let before = old_rich_node();
                 let _pods = [old_pod("one", "10.0.0.7"), old_pod("two", "10.0.0.8")];
                 let addresses = addresses_of_node();
-                run(async {
-                    let netlink = netlink();
-                    let mut pending = takeover::pending(&netlink).await.unwrap();
-                    assert_eq!(pending.len(), 1);
-                    pending[0].begin().await.unwrap();
-                    for step in &Step::ALL[..steps] {
-                        pending[0].step(*step).await.unwrap();
-                    }
-                });
+                assert_eq!(stop_after(steps), 1);
                 let when = format!("stopped after {steps} steps, then {next:?}");
                 is_continued(&before, &addresses, next, &when);
             });
@@ -554,16 +561,7 @@ fn pods_of_another_bridge_keep_their_routes_meanwhile() {
         move_plain_node();
         let one = old_pod("one", "10.0.0.7");
         for steps in 0..=Step::ALL.len() {
-            run(async {
-                let netlink = netlink();
-                let mut pending = takeover::pending(&netlink).await.unwrap();
-                for takeover in &mut pending {
-                    takeover.begin().await.unwrap();
-                    for step in &Step::ALL[..steps] {
-                        takeover.step(*step).await.unwrap();
-                    }
-                }
-            });
+            stop_after(steps);
             let routes = ip("route show dev azure1");
             assert_eq!(
                 routes.matches("10.9.0.7").count(),
