@@ -41,8 +41,7 @@ pub use attach::{FILTER, Mechanism};
 pub use ebpf::EbpfError;
 pub use maps::Counters;
 pub(crate) use netfilter::execute;
-pub use netfilter::judged::{Judged, judge};
-pub use netfilter::{NetfilterError, foreign};
+pub use netfilter::{Judged, NetfilterError, Rules, foreign, judge};
 pub use nics::{Addresses, Elsewhere, Nics, tell_nics};
 pub use object::OBJECT;
 pub use probe::{Inspection, Way, defects, probe};
@@ -71,7 +70,7 @@ pub enum Wanted {
 pub enum Tier {
     /// TC eBPF, attached in this way.
     Ebpf(Mechanism),
-    /// nftables.
+    /// nftables or iptables ([`Rules`]).
     Netfilter,
 }
 
@@ -175,7 +174,7 @@ pub struct Datapath {
 
 enum Running {
     Ebpf(ebpf::Ebpf),
-    Netfilter,
+    Netfilter(Rules),
 }
 
 impl Running {
@@ -187,7 +186,7 @@ impl Running {
                 None
             }
             // Every pod that is added mends the rules.
-            (Wanted::Netfilter, Tier::Netfilter) => Some(Self::Netfilter),
+            (Wanted::Netfilter, Tier::Netfilter) => Some(Self::Netfilter(record.rules)),
             (Wanted::Ebpf | Wanted::Auto, Tier::Ebpf(mechanism)) => {
                 // What has another index only is told to the programs by `reuse`.
                 let is_pinned = ebpf::is_pinned(&uplink.bridge, mechanism);
@@ -207,7 +206,7 @@ impl Running {
                     && Settings::read(&uplink.bridge).as_ref() == Some(&Settings::of(uplink))
             }
             // Every pod that is added brings it.
-            Self::Netfilter => true,
+            Self::Netfilter(_) => true,
         }
     }
 
@@ -240,10 +239,10 @@ impl Datapath {
         let record = Record::read(&uplink.bridge);
         let choice = choose(wanted, record.as_ref());
         let pods = pods(&uplink.bridge)?;
-        let before = record.map(|record| record.tier);
+        let before = record;
         let (tier, record) = match choice {
             Wanted::Netfilter => Self::netfilter(&uplink, &pods, &lock)?,
-            choice => Self::ebpf(choice, &uplink, &pods, before, &lock)?,
+            choice => Self::ebpf(choice, &uplink, &pods, before.as_ref(), &lock)?,
         };
         record.write(&uplink.bridge)?;
         Settings::of(&uplink).write(&uplink.bridge);
@@ -254,30 +253,34 @@ impl Datapath {
         choice: Wanted,
         uplink: &Uplink,
         pods: &[Pod],
-        before: Option<Tier>,
+        before: Option<&Record>,
         lock: &Lock,
     ) -> Result<(Running, Record), Error> {
         match ebpf::Ebpf::set_up(uplink, pods) {
             Ok(ebpf) => {
-                if before == Some(Tier::Netfilter) {
-                    netfilter::drain(&uplink.bridge, lock);
+                if let Some(before) = before.filter(|before| before.tier == Tier::Netfilter) {
+                    netfilter::drain(before.rules, &uplink.bridge, lock);
                 }
-                let record = Record::new(Tier::Ebpf(ebpf.mechanism()), None);
+                let record = Record::ebpf(ebpf.mechanism());
                 Ok((Running::Ebpf(ebpf), record))
             }
             Err(error) if choice == Wanted::Auto => {
                 let why = chain(&error);
                 ebpf::remove(uplink, pods);
-                netfilter::install(uplink, pods, lock).map_err(|source| Error::Netfilter {
+                let rules = netfilter::install(uplink, pods, lock);
+                let rules = rules.map_err(|source| Error::Netfilter {
                     source,
                     ebpf: Some(why.clone()),
                 })?;
-                tracing::warn!("falling back to netfilter, eBPF cannot be used: {why}");
-                Ok((Running::Netfilter, Record::new(Tier::Netfilter, Some(why))))
+                tracing::warn!("falling back to netfilter ({rules}), eBPF cannot be used: {why}");
+                Ok((
+                    Running::Netfilter(rules),
+                    Record::netfilter(rules, Some(why)),
+                ))
             }
             Err(error) => {
                 // Pods that an earlier call serves are better off with what is left of it.
-                if !matches!(before, Some(Tier::Ebpf(_))) {
+                if !before.is_some_and(|before| matches!(before.tier, Tier::Ebpf(_))) {
                     ebpf::remove(uplink, pods);
                 }
                 Err(error.into())
@@ -286,10 +289,10 @@ impl Datapath {
     }
 
     fn netfilter(uplink: &Uplink, pods: &[Pod], lock: &Lock) -> Result<(Running, Record), Error> {
-        netfilter::install(uplink, pods, lock)
+        let rules = netfilter::install(uplink, pods, lock)
             .map_err(|source| Error::Netfilter { source, ebpf: None })?;
         ebpf::remove(uplink, pods);
-        Ok((Running::Netfilter, Record::new(Tier::Netfilter, None)))
+        Ok((Running::Netfilter(rules), Record::netfilter(rules, None)))
     }
 
     /// Takes responsibility for a pod before its link is made: from then on a concurrent call that
@@ -315,9 +318,9 @@ impl Datapath {
                 ebpf.add_pod(bridge, pod)?;
                 serve_unknown(ebpf, bridge)
             }
-            Running::Netfilter => {
+            Running::Netfilter(rules) => {
                 let lock = lock(bridge)?;
-                netfilter::mend(&self.uplink, &pods(bridge)?, Some(pod), &lock)
+                netfilter::mend(*rules, &self.uplink, &pods(bridge)?, Some(pod), &lock)
                     .map_err(|source| Error::Netfilter { source, ebpf: None })?;
                 Settings::of(&self.uplink).write(bridge);
                 Ok(())
@@ -328,7 +331,7 @@ impl Datapath {
     fn serve_unknown(&self) -> Result<(), Error> {
         match &self.tier {
             Running::Ebpf(ebpf) => serve_unknown(ebpf, &self.uplink.bridge),
-            Running::Netfilter => Ok(()),
+            Running::Netfilter(_) => Ok(()),
         }
     }
 
@@ -336,7 +339,7 @@ impl Datapath {
     pub fn tier(&self) -> Tier {
         match &self.tier {
             Running::Ebpf(ebpf) => Tier::Ebpf(ebpf.mechanism()),
-            Running::Netfilter => Tier::Netfilter,
+            Running::Netfilter(_) => Tier::Netfilter,
         }
     }
 }

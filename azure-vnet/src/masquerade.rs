@@ -15,12 +15,10 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-pub use compiled::{Compiled, Digest, Protocol};
+pub use compiled::{Compiled, Digest, Protocol, Verdicts};
 pub use rule::{Preset, Rule, Which};
 pub use source::Source;
 pub use timeouts::Timeouts;
-
-use compiled::Verdicts;
 
 /// Azure's platform address: DNS, the wireserver, and where health probes come from.
 pub const PLATFORM: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(168, 63, 129, 16), 32);

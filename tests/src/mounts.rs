@@ -3,10 +3,11 @@
 //! All of it lives in the VM's mount namespace and goes with it. Nothing is created on the host: where a mount point is missing,
 //! an overlay whose upper layer is in memory takes it.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use rustix::mount::{
@@ -67,6 +68,34 @@ pub fn write_resolver() -> io::Result<()> {
     }
     let text = format!("nameserver {WIRESERVER}\noptions timeout:2 attempts:2\n");
     fs::write(PATH, text).map_err(about(PATH))
+}
+
+/// A directory of links to the programs of `path`, the first of each name; those of `changes` are left out, or lead to another program.
+pub fn link_programs(
+    directory: &str,
+    path: &OsStr,
+    changes: &[(&str, Option<&str>)],
+) -> io::Result<()> {
+    fs::create_dir_all(directory)?;
+    for folder in std::env::split_paths(path) {
+        let Ok(entries) = fs::read_dir(&folder) else {
+            continue;
+        };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let change = changes.iter().find(|(changed, _)| name == *changed);
+            let target = match change {
+                None => entry.path(),
+                Some((_, Some(other))) => folder.join(other),
+                Some((_, None)) => continue,
+            };
+            match symlink(target, Path::new(directory).join(name)) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ => {}
+            }
+        }
+    }
+    Ok(())
 }
 
 /// An empty `/run`. `/var/run` is a symbolic link to it on every current distribution, and is made to agree where it is not.

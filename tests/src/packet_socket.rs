@@ -4,7 +4,7 @@ use std::io::{self, Read as _};
 use std::os::fd::AsRawFd as _;
 
 use rustix::net::netdevice::name_to_index;
-use socket2::{Domain, SockAddr, SockAddrStorage, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
 
 /// A socket of the calling thread's namespace that sends whole frames through the device, and receives none.
 pub fn packet_socket(device: &str) -> io::Result<Socket> {
@@ -71,8 +71,43 @@ impl Observer {
     }
 }
 
+/// A socket that receives every frame that comes in by a device, and none that goes out.
+#[derive(Debug)]
+pub struct Tap(Socket);
+
+impl Tap {
+    /// Taps a device of the calling thread's namespace from now on, or all that it has now and later.
+    pub fn start(device: Option<&str>) -> io::Result<Self> {
+        let protocol = u16::try_from(libc::ETH_P_ALL).map_err(io::Error::other)?;
+        let socket = if let Some(device) = device {
+            open(device, protocol)?
+        } else {
+            let protocol = Protocol::from(i32::from(protocol.to_be()));
+            Socket::new(Domain::PACKET, Type::RAW, Some(protocol))?
+        };
+        set(&socket, libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)?;
+        socket.set_nonblocking(true)?;
+        Ok(Self(socket))
+    }
+
+    /// The frames that came since the last call. The kernel has taken a VLAN tag out.
+    pub fn frames(&self) -> io::Result<Vec<Vec<u8>>> {
+        let mut buffer = vec![0; 1 << 17];
+        let mut frames = Vec::new();
+        loop {
+            match (&self.0).read(&mut buffer) {
+                Ok(length) => frames.push(buffer[..length].to_vec()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(frames),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
 /// Of `linux/if_packet.h`.
 const PACKET_VNET_HDR: libc::c_int = 15;
+/// As above; from Linux 4.20.
+const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
 /// Flags, kind, length of the headers, payload of a segment, start and offset of the checksum.
 const VNET_HDR_BYTES: usize = 10;
 

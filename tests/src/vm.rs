@@ -113,6 +113,23 @@ impl Vm {
         self.environment.push((key.to_owned(), value.to_owned()));
     }
 
+    /// Leaves the VM's programs, plugins included, without some of those that the host has: each name finds nothing, or another program.
+    pub fn replace_programs(&mut self, changes: &[(&str, Option<&str>)]) -> Result<(), Error> {
+        const FOLDER: &str = "/run/testbed/programs";
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let linked = self
+            .namespace
+            .run(|| mounts::link_programs(FOLDER, &path, changes));
+        linked
+            .and_then(|done| done)
+            .map_err(|source| Error::Setup {
+                what: format!("choose the programs of {}", self.name),
+                source,
+            })?;
+        self.set_environment("PATH", FOLDER);
+        Ok(())
+    }
+
     /// Sets a sysctl of the VM; the key is a path below /proc/sys/net.
     pub fn set_sysctl(&self, key: &str, value: &str) -> Result<(), Error> {
         iproute::sysctls(&self.namespace, &[(key, value)])

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use serde::Serialize;
 
 use super::Failure;
-use crate::datapath::{self, Inspection, Pod, Record, Tier, Way, view};
+use crate::datapath::{self, Inspection, Pod, Record, Rules, Tier, Way, view};
 use crate::names;
 use crate::netlink::link::Link;
 use crate::netlink::{MacAddress, Netlink, address};
@@ -28,6 +28,10 @@ pub struct Bridge {
     pub mtu: Option<u32>,
     /// `{"ebpf": "tcx"}`, `{"ebpf": "cls_bpf"}` or `"netfilter"`.
     pub tier: Option<Tier>,
+    /// Which programs wrote the rules of the netfilter tier: `nft`, `iptables` (and ebtables), `iptables_alone`.
+    pub rules: Option<Rules>,
+    /// What these rules do not check.
+    pub unchecked: &'static [&'static str],
     /// Why it is not eBPF, if that was tried.
     pub why: Option<String>,
     /// Of the eBPF tier.
@@ -122,6 +126,10 @@ async fn look_at(netlink: &Netlink, links: &[Link], name: &str, nic: Option<&Str
     attachments.retain(|pod| pod.bridge == name);
     let named = |name: &str| links.iter().find(|link| link.name == name);
     let (bridge, port) = (named(name), nic.and_then(|nic| named(nic)));
+    let rules = record
+        .as_ref()
+        .filter(|record| record.tier == Tier::Netfilter)
+        .map(|record| record.rules);
     let mut this = Bridge {
         name: name.to_owned(),
         nic: nic.cloned(),
@@ -129,6 +137,8 @@ async fn look_at(netlink: &Netlink, links: &[Link], name: &str, nic: Option<&Str
         mac: port.and_then(|link| link.mac),
         mtu: port.map(|link| link.mtu),
         tier: record.as_ref().map(|record| record.tier),
+        rules,
+        unchecked: rules.map(Rules::unchecked).unwrap_or_default(),
         why: record.and_then(|record| record.why),
         programs: None,
         ports: None,

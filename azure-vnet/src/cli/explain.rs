@@ -264,10 +264,9 @@ impl Explanation {
                 Some(range),
                 "the destination is in the ranges, or exempt".to_owned(),
             ),
-            Judged::ByPort(range, chain) => {
+            Judged::ByPort(range, command) => {
                 return Err(Failure::new(format!(
-                    "rules by protocol and port decide about {range}: `nft list chain ip azure-vnet-{} {chain}`",
-                    self.bridge
+                    "rules by protocol and port decide about {range}: `{command}`"
                 )));
             }
             Judged::Masquerade(node) => (

@@ -10,6 +10,7 @@ use super::bridges::{self, Bridge};
 use super::output::Output;
 use super::table::Table;
 use super::{Failure, Outcome, pool};
+use crate::datapath::Rules;
 use crate::masquerade::agent;
 use crate::netlink::Netlink;
 
@@ -120,7 +121,10 @@ impl fmt::Display for Status {
 
 impl fmt::Display for Bridge {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let tier = self.tier.map_or("none".to_owned(), |tier| tier.to_string());
+        let mut tier = self.tier.map_or("none".to_owned(), |tier| tier.to_string());
+        if let Some(rules) = self.rules.filter(|rules| *rules != Rules::Nft) {
+            tier = format!("{tier} ({rules})");
+        }
         let pods = match self.pods {
             1 => "1 pod".to_owned(),
             pods => format!("{pods} pods"),
@@ -128,6 +132,9 @@ impl fmt::Display for Bridge {
         writeln!(out, "{}: {tier}, {pods}", self.name)?;
         if let Some(why) = &self.why {
             write_wrapped(out, "eBPF cannot be used: ", why)?;
+        }
+        for what in self.unchecked {
+            write_wrapped(out, "not checked: ", what)?;
         }
         if let Some(nic) = &self.nic {
             let mac = self.mac.map_or_else(|| "-".into(), |mac| mac.to_string());

@@ -1,259 +1,257 @@
-//! The netfilter tier: the documented masquerade rule and the wall around each pod as nftables, in two tables
-//! of our own. What changes with every pod is in sets; the rest is replaced whole, in one transaction, where it is not as
-//! it was installed.
+//! The netfilter tier: the documented masquerade rule and the wall around each pod, as rules of our own.
 //!
-//! Every change is made under the bridge's lock, which nft holds too: if this process is killed, the
+//! What must be there is worked out once ([`Elements`], the compiled policy). Two files write it: nft's, and where that program is
+//! not there, iptables'. Which way it is is chosen once and kept: only the program that wrote rules takes them away again.
+//!
+//! Every change is made under the bridge's lock, which the program holds too: if this process is killed, the
 //! next one waits for the transaction that is under way.
 
 mod elements;
 pub mod foreign;
-mod installed;
-pub mod judged;
-pub mod nics;
-mod policy;
-mod ruleset;
+mod iptables;
+mod nft;
+mod program;
+mod seal;
 
-use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::fmt;
 use std::net::Ipv4Addr;
-use std::process::{Child, ExitStatus, Stdio};
-use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde::{Deserialize, Serialize};
 
-use elements::{Elements, SETS};
-use installed::{Installed, Seal};
+use elements::Elements;
+use program::is_there;
 
-use super::{Pod, Uplink};
+use super::{Pod, Record, Uplink};
 use crate::lock::Lock;
 
-/// Of the package nftables.
-const PROGRAM: &str = "nft";
+pub use nft::nics;
+pub use program::{NetfilterError, execute};
 
-/// How long one transaction may take. It waits for no lock; the kernel's part takes milliseconds.
-const LIMIT: Duration = Duration::from_secs(20);
-
-/// Why the netfilter tier cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum NetfilterError {
-    /// A name that nft's syntax has no form for.
-    #[error("interface name {0:?} cannot be written in an nft rule")]
-    Name(String),
-    /// The program is not there.
-    #[error("cannot run nft (package nftables)")]
-    Run(#[source] io::Error),
-    /// The program did not end.
-    #[error("nft did not end within {} s", LIMIT.as_secs())]
-    TimedOut,
-    /// The kernel did not take the rules.
-    #[error("nft ended with {status}: {stderr}")]
-    Refused {
-        /// How it ended.
-        status: ExitStatus,
-        /// What it said.
-        stderr: String,
-    },
+/// Whose rules they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rules {
+    /// `nft`.
+    #[default]
+    Nft,
+    /// `iptables-restore`, and `ebtables-restore` for the wall.
+    Iptables,
+    /// `iptables-restore`. There is no wall.
+    IptablesAlone,
 }
 
-/// Installs the tier for `uplink` and all its `pods`, in the place of what was there.
-pub fn install(uplink: &Uplink, pods: &[Pod], lock: &Lock) -> Result<(), NetfilterError> {
-    let names = pods.iter().map(|pod| &pod.host_veth);
-    names
-        .chain([&uplink.bridge])
-        .try_for_each(|name| check_name(name))?;
-    nft(&ruleset::ruleset(uplink, &Elements::of(pods)), lock)?;
-    seal(uplink);
-    Ok(())
+impl Rules {
+    /// From the best to the last resort.
+    const ALL: [Self; 3] = [Self::Nft, Self::Iptables, Self::IptablesAlone];
+
+    /// What these rules do not check, one sentence each.
+    pub fn unchecked(self) -> &'static [&'static str] {
+        match self {
+            Self::Nft | Self::Iptables => &[],
+            Self::IptablesAlone => &[
+                "ebtables is not there, so a pod can send with the address of another pod of this node, and answer ARP for it",
+                "what pods send to the MAC of another pod goes there without a check",
+            ],
+        }
+    }
+
+    fn programs(self) -> &'static [&'static str] {
+        match self {
+            Self::Nft => &[nft::PROGRAM],
+            Self::Iptables => &[
+                "iptables-restore",
+                "iptables-save",
+                "ebtables-restore",
+                "ebtables-save",
+            ],
+            Self::IptablesAlone => &["iptables-restore", "iptables-save"],
+        }
+    }
+
+    fn are_to_be_had(self) -> bool {
+        self.programs().iter().all(|program| is_there(program))
+    }
+
+    fn install(self, uplink: &Uplink, pods: &[Pod], lock: &Lock) -> Result<(), NetfilterError> {
+        match self {
+            Self::Nft => nft::install(uplink, pods, lock),
+            Self::Iptables | Self::IptablesAlone => iptables::install(self, uplink, pods, lock),
+        }
+    }
+
+    fn take_away(self, bridge: &str, lock: &Lock) -> Result<(), NetfilterError> {
+        match self {
+            Self::Nft => nft::take_away(bridge, lock),
+            Self::Iptables | Self::IptablesAlone => iptables::take_away(bridge, lock),
+        }
+    }
+}
+
+/// As it stands behind the name of the tier.
+impl fmt::Display for Rules {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Nft => "nft",
+            Self::Iptables => "iptables",
+            Self::IptablesAlone => "iptables without ebtables",
+        })
+    }
+}
+
+/// Installs the tier for `uplink` and all its `pods`, in the best way that this node takes.
+pub fn install(uplink: &Uplink, pods: &[Pod], lock: &Lock) -> Result<Rules, NetfilterError> {
+    check_names(uplink, pods)?;
+    let mut refused = None;
+    for rules in Rules::ALL.into_iter().filter(|way| way.are_to_be_had()) {
+        match rules.install(uplink, pods, lock) {
+            Ok(()) => return Ok(rules),
+            Err(error @ (NetfilterError::Run { .. } | NetfilterError::Refused { .. })) => {
+                tracing::warn!("the netfilter tier cannot be had by {rules}: {error}");
+                // Part of it may be there already.
+                let _ = rules.take_away(&uplink.bridge, lock);
+                refused.get_or_insert(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(refused.unwrap_or(NetfilterError::NoProgram))
 }
 
 /// Makes sure that the tier is in place for `uplink` and all its `pods`, among them one that is `new`. Where it is as
-/// it was installed, as nearly always, that is one run of nft which adds elements for the new pod. Other pods that the
+/// it was installed, as nearly always, only what is the new pod's is added. Other pods that the
 /// rules know are forgotten; whose addresses they had is returned.
 pub fn mend(
+    rules: Rules,
     uplink: &Uplink,
     pods: &[Pod],
     new: Option<&Pod>,
     lock: &Lock,
 ) -> Result<Vec<Ipv4Addr>, NetfilterError> {
-    let (bridge, table) = (&uplink.bridge, table(&uplink.bridge));
-    let Some(seal) = Seal::read(bridge).filter(|seal| seal.rules == digest(uplink)) else {
-        return install(uplink, pods, lock).map(|()| Vec::new());
-    };
-    let new = new.map_or_else(Elements::default, |pod| Elements::of_one(pod, pods));
-    let before = Installed::read_then(bridge, &new.script("add", &table), lock)?;
-    let Some(mut there) = before.filter(|before| before.form == seal.form) else {
-        tracing::warn!(
-            "the nftables rules of {bridge} were changed by somebody; installing them anew"
-        );
-        return install(uplink, pods, lock).map(|()| Vec::new());
-    };
-    there.elements.extend(new);
-    let wanted = Elements::of(pods);
-    let (missing, surplus) = (
-        wanted.without(&there.elements),
-        there.elements.without(&wanted),
-    );
-    if !missing.is_empty() || pods.is_empty() {
-        // A set that nft could not list (no memory) looks to it like an empty one, and what is in it is not known.
-        return install(uplink, pods, lock).map(|()| addresses(&surplus));
+    check_names(uplink, pods)?;
+    match rules {
+        Rules::Nft => nft::mend(uplink, pods, new, lock),
+        Rules::Iptables | Rules::IptablesAlone => iptables::mend(rules, uplink, pods, lock),
     }
-    change(&table, &missing, &surplus, lock)?;
-    Ok(addresses(&surplus))
 }
 
 /// Forgets all pods but these, whatever rules there are; whose addresses they knew is returned.
 pub fn retain(bridge: &str, pods: &[Pod], lock: &Lock) -> Result<Vec<Ipv4Addr>, NetfilterError> {
-    let there = Installed::read(bridge)?.elements;
-    let surplus = there.without(&Elements::of(pods));
-    match change(&table(bridge), &Elements::default(), &surplus, lock) {
-        Err(error) if !is_missing(&error) => Err(error),
-        _ => Ok(addresses(&surplus)),
+    let mut forgotten = Vec::new();
+    if Rules::Nft.are_to_be_had() {
+        forgotten.extend(nft::retain(bridge, pods, lock)?);
     }
+    if let Some(rules) = [Rules::Iptables, Rules::IptablesAlone]
+        .into_iter()
+        .find(|way| way.are_to_be_had())
+    {
+        forgotten.extend(iptables::retain(rules, bridge, pods, lock)?);
+    }
+    Ok(forgotten)
 }
 
-/// The tables of a bridge, as they are.
-pub struct Inspection {
-    bridge: String,
-    installed: Installed,
-    seal: Option<Seal>,
-    of_nics: Vec<String>,
+/// The rules of a bridge, as they are.
+pub enum Inspection {
+    /// In nft's tables.
+    Nft(nft::Inspection),
+    /// In iptables' tables.
+    Iptables(iptables::Inspection),
 }
 
 impl Inspection {
     /// Lists them.
-    pub fn of(bridge: &str) -> Result<Self, NetfilterError> {
-        Ok(Self {
-            bridge: bridge.to_owned(),
-            installed: Installed::read(bridge)?,
-            seal: Seal::read(bridge),
-            of_nics: nics::defects(bridge)?,
+    pub fn of(rules: Rules, bridge: &str) -> Result<Self, NetfilterError> {
+        Ok(match rules {
+            Rules::Nft => Self::Nft(nft::Inspection::of(bridge)?),
+            Rules::Iptables | Rules::IptablesAlone => {
+                Self::Iptables(iptables::Inspection::of(rules, bridge)?)
+            }
         })
     }
 
     /// What of this tier is missing for `pod`.
     pub fn defects(&self, pod: &Pod) -> Vec<String> {
-        let named = |family: &str| format!("the nftables table {family} {}", table(&self.bridge));
-        let idle = CHAINS
-            .iter()
-            .filter(|(family, chain)| !self.installed.has_rules(family, chain));
-        let mut defects: Vec<String> = idle
-            .map(|(family, chain)| format!("{} has no rules in {chain}", named(family)))
-            .collect();
-        if defects.is_empty()
-            && self
-                .seal
-                .is_some_and(|seal| seal.form != self.installed.form)
-        {
-            defects.push(format!(
-                "the nftables tables {} are not as they were installed",
-                table(&self.bridge)
-            ));
+        match self {
+            Self::Nft(tables) => tables.defects(pod),
+            Self::Iptables(tables) => tables.defects(pod),
         }
-        defects.extend(self.of_nics.iter().cloned());
-        let missing = Elements::of_one(pod, &[]).without(&self.installed.elements);
-        for (family, set) in SETS {
-            let elements = missing.in_set(set);
-            defects.extend(
-                elements
-                    .map(|element| format!("{} does not have {element} in {set}", named(family))),
-            );
-        }
-        defects
     }
 }
 
-/// Whether this tier could be set up, as far as can be told without running nft.
+/// Whether this tier could be set up, as far as can be told without running a program.
 pub fn probe() -> Result<(), NetfilterError> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).any(|directory| directory.join(PROGRAM).is_file());
-    if found {
+    if Rules::ALL.into_iter().any(Rules::are_to_be_had) {
         Ok(())
     } else {
-        Err(NetfilterError::Run(io::ErrorKind::NotFound.into()))
+        Err(NetfilterError::NoProgram)
     }
 }
 
 /// Leaves everything to another tier but the connections that netfilter translates already.
-pub fn drain(bridge: &str, lock: &Lock) {
-    if check_name(bridge).is_err() {
-        return;
-    }
-    let drained = nft(&ruleset::drained(&table(bridge)), lock);
-    if let Err(error) = drained.and(nics::take_away(bridge, lock)) {
-        tracing::warn!("the nftables rules of an earlier netfilter datapath stay: {error}");
+pub fn drain(rules: Rules, bridge: &str, lock: &Lock) {
+    let drained = match rules {
+        Rules::Nft => nft::drain(bridge, lock),
+        Rules::Iptables | Rules::IptablesAlone => iptables::drain(bridge, lock),
+    };
+    if let Err(error) = drained {
+        tracing::warn!("the rules of an earlier netfilter datapath ({rules}) stay: {error}");
     }
 }
 
-/// Takes both tables away, and what [`drain`] left of them.
-pub fn take_away(bridge: &str, lock: &Lock) -> Result<(), NetfilterError> {
+/// Takes the rules of both ways away, and what [`drain`] left of them. An error if those of `known` cannot be: of the others it is not
+/// known that there are any.
+pub fn take_away(known: Option<Rules>, bridge: &str, lock: &Lock) -> Result<(), NetfilterError> {
     check_name(bridge)?;
-    nft(&ruleset::emptied(&table(bridge)), lock)?;
-    nics::take_away(bridge, lock)?;
-    if let Err(error) = Seal::forget(bridge) {
+    let mut result = Ok(());
+    for rules in [Rules::Nft, Rules::Iptables] {
+        let is_known = known.is_some_and(|known| (known == Rules::Nft) == (rules == Rules::Nft));
+        match rules.take_away(bridge, lock) {
+            Err(error) if is_known => result = Err(error),
+            _ => {}
+        }
+    }
+    if result.is_ok()
+        && let Err(error) = seal::Seal::forget(bridge)
+    {
         tracing::warn!("{}", super::chain(&error));
     }
-    Ok(())
+    result
 }
 
-/// The chains that packets come to, by the family of their table.
-const CHAINS: [(&str, &str); 3] = [
-    ("bridge", "prerouting"),
-    ("ip", "forward"),
-    ("ip", "postrouting"),
-];
+/// A range of destinations, and what is done with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Judged {
+    /// In no range: leaves from this address.
+    Masquerade(Option<Ipv4Addr>),
+    /// In this range: leaves with the pod's address.
+    Keep(String),
+    /// In this range: does not leave.
+    Drop(String),
+    /// In this range: rules by protocol and port decide, which this command shows.
+    ByPort(String, String),
+}
 
-/// Remembers what was installed. Without it the rules work, and are installed anew by the next call.
-fn seal(uplink: &Uplink) {
-    let bridge = &uplink.bridge;
-    let sealed = Installed::read(bridge).and_then(|installed| {
-        let seal = Seal {
-            rules: digest(uplink),
-            form: installed.form,
-        };
-        seal.write(bridge).map_err(NetfilterError::Run)
-    });
-    if let Err(error) = sealed {
-        tracing::warn!(
-            "cannot note the nftables rules of {bridge}: {}",
-            super::chain(&error)
-        );
+/// What the rules of `bridge` that are in place do with a destination.
+pub fn judge(bridge: &str, destination: Ipv4Addr) -> Result<Judged, NetfilterError> {
+    match Record::read(bridge).map(|record| record.rules) {
+        None | Some(Rules::Nft) => nft::judge(bridge, destination),
+        Some(Rules::Iptables | Rules::IptablesAlone) => iptables::judge(bridge, destination),
     }
 }
 
-/// Of the rules, whatever pods there are.
-fn digest(uplink: &Uplink) -> installed::Digest {
-    installed::digest(&ruleset::ruleset(uplink, &Elements::default()))
-}
-
+/// Addresses of pods among these.
 fn addresses(elements: &Elements) -> Vec<Ipv4Addr> {
     let pods = elements.in_set("pods");
     pods.filter_map(|address| address.parse().ok()).collect()
 }
 
-fn change(
-    table: &str,
-    missing: &Elements,
-    surplus: &Elements,
-    lock: &Lock,
-) -> Result<(), NetfilterError> {
-    if missing.is_empty() && surplus.is_empty() {
-        return Ok(());
-    }
-    let script = surplus.script("delete", table) + &missing.script("add", table);
-    nft(&script, lock)
+fn check_names(uplink: &Uplink, pods: &[Pod]) -> Result<(), NetfilterError> {
+    let names = pods.iter().map(|pod| &pod.host_veth);
+    names
+        .chain([&uplink.bridge])
+        .try_for_each(|name| check_name(name))
 }
 
-/// Whether nft said that what it should delete or list is not there.
-fn is_missing(error: &NetfilterError) -> bool {
-    matches!(error, NetfilterError::Refused { stderr, .. } if stderr.contains("No such file or directory"))
-}
-
-fn table(bridge: &str) -> String {
-    format!("azure-vnet-{bridge}")
-}
-
-/// Linux allows quotes and worse in interface names; nft has no way to escape them.
+/// Linux allows quotes and worse in interface names; the programs' syntaxes have no way to escape them.
 fn check_name(name: &str) -> Result<(), NetfilterError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     if name.chars().all(plain) {
@@ -261,79 +259,6 @@ fn check_name(name: &str) -> Result<(), NetfilterError> {
     } else {
         Err(NetfilterError::Name(name.to_owned()))
     }
-}
-
-/// Runs one transaction. It prints nothing, so the lock can be its standard output.
-fn nft(script: &str, lock: &Lock) -> Result<(), NetfilterError> {
-    let lock = lock.share().map_err(NetfilterError::Run)?;
-    execute(PROGRAM, &["-f", "-"], script, lock)
-}
-
-/// Runs nft, or a program that lists or deletes the rules of others, to its end, without a shell.
-pub fn execute(
-    program: &str,
-    arguments: &[&str],
-    script: &str,
-    stdout: File,
-) -> Result<(), NetfilterError> {
-    run(program, arguments, Stdio::piped(), script, stdout)
-}
-
-/// As [`execute`]; a script only where `stdin` is a pipe.
-fn run(
-    program: &str,
-    arguments: &[&str],
-    stdin: Stdio,
-    script: &str,
-    stdout: File,
-) -> Result<(), NetfilterError> {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one place that runs programs of netfilter"
-    )]
-    let mut child = std::process::Command::new(program)
-        .args(arguments)
-        .env("LC_ALL", "C")
-        .stdin(stdin)
-        .stdout(stdout)
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(NetfilterError::Run)?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // A child that ends without reading says why on stderr.
-        let _ = stdin.write_all(script.as_bytes());
-    }
-    let status = wait(&mut child)?;
-    let mut stderr = String::new();
-    if let Some(mut pipe) = child.stderr.take() {
-        let _ = pipe.read_to_string(&mut stderr);
-    }
-    if status.success() {
-        return Ok(());
-    }
-    let stderr = stderr.trim().to_owned();
-    Err(NetfilterError::Refused { status, stderr })
-}
-
-fn wait(child: &mut Child) -> Result<ExitStatus, NetfilterError> {
-    let ended = Pid::from_raw(child.id().cast_signed())
-        .map(|pid| pidfd_open(pid, PidfdFlags::empty()))
-        .transpose()
-        .and_then(|pidfd| {
-            let limit = Timespec::try_from(LIMIT).ok();
-            let mut fds = pidfd
-                .iter()
-                .map(|fd| PollFd::new(fd, PollFlags::IN))
-                .collect::<Vec<_>>();
-            poll(&mut fds, limit.as_ref())
-        })
-        .map_err(|errno| NetfilterError::Run(errno.into()))?;
-    if ended == 0 {
-        let _ = child.kill();
-        let _ = child.wait();
-        return Err(NetfilterError::TimedOut);
-    }
-    child.wait().map_err(NetfilterError::Run)
 }
 
 #[cfg(test)]
@@ -344,7 +269,7 @@ mod tests {
     use crate::masquerade::{Source, Timeouts};
     use crate::netlink::MacAddress;
 
-    fn uplink() -> Uplink {
+    pub(super) fn uplink() -> Uplink {
         Uplink {
             bridge_ifindex: 3,
             bridge: "azure0".into(),
@@ -363,10 +288,15 @@ mod tests {
         }
     }
 
-    #[test]
-    fn no_pods_leave_no_empty_list() {
-        let text = ruleset::ruleset(&uplink(), &Elements::default());
-        assert!(!text.contains("{ }") && !text.contains("{  }"), "{text}");
+    pub(super) fn pod(host_veth: &str, container: u32, last: u8) -> Pod {
+        Pod {
+            network: "azure".into(),
+            host_veth: host_veth.into(),
+            ifindex: 7,
+            container,
+            address: Ipv4Addr::new(10, 0, 0, last),
+            mac: MacAddress([0x0a, 0x58, 10, 0, 0, last]),
+        }
     }
 
     #[test]
@@ -377,5 +307,11 @@ mod tests {
         let lock = Lock::acquire(&directory.path().join("lock")).unwrap();
         let refused = install(&odd, &[], &lock);
         assert!(matches!(refused, Err(NetfilterError::Name(_))));
+    }
+
+    #[test]
+    fn records_of_before_are_of_nft() {
+        let record: Record = serde_json::from_str(r#"{"tier": "netfilter", "why": null}"#).unwrap();
+        assert_eq!(record.rules, Rules::Nft);
     }
 }

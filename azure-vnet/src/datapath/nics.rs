@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::{Error, Record, Tier, ebpf, lock, netfilter};
+use super::{Error, Record, Rules, Tier, ebpf, lock, netfilter};
 use crate::netlink::MacAddress;
 
 /// The NIC of a bridge, and the others.
@@ -40,7 +40,7 @@ pub type Addresses = BTreeMap<String, Nics>;
 pub fn tell_nics(addresses: &Addresses) {
     for (bridge, record) in Record::all() {
         if let Some(nics) = addresses.get(&bridge)
-            && let Err(error) = tell(&bridge, record.tier, nics)
+            && let Err(error) = tell(&bridge, &record, nics)
         {
             tracing::warn!(
                 "{bridge} does not know the other NICs' addresses: {}",
@@ -50,9 +50,18 @@ pub fn tell_nics(addresses: &Addresses) {
     }
 }
 
-fn tell(bridge: &str, tier: Tier, nics: &Nics) -> Result<(), Error> {
-    match tier {
+fn tell(bridge: &str, record: &Record, nics: &Nics) -> Result<(), Error> {
+    match record.tier {
         Tier::Ebpf(_) => Ok(ebpf::set_nics(bridge, &nics.elsewhere)?),
+        Tier::Netfilter if record.rules != Rules::Nft => {
+            if !nics.elsewhere.is_empty() {
+                tracing::warn!(
+                    "{bridge}: what has another NIC's address leaves by the wrong one, {} cannot change that",
+                    record.rules
+                );
+            }
+            Ok(())
+        }
         // On nearly every node.
         Tier::Netfilter if !netfilter::nics::is_needed(bridge, nics) => Ok(()),
         Tier::Netfilter => {

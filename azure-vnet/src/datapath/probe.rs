@@ -25,10 +25,15 @@ pub struct Inspection {
 impl Inspection {
     /// Finds out which tier there is. What is the same for all pods is read once, here.
     pub fn of(bridge: &str) -> Result<Self, Error> {
-        let tier = Record::read(bridge).map(|record| record.tier);
-        let tables = match tier {
-            Some(Tier::Netfilter) => Some(
-                netfilter::Inspection::of(bridge)
+        let record = Record::read(bridge);
+        let tier = record.as_ref().map(|record| record.tier);
+        let tables = match record {
+            Some(Record {
+                tier: Tier::Netfilter,
+                rules,
+                ..
+            }) => Some(
+                netfilter::Inspection::of(rules, bridge)
                     .map_err(|source| Error::Netfilter { source, ebpf: None })?,
             ),
             _ => None,

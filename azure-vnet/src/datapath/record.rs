@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::Tier;
+use super::{Mechanism, Rules, Tier};
 use crate::state;
 
 /// The choice.
@@ -15,6 +15,9 @@ pub struct Record {
     pub tier: Tier,
     /// Why it is not eBPF, if that was tried.
     pub why: Option<String>,
+    /// By which rules, in the netfilter tier.
+    #[serde(default)]
+    pub rules: Rules,
 }
 
 /// What is known of a datapath could not be written down, or forgotten.
@@ -27,9 +30,22 @@ pub struct Error {
 }
 
 impl Record {
-    /// A choice that was just made.
-    pub fn new(tier: Tier, why: Option<String>) -> Self {
-        Self { tier, why }
+    /// eBPF was just set up.
+    pub(super) fn ebpf(mechanism: Mechanism) -> Self {
+        Self {
+            tier: Tier::Ebpf(mechanism),
+            why: None,
+            rules: Rules::default(),
+        }
+    }
+
+    /// These rules were just installed.
+    pub(super) fn netfilter(rules: Rules, why: Option<String>) -> Self {
+        Self {
+            tier: Tier::Netfilter,
+            why,
+            rules,
+        }
     }
 
     /// The choice of an earlier call since boot. A file that cannot be read counts as none: the

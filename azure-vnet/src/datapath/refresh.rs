@@ -118,7 +118,7 @@ fn refresh_bridge(bridge: &str, tier: Tier, addresses: &Addresses) -> Result<boo
     match record.tier {
         Tier::Ebpf(_) => ebpf::set_policy(&uplink)?,
         Tier::Netfilter => {
-            netfilter::mend(&uplink, &pods(bridge)?, None, &lock)
+            netfilter::mend(record.rules, &uplink, &pods(bridge)?, None, &lock)
                 .map_err(|source| Error::Netfilter { source, ebpf: None })?;
         }
     }

@@ -4,11 +4,10 @@
 //! whatever it adds is there before the link is gone, and is removed here, after that: nothing comes
 //! back. All of it can be done again, and done for a pod that never was.
 
-use std::io;
 use std::net::Ipv4Addr;
 
 use super::refresh::Settings;
-use super::{Error, NetfilterError, Record, Tier, ebpf, lock, netfilter, pods};
+use super::{Error, Record, Tier, ebpf, lock, netfilter, pods};
 
 /// What is known of a pod that goes. Its link is gone already.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,27 +30,21 @@ pub fn remove_pod(bridge: &str, pod: &Departed) -> Result<(), Error> {
     if matches!(tier, Some(Tier::Ebpf(_))) || tier.is_none() && pod.address.is_none() {
         return Ok(());
     }
-    match sweep_elements(bridge).map(drop) {
-        Err(Error::Netfilter {
-            source: NetfilterError::Run(error),
-            ..
-        }) if tier.is_none() && error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result,
-    }
+    sweep_elements(bridge).map(drop)
 }
 
 /// Takes everything of the datapath of `bridge` away, in both tiers: no pod is left, nor a filter on the
 /// NIC. Only the record of the tier stays, which [`forget`] removes.
 pub fn take_away(bridge: &str) -> Result<(), Error> {
     let lock = lock(bridge)?;
-    let tier = Record::read(bridge).map(|record| record.tier);
+    let record = Record::read(bridge);
     ebpf::take_away(bridge)?;
     Settings::forget(bridge)?;
-    match (netfilter::take_away(bridge, &lock), tier) {
-        (Err(source), Some(Tier::Netfilter)) => Err(Error::Netfilter { source, ebpf: None }),
-        // Without nft, or without a table that it could delete, there was no such tier.
-        _ => Ok(()),
-    }
+    let known = record
+        .filter(|record| record.tier == Tier::Netfilter)
+        .map(|record| record.rules);
+    netfilter::take_away(known, bridge, &lock)
+        .map_err(|source| Error::Netfilter { source, ebpf: None })
 }
 
 /// Forgets which tier `bridge` had, once nothing of it is left.
@@ -119,9 +112,9 @@ fn sweep_elements(bridge: &str) -> Result<Vec<Ipv4Addr>, Error> {
     // Where it is in force, what of it is missing is mended by the same look.
     let uplink = Record::read(bridge)
         .filter(|record| record.tier == Tier::Netfilter)
-        .and_then(|_| Some(Settings::read(bridge)?.uplink(bridge)));
+        .and_then(|record| Some((record.rules, Settings::read(bridge)?.uplink(bridge))));
     let dead = match uplink {
-        Some(uplink) => netfilter::mend(&uplink, &pods, None, &lock),
+        Some((rules, uplink)) => netfilter::mend(rules, &uplink, &pods, None, &lock),
         None => netfilter::retain(bridge, &pods, &lock),
     };
     dead.map_err(|source| Error::Netfilter { source, ebpf: None })

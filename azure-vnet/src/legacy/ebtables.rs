@@ -148,8 +148,8 @@ fn run(arguments: &[&str]) -> Result<(), EbtablesError> {
     let nowhere = File::options().write(true).open("/dev/null");
     let nowhere = nowhere.map_err(EbtablesError::Run)?;
     datapath::execute(PROGRAM, arguments, "", nowhere).map_err(|error| match error {
-        NetfilterError::Run(error) => EbtablesError::Run(error),
-        NetfilterError::Refused { status, stderr } => EbtablesError::Refused { status, stderr },
+        NetfilterError::Run { source, .. } => EbtablesError::Run(source),
+        NetfilterError::Refused { status, stderr, .. } => EbtablesError::Refused { status, stderr },
         // The only other way in which running a program fails.
         _ => EbtablesError::TimedOut,
     })

@@ -15,6 +15,7 @@ mod external_programs;
 mod fast_path;
 mod foreign;
 mod forged_macs;
+mod iptables;
 mod lifecycle;
 mod never_leak;
 mod offloads;

@@ -1,4 +1,4 @@
-//! Thousands of random packets under random policies, sent for real: both tiers do what the policy means.
+//! Thousands of random packets under random policies, sent for real: both tiers, the fallback in both of its ways, do what the policy means.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -35,18 +35,23 @@ enum Seen {
 }
 
 #[test]
-fn both_tiers_do_what_the_policy_means() {
+fn every_way_does_what_the_policy_means() {
     let seed = std::env::var("AZURE_VNET_SEED")
         .map_or_else(|_| fastrand::u64(..), |text| text.parse().unwrap());
     println!("AZURE_VNET_SEED={seed}");
-    let outcomes = TIERS.map(|tier| outcomes(tier, seed));
-    assert_eq!(outcomes[0], outcomes[1]);
+    let [ebpf, nft] = TIERS.map(|tier| outcomes(tier, seed, &[]));
+    assert_eq!(ebpf, nft);
+    // A node without nft.
+    assert_eq!(ebpf, outcomes("netfilter", seed, &[("nft", None)]));
 }
 
 /// Who was seen for each packet that both tiers treat alike.
-fn outcomes(tier: &str, seed: u64) -> Vec<Seen> {
+fn outcomes(tier: &str, seed: u64, programs: &[(&str, Option<&str>)]) -> Vec<Seen> {
     let mut random = Rng::with_seed(seed);
-    let azure = Azure::builder().build().unwrap();
+    let mut azure = Azure::builder().build().unwrap();
+    if !programs.is_empty() {
+        azure.vms[0].replace_programs(programs).unwrap();
+    }
     let vm = &azure.vms[0];
     let mut alike = Vec::new();
     let mut first = None;
@@ -64,6 +69,15 @@ fn outcomes(tier: &str, seed: u64) -> Vec<Seen> {
         let packets = random_packets(&mut random, &policy);
         let source = Source::new(pod);
         let mut sink = Sink::new(azure.fabric.namespace());
+        let rules = super::status(vm)["bridges"][0]["rules"].clone();
+        if tier == "netfilter" {
+            let expected = if programs.is_empty() {
+                "nft"
+            } else {
+                "iptables"
+            };
+            assert_eq!(rules, expected);
+        }
         let numbered: Vec<(u32, &Sent)> = (1..).zip(&packets).collect();
         let gets_out =
             |sent: &Sent| matches!(expected(tier, &policy, sent), Some(Seen::Pod | Seen::Node));

@@ -21,15 +21,17 @@ enum Way {
     Tcx,
     ClsBpf,
     Netfilter,
+    /// Where nft is not there.
+    Iptables,
 }
 
-const WAYS: [Way; 3] = [Way::Tcx, Way::ClsBpf, Way::Netfilter];
+const WAYS: [Way; 4] = [Way::Tcx, Way::ClsBpf, Way::Netfilter, Way::Iptables];
 
 impl Way {
     fn list(self) -> Conflist {
         let tier = match self {
             Self::Tcx | Self::ClsBpf => "ebpf",
-            Self::Netfilter => "netfilter",
+            Self::Netfilter | Self::Iptables => "netfilter",
         };
         Conflist::shipped().with_setting("azure-vnet", "masquerade", &json!({ "datapath": tier }))
     }
@@ -37,9 +39,11 @@ impl Way {
     /// Two VMs that go this way.
     fn azure(self) -> Azure {
         let mut azure = Azure::builder().vms(2).build().unwrap();
-        if matches!(self, Self::ClsBpf) {
-            for vm in &mut azure.vms {
-                vm.set_environment("AZURE_VNET_FORCE_CLS_BPF", "1");
+        for vm in &mut azure.vms {
+            match self {
+                Self::ClsBpf => vm.set_environment("AZURE_VNET_FORCE_CLS_BPF", "1"),
+                Self::Iptables => vm.replace_programs(&[("nft", None)]).unwrap(),
+                Self::Tcx | Self::Netfilter => {}
             }
         }
         azure

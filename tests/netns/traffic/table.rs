@@ -36,6 +36,16 @@ fn netfilter_beside_bridges_that_do_not() {
     every_row(Way::Netfilter, false);
 }
 
+#[test]
+fn iptables_beside_bridges_that_call_iptables() {
+    every_row(Way::Iptables, true);
+}
+
+#[test]
+fn iptables_beside_bridges_that_do_not() {
+    every_row(Way::Iptables, false);
+}
+
 /// All rows with sources unchecked, checked strictly, and loosely; what deviates is told at the end, all of it.
 fn every_row(way: Way, bridge_nf: bool) {
     let deviating: Vec<_> = ["0", "1", "2"]

@@ -54,7 +54,7 @@ fn tiers() -> [Finding; 2] {
             "netfilter",
             netfilter,
             "the netfilter tier can be used",
-            "apt-get install nftables. Without it nothing takes over where eBPF fails",
+            "apt-get install nftables (or iptables and ebtables). Without them nothing takes over where eBPF fails",
         ),
     ]
 }

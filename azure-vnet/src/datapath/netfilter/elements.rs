@@ -1,12 +1,10 @@
-//! What the sets of both tables hold: all that an ADD adds, and that is of pods.
+//! What rules must know of pods: all that an ADD adds.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
-use std::net::Ipv4Addr;
 
 use crate::datapath::Pod;
 
-/// The sets that know every pod, by the family of their table.
+/// The sets that know every pod, by the family of the table that they are in where nft has them.
 pub const SETS: [(&str, &str); 4] = [
     ("ip", "pods"),
     ("bridge", "ports"),
@@ -14,7 +12,7 @@ pub const SETS: [(&str, &str); 4] = [
     ("bridge", "addresses"),
 ];
 
-/// The elements of each set, as nft's syntax has them.
+/// The elements of each set; a port with an address has a space between.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Elements(BTreeMap<&'static str, BTreeSet<String>>);
 
@@ -34,7 +32,7 @@ impl Elements {
         let own = [
             ("pods", pod.address.to_string()),
             ("addresses", pod.address.to_string()),
-            ("ports", quoted(&pod.host_veth)),
+            ("ports", pod.host_veth.clone()),
             ("sources", source(pod, pod)),
         ];
         let others = (pods.iter()).filter(|other| other.container == pod.container);
@@ -83,56 +81,16 @@ impl Elements {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
-
-    /// Commands that `add` or `delete` them in the tables of this name.
-    pub fn script(&self, verb: &str, table: &str) -> String {
-        let mut script = String::new();
-        for (family, set) in SETS {
-            let elements: Vec<&str> = self.in_set(set).collect();
-            if !elements.is_empty() {
-                let elements = elements.join(", ");
-                let _ = writeln!(
-                    script,
-                    "{verb} element {family} {table} {set} {{ {elements} }}"
-                );
-            }
-        }
-        script
-    }
-}
-
-/// The form of one part of an element: nft's JSON has no quotes.
-pub fn part(text: &str) -> String {
-    if text.parse::<Ipv4Addr>().is_ok() {
-        text.to_owned()
-    } else {
-        quoted(text)
-    }
 }
 
 fn source(port: &Pod, of: &Pod) -> String {
-    format!("{} . {}", quoted(&port.host_veth), of.address)
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{name}\"")
+    format!("{} {}", port.host_veth, of.address)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::pod;
     use super::*;
-    use crate::netlink::MacAddress;
-
-    fn pod(host_veth: &str, container: u32, last: u8) -> Pod {
-        Pod {
-            network: "azure".into(),
-            host_veth: host_veth.into(),
-            ifindex: 7,
-            container,
-            address: Ipv4Addr::new(10, 0, 0, last),
-            mac: MacAddress([0x0a, 0x58, 10, 0, 0, last]),
-        }
-    }
 
     #[test]
     fn a_container_answers_for_all_of_its_addresses_on_each_interface() {
@@ -142,21 +100,16 @@ mod tests {
         assert_eq!(
             sources,
             [
-                "\"azv1\" . 10.0.0.5",
-                "\"azv1\" . 10.0.0.7",
-                "\"azv2\" . 10.0.0.6",
-                "\"azv3\" . 10.0.0.5",
-                "\"azv3\" . 10.0.0.7",
+                "azv1 10.0.0.5",
+                "azv1 10.0.0.7",
+                "azv2 10.0.0.6",
+                "azv3 10.0.0.5",
+                "azv3 10.0.0.7",
             ]
         );
         let gone = elements.without(&Elements::of(&pods[..2]));
-        assert_eq!(
-            gone.script("delete", "t"),
-            "delete element ip t pods { 10.0.0.7 }\n\
-             delete element bridge t ports { \"azv3\" }\n\
-             delete element bridge t sources { \"azv1\" . 10.0.0.7, \"azv3\" . 10.0.0.5, \"azv3\" . 10.0.0.7 }\n\
-             delete element bridge t addresses { 10.0.0.7 }\n"
-        );
+        assert_eq!(gone.in_set("ports").collect::<Vec<_>>(), ["azv3"]);
+        assert_eq!(gone.in_set("sources").count(), 3);
     }
 
     #[test]

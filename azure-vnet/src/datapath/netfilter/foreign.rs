@@ -1,11 +1,10 @@
 //! The packet filter rules of others, as their own programs list them: what could be in our way. Only read.
 
-use std::fs::File;
-use std::io::{self, Read as _, Seek as _};
+use std::io;
+use std::process::Stdio;
 
-use rustix::fs::{MemfdFlags, memfd_create};
-
-use super::{NetfilterError, execute};
+use super::iptables::is_own;
+use super::program::{NetfilterError, output};
 
 /// Each lists what it knows, in the form of iptables-restore(8). One machine may have rules of both kinds.
 const IPTABLES: [&str; 2] = ["iptables-nft-save", "iptables-legacy-save"];
@@ -22,7 +21,7 @@ pub struct Line {
     pub text: String,
 }
 
-/// The lines of all iptables tables; programs that are not installed list nothing.
+/// The lines of all iptables tables but those of our own chains; programs that are not installed list nothing.
 pub fn iptables() -> Result<Vec<Line>, NetfilterError> {
     all(&IPTABLES)
 }
@@ -41,23 +40,12 @@ fn all(programs: &[&'static str]) -> Result<Vec<Line>, NetfilterError> {
 }
 
 fn listing(program: &str) -> Result<String, NetfilterError> {
-    // A file in memory, unlike a pipe, never blocks the program until somebody reads.
-    let output = memfd_create("rules", MemfdFlags::CLOEXEC)
-        .map_err(|errno| NetfilterError::Run(errno.into()))?;
-    let mut output = File::from(output);
-    let stdout = output.try_clone().map_err(NetfilterError::Run)?;
-    match execute(program, &[], "", stdout) {
-        Err(NetfilterError::Run(error)) if error.kind() == io::ErrorKind::NotFound => {
-            return Ok(String::new());
+    match output(program, &[], Stdio::null()) {
+        Err(NetfilterError::Run { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Ok(String::new())
         }
-        result => result?,
+        result => result,
     }
-    let mut text = String::new();
-    output
-        .rewind()
-        .and_then(|()| output.read_to_string(&mut text))
-        .map_err(NetfilterError::Run)?;
-    Ok(text)
 }
 
 fn parse(program: &'static str, text: &str) -> Vec<Line> {
@@ -66,7 +54,7 @@ fn parse(program: &'static str, text: &str) -> Vec<Line> {
     for line in text.lines().map(str::trim) {
         if let Some(name) = line.strip_prefix('*') {
             name.clone_into(&mut table);
-        } else if line.starts_with("-A ") || line.starts_with(':') {
+        } else if (line.starts_with("-A ") || line.starts_with(':')) && !is_own(line) {
             lines.push(Line {
                 program,
                 table: table.clone(),
@@ -83,7 +71,8 @@ mod tests {
 
     #[test]
     fn lines_are_of_the_table_before_them() {
-        let text = "# Generated\n*nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -j MASQUERADE\nCOMMIT\n\
+        let text = "# Generated\n*nat\n:POSTROUTING ACCEPT [0:0]\n:AZV-azure0-POST - [0:0]\n\
+                    -A POSTROUTING -j AZV-azure0-POST\n-A POSTROUTING -j MASQUERADE\nCOMMIT\n\
                     *filter\n:FORWARD DROP [1:2]\nCOMMIT\n";
         let lines = parse("iptables-save", text);
         let shown: Vec<_> = lines

@@ -4,8 +4,8 @@ use std::fmt;
 
 use azure_vnet_abi::Mac;
 
-use super::elements::{Elements, SETS};
-use super::{policy, table};
+use super::super::elements::{Elements, SETS};
+use super::{installed, policy, table};
 use crate::datapath::Uplink;
 use crate::netlink::MacAddress;
 
@@ -43,7 +43,8 @@ impl fmt::Display for Wall<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { uplink, elements } = self;
         let (table, nic, router) = (table(&uplink.bridge), uplink.mac, MacAddress(Mac::FABRIC.0));
-        let [_, ports, sources, addresses] = SETS.map(|(_, set)| list(elements.in_set(set)));
+        let [_, ports, sources, addresses] =
+            SETS.map(|(_, set)| list(elements.in_set(set).map(installed::written)));
         write!(
             formatter,
             r"table bridge {table} {{

@@ -1,24 +1,18 @@
 //! What nftables has of ours, as nft lists it, and whether it is what was installed.
-//!
-//! How nft lists a rule differs from how it was written, and from version to version. So what is compared is the
-//! listing with the listing that was had right after the rules were installed.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{Read as _, Seek as _};
-use std::path::{Path, PathBuf};
+use std::fmt::Write as _;
+use std::net::Ipv4Addr;
 use std::process::Stdio;
 
-use rustix::fs::{MemfdFlags, memfd_create};
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::elements::{self, Elements, SETS};
-use super::{NetfilterError, PROGRAM, check_name, is_missing, run, table};
-use crate::datapath::record;
+use super::super::elements::{Elements, SETS};
+use super::super::program::output;
+use super::super::seal::Digest;
+use super::{NetfilterError, PROGRAM, check_name, is_missing, table};
 use crate::lock::Lock;
-use crate::state;
 
 /// Both tables of a bridge.
 #[derive(Debug, Default)]
@@ -28,18 +22,6 @@ pub struct Installed {
     /// What of pods is in the sets.
     pub elements: Elements,
     /// All the rest.
-    pub form: Digest,
-}
-
-/// Tells one text from another.
-pub type Digest = [u8; 32];
-
-/// What was installed last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Seal {
-    /// Of the text of the rules.
-    pub rules: Digest,
-    /// [`Installed::form`] of what became of it.
     pub form: Digest,
 }
 
@@ -65,7 +47,7 @@ impl Installed {
             return Self::read(bridge).map(Some);
         }
         // Standard output is the listing's.
-        let lock = lock.share().map_err(NetfilterError::Run)?;
+        let lock = lock.share().map_err(NetfilterError::of(PROGRAM))?;
         match list(&FAMILIES, bridge, script, lock.into()) {
             Err(NetfilterError::Refused { .. }) => Ok(None),
             result => Self::parse(&result?).map(Some),
@@ -117,36 +99,6 @@ impl Installed {
     }
 }
 
-impl Seal {
-    /// What an earlier call wrote since boot. Without it the rules are installed anew.
-    pub fn read(bridge: &str) -> Option<Self> {
-        Self::at(&path(bridge))
-    }
-
-    /// The same, of another table.
-    pub fn at(path: &Path) -> Option<Self> {
-        serde_json::from_slice(&std::fs::read(path).ok()?).ok()
-    }
-
-    /// Writes it down, under the bridge's lock.
-    pub fn write(&self, bridge: &str) -> Result<(), std::io::Error> {
-        if Self::read(bridge).as_ref() == Some(self) {
-            return Ok(());
-        }
-        state::write_json(&path(bridge), self)
-    }
-
-    /// Forgets it.
-    pub fn forget(bridge: &str) -> Result<(), record::Error> {
-        record::remove(path(bridge))
-    }
-}
-
-/// The digest of a text.
-pub fn digest(text: &str) -> Digest {
-    Sha256::digest(text).into()
-}
-
 /// The table of `bridge` in `family` as nft lists it; none if it is not there.
 pub fn listing(family: &str, bridge: &str) -> Result<Vec<Value>, NetfilterError> {
     objects(&list(&[family], bridge, "", Stdio::null()).or_else(no_text)?)
@@ -166,18 +118,7 @@ fn list(
         .iter()
         .map(|family| format!("list table {family} {table}\n"));
     let commands = lists.chain([script.to_owned()]).collect::<String>();
-    // A file in memory, unlike a pipe, never blocks nft until somebody reads.
-    let output = memfd_create("nft", MemfdFlags::CLOEXEC)
-        .map_err(|errno| NetfilterError::Run(errno.into()))?;
-    let mut output = File::from(output);
-    let stdout = output.try_clone().map_err(NetfilterError::Run)?;
-    run(PROGRAM, &["-j", &commands], stdin, "", stdout)?;
-    let mut text = String::new();
-    output
-        .rewind()
-        .and_then(|()| output.read_to_string(&mut text))
-        .map_err(NetfilterError::Run)?;
-    Ok(text)
+    output(PROGRAM, &["-j", &commands], stdin)
 }
 
 fn no_text(error: NetfilterError) -> Result<String, NetfilterError> {
@@ -191,7 +132,7 @@ fn no_text(error: NetfilterError) -> Result<String, NetfilterError> {
 fn objects(text: &str) -> Result<Vec<Value>, NetfilterError> {
     let mut objects = Vec::new();
     for document in serde_json::Deserializer::from_str(text).into_iter::<Value>() {
-        let mut document = document.map_err(|error| NetfilterError::Run(error.into()))?;
+        let mut document = document.map_err(NetfilterError::of(PROGRAM))?;
         if let Value::Array(some) = document["nftables"].take() {
             objects.extend(some);
         }
@@ -205,11 +146,37 @@ fn element(value: &Value) -> Option<String> {
         Some(parts) => parts.iter().collect(),
         None => vec![value],
     };
-    let parts: Option<Vec<String>> = parts
-        .into_iter()
-        .map(|part| part.as_str().map(elements::part))
-        .collect();
-    parts.map(|parts| parts.join(" . "))
+    let parts: Option<Vec<&str>> = parts.into_iter().map(Value::as_str).collect();
+    parts.map(|parts| parts.join(" "))
+}
+
+/// An element in nft's syntax: names are quoted, and a dot is between the parts.
+pub fn written(element: &str) -> String {
+    let part = |part: &str| {
+        if part.parse::<Ipv4Addr>().is_ok() {
+            part.to_owned()
+        } else {
+            format!("\"{part}\"")
+        }
+    };
+    let parts: Vec<String> = element.split(' ').map(part).collect();
+    parts.join(" . ")
+}
+
+/// Commands that `add` or `delete` elements in the tables of this name.
+pub fn script(elements: &Elements, verb: &str, table: &str) -> String {
+    let mut script = String::new();
+    for (family, set) in SETS {
+        let elements: Vec<String> = elements.in_set(set).map(written).collect();
+        if !elements.is_empty() {
+            let elements = elements.join(", ");
+            let _ = writeln!(
+                script,
+                "{verb} element {family} {table} {set} {{ {elements} }}"
+            );
+        }
+    }
+    script
 }
 
 /// Handles, and what was counted.
@@ -227,10 +194,6 @@ fn forget_what_changes(value: &mut Value) {
         Value::Array(values) => values.iter_mut().for_each(forget_what_changes),
         _ => {}
     }
-}
-
-fn path(bridge: &str) -> PathBuf {
-    Path::new(state::DIRECTORY).join(format!("netfilter-{bridge}.json"))
 }
 
 #[cfg(test)]
@@ -262,12 +225,26 @@ mod tests {
     fn a_listing_is_understood() {
         let installed = Installed::parse(&listed(0, 1, "drop")).unwrap();
         let of = |set| installed.elements.in_set(set).collect::<Vec<_>>();
-        assert_eq!(of("ports"), ["\"azv1\""]);
-        assert_eq!(of("sources"), ["\"azv1\" . 10.0.0.5"]);
+        assert_eq!(of("ports"), ["azv1"]);
+        assert_eq!(of("sources"), ["azv1 10.0.0.5"]);
         assert_eq!(of("pods"), ["10.0.0.5"]);
         assert!(of("addresses").is_empty());
         assert!(installed.has_rules("bridge", "prerouting"));
         assert!(!installed.has_rules("bridge", "idle") && !installed.has_rules("ip", "prerouting"));
+    }
+
+    #[test]
+    fn a_script_quotes_names() {
+        let mut elements = Elements::default();
+        elements.insert("ports", "azv3".into());
+        elements.insert("sources", "azv3 10.0.0.7".into());
+        elements.insert("pods", "10.0.0.7".into());
+        assert_eq!(
+            script(&elements, "delete", "t"),
+            "delete element ip t pods { 10.0.0.7 }\n\
+             delete element bridge t ports { \"azv3\" }\n\
+             delete element bridge t sources { \"azv3\" . 10.0.0.7 }\n"
+        );
     }
 
     #[test]

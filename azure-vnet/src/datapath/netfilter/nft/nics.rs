@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use azure_vnet_abi::Mac;
 
-use super::installed::{self, Digest, Installed, Seal};
-use super::{NetfilterError, check_name, nft, table};
+use super::super::seal::{Digest, Seal, digest};
+use super::installed::Installed;
+use super::{NetfilterError, PROGRAM, check_name, nft, table};
 use crate::datapath::nics::Nics;
 use crate::datapath::record;
 use crate::lock::Lock;
@@ -49,7 +50,7 @@ pub fn install(bridge: &str, nics: &Nics, lock: &Lock) -> Result<(), NetfilterEr
         .chain([&nics.name])
         .try_for_each(|name| check_name(name))?;
     let text = ruleset(bridge, nics);
-    let rules = installed::digest(&text);
+    let rules = digest(&text);
     if let Some(seal) = Seal::at(&path(bridge)).filter(|seal| seal.rules == rules)
         && (seal.form == REFUSED || seal.form == Installed::of_nics(bridge)?.form)
     {
@@ -61,7 +62,7 @@ pub fn install(bridge: &str, nics: &Nics, lock: &Lock) -> Result<(), NetfilterEr
         Err(NetfilterError::Refused { .. }) => REFUSED,
         Err(_) => return outcome,
     };
-    state::write_json(&path(bridge), &Seal { rules, form }).map_err(NetfilterError::Run)?;
+    state::write_json(&path(bridge), &Seal { rules, form }).map_err(NetfilterError::of(PROGRAM))?;
     outcome
 }
 

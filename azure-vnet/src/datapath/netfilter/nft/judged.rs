@@ -4,34 +4,25 @@ use std::net::Ipv4Addr;
 
 use serde_json::Value;
 
+use super::super::{Judged, NetfilterError};
 use super::policy::CLOSED;
-use super::{NetfilterError, installed, table};
-
-/// A range of destinations, and what is done with it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Judged {
-    /// In no range: leaves from this address.
-    Masquerade(Option<Ipv4Addr>),
-    /// In this range: leaves with the pod's address.
-    Keep(String),
-    /// In this range: does not leave.
-    Drop(String),
-    /// In this range: rules by protocol and port decide, in this chain.
-    ByPort(String, String),
-}
+use super::{PROGRAM, installed, table};
 
 /// Asks the table of `bridge` that has the policy.
 pub fn judge(bridge: &str, destination: Ipv4Addr) -> Result<Judged, NetfilterError> {
     let objects = installed::listing("ip", bridge)?;
     if objects.is_empty() {
         let missing = format!("there is no table ip {}", table(bridge));
-        return Err(NetfilterError::Run(std::io::Error::other(missing)));
+        return Err(NetfilterError::of(PROGRAM)(std::io::Error::other(missing)));
     }
     Ok(match find(&objects, "destinations", destination) {
         None => Judged::Masquerade(snat(&objects)),
         Some((range, verdict)) => match chain(&verdict) {
             Some(chain) if chain == CLOSED => Judged::Drop(range),
-            Some(chain) => Judged::ByPort(range, chain),
+            Some(chain) => Judged::ByPort(
+                range,
+                format!("nft list chain ip {} {chain}", table(bridge)),
+            ),
             None => Judged::Keep(range),
         },
     })
