@@ -82,8 +82,9 @@ fn a_boot_frees_every_address_and_keeps_the_pool() {
 /// Every way in which the bytes of a file can be wrong.
 fn broken(good: &[u8]) -> [Vec<u8>; 6] {
     let mut flipped = good.to_vec();
-    let digit = good.windows(2).position(|pair| pair == b"10").unwrap();
-    flipped[digit] = b'2';
+    // The pool's prefix: the same digits may be in the boot's identifier, and leases of another boot are void.
+    let prefix = good.windows(4).position(|digits| digits == b"\"10.");
+    flipped[prefix.unwrap() + 1] = b'2';
     let newer = String::from_utf8(good.to_vec()).unwrap();
     let newer = newer.replace("\"version\":1", "\"version\":2");
     [
