@@ -5,11 +5,10 @@ use std::cell::Cell;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use azure_vnet_testbed::conflist::Conflist;
 use azure_vnet_testbed::pod::{Pod, PodSpec};
 use azure_vnet_testbed::{Azure, Error, PLUGIN_DIR, Verdicts, dhcp, dns};
 
-use crate::machine::{Booted, Machine, RELEASE};
+use crate::machine::{Booted, Machine, RELEASE, Tier};
 use crate::manager::{Command, Manager};
 use crate::picture::Picture;
 use crate::reach::Neighbourhood;
@@ -30,11 +29,11 @@ const SETTLE: Duration = Duration::from_millis(1500);
 const WITH_CHECK: &str = "1.0.0";
 
 /// Boots a machine with the manager and lets everything happen to it; fails, with the table, when a step was not stood.
-pub fn every_step(manager: &'static Manager) {
+pub fn every_step(manager: &'static Manager, tier: Tier) {
     let azure = Azure::builder().vms(1).machines(1).pool(8).build().unwrap();
-    let machine = Machine::new(&azure, MACHINE, manager, None);
+    let machine = Machine::new(&azure, MACHINE, manager, tier, None);
     let neighbourhood = Neighbourhood::new(&azure);
-    let mut table = Table::new(manager.name);
+    let mut table = Table::new(manager.name, tier);
 
     early(&machine, &neighbourhood, &mut table);
     let mut steps = manager.steps.iter();
@@ -70,9 +69,8 @@ fn early(machine: &Machine<'_>, neighbourhood: &Neighbourhood<'_>, table: &mut T
     booted.install(RELEASE);
     let start = Instant::now();
     let mut failed = Vec::new();
-    let too_early = booted
-        .vm
-        .add_pod(&Conflist::shipped(), &PodSpec::named("early"));
+    let list = machine.list();
+    let too_early = booted.vm.add_pod(&list, &PodSpec::named("early"));
     if let Err(error) = &too_early {
         report(&format!(
             "{}: before the lease: {}",
@@ -85,10 +83,7 @@ fn early(machine: &Machine<'_>, neighbourhood: &Neighbourhood<'_>, table: &mut T
     }
     booted.dhcp.be_silent(false);
     wait_for_lease(&booted, machine);
-    match booted
-        .vm
-        .add_pod(&Conflist::shipped(), &PodSpec::named("first"))
-    {
+    match booted.vm.add_pod(&list, &PodSpec::named("first")) {
         Ok(pod) => {
             let mut pods = vec![pod];
             pods.extend(too_early.ok());
@@ -144,10 +139,7 @@ impl<'a> Life<'a> {
         let mut life = Self::of(booted, machine, neighbourhood, Some(before), Vec::new());
         let mut failed = Vec::new();
         for name in ["first", "second"] {
-            match booted
-                .vm
-                .add_pod(&Conflist::shipped(), &PodSpec::named(name))
-            {
+            match booted.vm.add_pod(&machine.list(), &PodSpec::named(name)) {
                 Ok(pod) => life.pods.push(pod),
                 Err(error) => failed.push(format!("ADD: {}", all_of(&error))),
             }
@@ -191,7 +183,7 @@ impl<'a> Life<'a> {
     }
 
     fn pod_comes_and_goes(&self) -> Result<(), Error> {
-        let list = Conflist::shipped().at_version(WITH_CHECK);
+        let list = self.machine.list().at_version(WITH_CHECK);
         let pod = self.booted.vm.add_pod(&list, &PodSpec::named("passing"))?;
         pod.check()?;
         pod.delete()

@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
+use azure_vnet_testbed::conflist::Conflist;
 use azure_vnet_testbed::namespace::Namespace;
 use azure_vnet_testbed::process::{Output, Running};
 use azure_vnet_testbed::{Azure, NETNS_DIR, Verdicts, Vm, bin_dir, dhcp};
@@ -14,6 +15,8 @@ use rustix::mount::{
     MountFlags, MountPropagationFlags, mount, mount_bind, mount_change, mount_remount,
 };
 use rustix::process::Pid;
+use serde::Serialize;
+use serde_json::json;
 
 use crate::cgroup::Cgroup;
 use crate::eventually;
@@ -68,10 +71,20 @@ Type=oneshot
 ExecStart=udevadm trigger --action=add --subsystem-match=net
 ";
 
+/// `masquerade.datapath` of the machine's pods.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tier {
+    Ebpf,
+    Netfilter,
+}
+
 /// A machine that is off.
 pub struct Machine<'a> {
     pub azure: &'a Azure,
     pub manager: &'static Manager,
+    /// What masquerades its pods.
+    tier: Tier,
     number: usize,
     disk: Namespace,
     cgroup: Cgroup,
@@ -91,6 +104,7 @@ impl<'a> Machine<'a> {
         azure: &'a Azure,
         number: usize,
         manager: &'static Manager,
+        tier: Tier,
         former: Option<&Path>,
     ) -> Self {
         let root = manager.system.root();
@@ -102,10 +116,17 @@ impl<'a> Machine<'a> {
         Self {
             azure,
             manager,
+            tier,
             number,
             disk,
             cgroup: Cgroup::new(),
         }
+    }
+
+    /// What its pods are added with.
+    pub fn list(&self) -> Conflist {
+        let masquerade = json!({ "datapath": self.tier });
+        Conflist::shipped().with_setting("azure-vnet", "masquerade", &masquerade)
     }
 
     /// Boots it, with DHCP that says something only if it `speaks`.

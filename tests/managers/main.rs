@@ -11,7 +11,8 @@
 //! | `networkd` | 13 | networkd 257, as Azure Linux and Flatcar | systemd-resolved |
 //!
 //! The first two are run always, the others by `cargo xtask test --stage managers --managers -- --include-ignored`. Each prints its
-//! table, a row for each step; `takeover_of_v0_1_0_…` begins with the version that had the NIC in its bridge. The systems are made with mmdebstrap and kept below cargo's target directory.
+//! table, a row for each step; `takeover_of_v0_1_0_…` begins with the version that had the NIC in its bridge, `netfilter_tier_…` does
+//! both in the other tier. The systems are made with mmdebstrap and kept below cargo's target directory.
 
 #![allow(
     clippy::unwrap_used,
@@ -33,50 +34,79 @@ mod takeover;
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
+use machine::Tier;
 use manager::{IFUPDOWN, NETPLAN, NETWORK_MANAGER, NETWORKD};
 
 #[test]
 fn netplan() {
-    life::every_step(&NETPLAN);
+    life::every_step(&NETPLAN, Tier::Ebpf);
 }
 
 #[test]
 fn network_manager() {
-    life::every_step(&NETWORK_MANAGER);
+    life::every_step(&NETWORK_MANAGER, Tier::Ebpf);
 }
 
 #[test]
 #[ignore = "some minutes more: -- --include-ignored"]
 fn ifupdown() {
-    life::every_step(&IFUPDOWN);
+    life::every_step(&IFUPDOWN, Tier::Ebpf);
 }
 
 #[test]
 #[ignore = "another system and some minutes more: -- --include-ignored"]
 fn networkd() {
-    life::every_step(&NETWORKD);
+    life::every_step(&NETWORKD, Tier::Ebpf);
 }
 
 #[test]
 fn takeover_of_v0_1_0_netplan() {
-    takeover::of_v0_1_0(&NETPLAN);
+    takeover::of_v0_1_0(&NETPLAN, Tier::Ebpf);
 }
 
 #[test]
 fn takeover_of_v0_1_0_network_manager() {
-    takeover::of_v0_1_0(&NETWORK_MANAGER);
+    takeover::of_v0_1_0(&NETWORK_MANAGER, Tier::Ebpf);
 }
 
 #[test]
 #[ignore = "some minutes more: -- --include-ignored"]
 fn takeover_of_v0_1_0_ifupdown() {
-    takeover::of_v0_1_0(&IFUPDOWN);
+    takeover::of_v0_1_0(&IFUPDOWN, Tier::Ebpf);
 }
 
 #[test]
 #[ignore = "another system and some minutes more: -- --include-ignored"]
 fn takeover_of_v0_1_0_networkd() {
-    takeover::of_v0_1_0(&NETWORKD);
+    takeover::of_v0_1_0(&NETWORKD, Tier::Ebpf);
+}
+
+#[test]
+#[ignore = "every manager once more: -- --include-ignored"]
+fn netfilter_tier_netplan() {
+    life::every_step(&NETPLAN, Tier::Netfilter);
+    takeover::of_v0_1_0(&NETPLAN, Tier::Netfilter);
+}
+
+#[test]
+#[ignore = "every manager once more: -- --include-ignored"]
+fn netfilter_tier_network_manager() {
+    life::every_step(&NETWORK_MANAGER, Tier::Netfilter);
+    takeover::of_v0_1_0(&NETWORK_MANAGER, Tier::Netfilter);
+}
+
+#[test]
+#[ignore = "every manager once more: -- --include-ignored"]
+fn netfilter_tier_ifupdown() {
+    life::every_step(&IFUPDOWN, Tier::Netfilter);
+    takeover::of_v0_1_0(&IFUPDOWN, Tier::Netfilter);
+}
+
+#[test]
+#[ignore = "another system, and every manager once more: -- --include-ignored"]
+fn netfilter_tier_networkd() {
+    life::every_step(&NETWORKD, Tier::Netfilter);
+    takeover::of_v0_1_0(&NETWORKD, Tier::Netfilter);
 }
 
 /// Says what ran, past libtest, which shows only what failed.

@@ -3,9 +3,12 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::machine::Tier;
+
 /// Manager × step.
 pub struct Table {
     manager: &'static str,
+    tier: Tier,
     rows: Vec<Row>,
 }
 
@@ -17,9 +20,10 @@ struct Row {
 }
 
 impl Table {
-    pub fn new(manager: &'static str) -> Self {
+    pub fn new(manager: &'static str, tier: Tier) -> Self {
         Self {
             manager,
+            tier,
             rows: Vec::new(),
         }
     }
@@ -57,8 +61,9 @@ impl fmt::Display for Table {
         let held = self.rows.iter().filter(|row| row.failed.is_empty()).count();
         writeln!(
             out,
-            "\n{}: {held} of {} steps hold",
+            "\n{}, {:?}: {held} of {} steps hold",
             self.manager,
+            self.tier,
             self.rows.len()
         )?;
         for Row {

@@ -4,13 +4,12 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use azure_vnet_testbed::conflist::Conflist;
 use azure_vnet_testbed::pod::{Pod, PodSpec};
 use azure_vnet_testbed::steady::Steady;
 use azure_vnet_testbed::{Azure, dhcp};
 
 use crate::life::{Life, MACHINE, wait_for_lease};
-use crate::machine::{Booted, FORMER_RELEASE, Machine, RELEASE};
+use crate::machine::{Booted, FORMER_RELEASE, Machine, RELEASE, Tier};
 use crate::manager::{Command, Manager};
 use crate::picture::Picture;
 use crate::reach::Neighbourhood;
@@ -21,11 +20,11 @@ use crate::table::Table;
 const EARLIER: &str = "AZURE_VNET_EARLIER";
 
 /// Takes over a node with the manager, whole and torn; fails, with the table, when it does not come out whole.
-pub fn of_v0_1_0(manager: &'static Manager) {
+pub fn of_v0_1_0(manager: &'static Manager, tier: Tier) {
     let azure = Azure::builder().vms(1).machines(1).pool(8).build().unwrap();
-    let machine = Machine::new(&azure, MACHINE, manager, Some(&earlier()));
+    let machine = Machine::new(&azure, MACHINE, manager, tier, Some(&earlier()));
     let neighbourhood = Neighbourhood::new(&azure);
-    let mut table = Table::new(manager.name);
+    let mut table = Table::new(manager.name, tier);
     takes_over(&machine, &neighbourhood, &mut table, "takeover", &[]);
     let torn = manager.steps[0].commands;
     takes_over(&machine, &neighbourhood, &mut table, "takeover, torn", torn);
@@ -52,7 +51,7 @@ fn takes_over(
     wait_for_lease(&booted, machine);
     let before = Picture::take_settled(&booted, machine.manager.has_resolved());
     booted.install(FORMER_RELEASE);
-    let pods = ["first", "second"].map(|name| pod(&booted, name));
+    let pods = ["first", "second"].map(|name| pod(machine, &booted, name));
     // What is torn is off the network, and its connections with it.
     let steady = tear.is_empty().then(|| {
         let (node, pod) = (booted.vm.namespace(), pods[0].namespace());
@@ -83,7 +82,7 @@ fn takes_over(
     life.end(table);
 }
 
-fn pod<'a>(booted: &'a Booted<'_>, name: &str) -> Pod<'a> {
-    let list = Conflist::shipped();
-    booted.vm.add_pod(&list, &PodSpec::named(name)).unwrap()
+fn pod<'a>(machine: &Machine<'_>, booted: &'a Booted<'_>, name: &str) -> Pod<'a> {
+    let spec = PodSpec::named(name);
+    booted.vm.add_pod(&machine.list(), &spec).unwrap()
 }
