@@ -7,17 +7,16 @@ use azure_vnet_cni::{Add, CniError};
 
 use crate::apply::{self, Applied};
 use crate::config::{self, Config};
-use crate::datapath::{self, Datapath, Pod, Uplink};
+use crate::datapath::{self, Datapath, Pod};
 use crate::error::Error;
 use crate::lease::Lease;
-use crate::masquerade::agent;
 use crate::names;
 use crate::netlink::{MacAddress, Netlink};
 use crate::netns::NetNs;
 use crate::node::{self, Node, NodeWanted};
 use crate::plan::{self, Plan, PodAddress, PodRoute};
-use crate::ports;
 use crate::state::{self, Attachment};
+use crate::uplink::uplink;
 
 /// Attaches the container and says what it was given.
 pub async fn add(request: &Add) -> Result<Success, Error> {
@@ -31,7 +30,10 @@ pub async fn add(request: &Add) -> Result<Success, Error> {
 
     let lease = Lease::request(&config.ipam, &request.path, &request.conf)?;
     let node = node::ensure(&host, &wanted(&config, &lease)).await?;
-    let datapath = Datapath::ensure(config.masquerade.datapath, uplink(&config, &lease, &node)?)?;
+    let datapath = Datapath::ensure(
+        config.masquerade.datapath,
+        uplink(&config, lease.address.trunc(), &node)?,
+    )?;
 
     let host_veth = names::host_veth(request.conf.name(), &request.container_id, &request.ifname);
     let plan = plan(&host_veth, &request.ifname, &lease, &node, mac)?;
@@ -67,26 +69,6 @@ fn wanted(config: &Config, lease: &Lease<'_>) -> NodeWanted {
         mac: lease.result.nic.as_deref().and_then(|mac| mac.parse().ok()),
         subnet: lease.address.trunc(),
     }
-}
-
-fn uplink(config: &Config, lease: &Lease<'_>, node: &Node) -> Result<Uplink, Error> {
-    let (source, subnet) = (&config.masquerade.policy, lease.address.trunc());
-    Ok(Uplink {
-        bridge: node.bridge.name.clone(),
-        bridge_ifindex: node.bridge.index,
-        name: node.nic.name.clone(),
-        address: node.primary,
-        ifindex: node.nic.index,
-        mac: node.mac,
-        mtu: node.nic.mtu,
-        fast_path: config.masquerade.fast_path,
-        ports: config.masquerade.ports.choose(&ports::local_range())?,
-        timeouts: config.masquerade.timeouts,
-        flows_per_pod: config.masquerade.flows_per_pod,
-        policy: source.policy(subnet, agent::in_force().settings.as_ref()),
-        subnet,
-        source: source.clone(),
-    })
 }
 
 fn plan(

@@ -46,7 +46,9 @@ pub use nics::{Addresses, Elsewhere, Nics, tell_nics};
 pub use object::OBJECT;
 pub use probe::{Inspection, Way, defects, probe};
 pub use record::Record;
-pub use refresh::{Refreshed, prefixes, refresh, refresh_beside};
+pub use refresh::{
+    Refreshed, attach_again, attach_again_beside, prefixes, refresh, refresh_beside,
+};
 pub use rehearsal::{Performed, Rehearsal};
 pub use removal::{
     Departed, Forgotten, bridges, forget, forget_dead, remove_pod, sweep, take_away,
@@ -379,11 +381,21 @@ impl Drop for Served<'_> {
 /// Serves the pods that the maps do not know, because somebody took them out. A pod whose ADD is under way is that call's to serve.
 fn serve_unknown(ebpf: &ebpf::Ebpf, bridge: &str) -> Result<(), Error> {
     let pods = pods(bridge)?;
-    for pod in ebpf::unknown(bridge, &pods)? {
-        if state::is_recent(&pod.host_veth) {
-            continue;
-        }
+    let mut unknown = ebpf::unknown(bridge, &pods)?;
+    unknown.retain(|pod| !state::is_recent(&pod.host_veth));
+    for pod in &unknown {
         tracing::info!("mending: the maps of {bridge} do not know {}", pod.address);
+    }
+    serve(ebpf, bridge, unknown)
+}
+
+/// Serves pods that may be served already, and may be about to go.
+fn serve<'a>(
+    ebpf: &ebpf::Ebpf,
+    bridge: &str,
+    pods: impl IntoIterator<Item = &'a Pod>,
+) -> Result<(), Error> {
+    for pod in pods {
         let served = ebpf.add_pod(bridge, pod);
         if is_link(pod.ifindex) {
             served?;
@@ -393,6 +405,11 @@ fn serve_unknown(ebpf: &ebpf::Ebpf, bridge: &str) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Whether it is written down what the datapath of `bridge` is, and what it was told.
+pub fn is_known(bridge: &str) -> bool {
+    Record::read(bridge).is_some() && Settings::read(bridge).is_some()
 }
 
 /// The packet counters of a bridge's eBPF tier.

@@ -19,6 +19,7 @@ use crate::node;
 use crate::plan;
 use crate::state;
 use crate::takeover;
+use crate::uplink;
 
 /// Detaches the container. Its namespace is not needed, nor is the record, nor the configuration that
 /// the ADD had: the veth is found by its name, and says the rest.
@@ -35,6 +36,7 @@ pub async fn del(request: &Del) -> Result<(), Error> {
                 failures.append(detach_legacy(&host, &endpoint).await);
             }
             node::mend_beside(&host).await;
+            uplink::revive_beside(&host, &request.conf).await;
             datapath::refresh_beside(&node::addresses(&host).await);
         }
         Err(error) => failures.note(error),

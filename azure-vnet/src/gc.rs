@@ -21,6 +21,7 @@ use crate::netlink::Netlink;
 use crate::node;
 use crate::state;
 use crate::takeover;
+use crate::uplink;
 
 /// Removes every attachment of this network but the valid ones. Nothing stops it half-way.
 pub async fn gc(request: &Gc) -> Result<(), Error> {
@@ -31,7 +32,9 @@ pub async fn gc(request: &Gc) -> Result<(), Error> {
             failures.append(collect(&host, request).await);
             del::forget(&host, datapath::sweep(), &mut failures).await;
             node::mend_beside(&host).await;
+            uplink::revive_beside(&host, &request.conf).await;
             datapath::refresh_beside(&node::addresses(&host).await);
+            datapath::attach_again_beside();
             state::sweep();
         }
         Err(error) => failures.note(error),

@@ -29,6 +29,7 @@ pub mod status;
 pub mod sysctl;
 pub mod takeover;
 pub mod teardown;
+pub mod uplink;
 
 /// Name of the plugin's log.
 pub const LOG: &str = "azure-vnet.log";

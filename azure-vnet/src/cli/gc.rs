@@ -16,7 +16,7 @@ use crate::datapath::Refreshed;
 use crate::netlink::Netlink;
 use crate::netns::NetNs;
 use crate::state::{self, Attachment};
-use crate::{config, datapath, del, lease, node, takeover};
+use crate::{config, datapath, del, lease, node, takeover, uplink};
 
 /// Where runtimes look for network configurations.
 const CONFIGURATIONS: &str = "/etc/cni/net.d";
@@ -112,7 +112,13 @@ pub async fn run(options: &Options, output: Output) -> Result<Outcome, Failure> 
         if let Err(error) = node::mend(&netlink).await {
             collected.failures.push(Failure::of(&error).to_string());
         }
-        for Refreshed { bridge, result } in datapath::refresh(&node::addresses(&netlink).await) {
+        for plugin in configurations(Path::new(&options.configurations)) {
+            if let Ok(conf) = plugin.to_string().parse() {
+                uplink::revive_beside(&netlink, &conf).await;
+            }
+        }
+        let refreshed = datapath::refresh(&node::addresses(&netlink).await).into_iter();
+        for Refreshed { bridge, result } in refreshed.chain(datapath::attach_again()) {
             if let Err(error) = result {
                 let failure = format!("{bridge}: {}", Failure::of(&error));
                 collected.failures.push(failure);
@@ -155,16 +161,7 @@ async fn collect(
 
 /// What our plugin gets from the configuration of this network.
 fn configuration(directory: &Path, network: &str) -> Result<NetConf, Failure> {
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    let texts = entries.filter_map(|entry| std::fs::read(entry.path()).ok());
-    let mut lists = texts.filter_map(|text| serde_json::from_slice::<Value>(&text).ok());
-    let found = lists.find_map(|list| {
-        let is_ours = |plugin: &&Value| plugin["type"] == "azure-vnet";
-        let mut plugin = list["plugins"].as_array()?.iter().find(is_ours)?.clone();
-        plugin["name"] = list["name"].clone();
-        plugin["cniVersion"] = list["cniVersion"].clone();
-        (list["name"] == network).then_some(plugin)
-    });
+    let found = configurations(directory).find(|plugin| plugin["name"] == network);
     let plugin = found.ok_or_else(|| {
         Failure::new(format!(
             "no configuration of the network {network:?} in {}, which says whom to give the address back",
@@ -175,6 +172,20 @@ fn configuration(directory: &Path, network: &str) -> Result<NetConf, Failure> {
         .to_string()
         .parse()
         .map_err(|error: azure_vnet_cni::CniError| Failure::new(error.msg))
+}
+
+/// What our plugin gets from each list that has it.
+fn configurations(directory: &Path) -> impl Iterator<Item = Value> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let texts = entries.filter_map(|entry| std::fs::read(entry.path()).ok());
+    let lists = texts.filter_map(|text| serde_json::from_slice::<Value>(&text).ok());
+    lists.filter_map(|list| {
+        let is_ours = |plugin: &&Value| plugin["type"] == "azure-vnet";
+        let mut plugin = list["plugins"].as_array()?.iter().find(is_ours)?.clone();
+        plugin["name"] = list["name"].clone();
+        plugin["cniVersion"] = list["cniVersion"].clone();
+        Some(plugin)
+    })
 }
 
 impl fmt::Display for Collected {

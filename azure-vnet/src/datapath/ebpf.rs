@@ -45,6 +45,14 @@ impl Ebpf {
         })
     }
 
+    /// The tier, if what an earlier call left is whole.
+    pub fn at(mechanism: Mechanism) -> Self {
+        Self {
+            mechanism,
+            has_policy: true,
+        }
+    }
+
     /// Loads the programs, or replaces those of another build or another version without losing a packet
     /// or a flow, and serves `pods`. The maps are filled before the first program runs.
     pub fn set_up(uplink: &Uplink, pods: &[Pod]) -> Result<Self, EbpfError> {
@@ -130,11 +138,6 @@ pub fn is_pinned(bridge: &str, mechanism: Mechanism) -> bool {
 /// The pods of these that the maps do not know.
 pub fn unknown<'a>(bridge: &str, pods: &'a [Pod]) -> Result<Vec<&'a Pod>, EbpfError> {
     maps::unknown(&Pins::of(bridge), pods)
-}
-
-/// Whether the programs know NIC and bridge as they are now: both may have been made anew.
-pub fn has_links(uplink: &Uplink) -> bool {
-    maps::has_links(&Pins::of(&uplink.bridge), uplink).unwrap_or(false)
 }
 
 /// Whether what is masqueraded is what `uplink` says.

@@ -36,16 +36,6 @@ pub fn configure(pins: &Pins, uplink: &Uplink) -> Result<(), EbpfError> {
     Ok(())
 }
 
-/// Whether the programs know NIC and bridge as `uplink` has them: both may have been made anew under other indexes.
-pub fn has_links(pins: &Pins, uplink: &Uplink) -> Result<bool, EbpfError> {
-    let map: Array<MapData, UplinkEntry> = open(pins, maps::UPLINK)?;
-    let entry = map.get(&0, 0);
-    let entry = entry.map_err(|source| EbpfError::map(maps::UPLINK, source))?;
-    let wanted = uplink_entry(uplink);
-    Ok((entry.ifindex, entry.bridge, entry.address)
-        == (wanted.ifindex, wanted.bridge, wanted.address))
-}
-
 /// Whether the programs masquerade with the ports that `uplink` says.
 pub fn has_ports(pins: &Pins, uplink: &Uplink) -> Result<bool, EbpfError> {
     let map: Array<MapData, UplinkEntry> = open(pins, maps::UPLINK)?;

@@ -8,8 +8,8 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Addresses, Datapath, Error, Nics, Pod, Record, Tier, Uplink, Wanted, ebpf, interface_index,
-    lock, netfilter, pods, record, tell_nics,
+    Addresses, Datapath, Error, Mechanism, Nics, Pod, Record, Tier, Uplink, Wanted, ebpf,
+    interface_index, lock, netfilter, pods, record, serve, tell_nics,
 };
 use crate::masquerade::{Digest, Source, Timeouts, agent};
 use crate::netlink::MacAddress;
@@ -73,6 +73,35 @@ pub fn refresh_beside(addresses: &Addresses) {
     }
 }
 
+/// Attaches the program of every pod in the eBPF tier, where somebody took it off its veth. That is one change of a filter for
+/// each pod, so it is done by the calls that are rare.
+pub fn attach_again() -> Vec<Refreshed> {
+    let bridges = Record::all().into_iter();
+    let attached = bridges.filter_map(|(bridge, record)| match record.tier {
+        Tier::Ebpf(mechanism) => Some(Refreshed {
+            result: attach_pods(&bridge, mechanism).map(|()| false),
+            bridge,
+        }),
+        Tier::Netfilter => None,
+    });
+    attached.collect()
+}
+
+fn attach_pods(bridge: &str, mechanism: Mechanism) -> Result<(), Error> {
+    let pods = pods(bridge)?;
+    serve(&ebpf::Ebpf::at(mechanism), bridge, &pods)
+}
+
+/// [`attach_again`] for a call whose own work does not depend on it: what fails is logged.
+pub fn attach_again_beside() {
+    for Refreshed { bridge, result } in attach_again() {
+        if let Err(error) = result {
+            let why = super::chain(&error);
+            tracing::warn!("the programs of the pods of {bridge} stay as they are: {why}");
+        }
+    }
+}
+
 /// Prefixes of the policy of `bridge`, as an ADD or a later call last put it in force.
 pub fn prefixes(bridge: &str) -> Option<usize> {
     let settings = Settings::read(bridge)?;
@@ -93,9 +122,8 @@ fn refresh_bridge(bridge: &str, tier: Tier, addresses: &Addresses) -> Result<boo
                 let mut pods = ebpf::unknown(bridge, pods)?.into_iter();
                 Ok::<_, Error>(pods.any(|pod| !state::is_recent(&pod.host_veth)))
             };
-            ebpf::is_pinned(bridge, mechanism)
-                && ebpf::has_links(&uplink)
-                && !unknown(&pods(bridge)?)?
+            // Attaches the programs of NIC and bridge where somebody took them off.
+            ebpf::Ebpf::reuse(&uplink, mechanism).is_some() && !unknown(&pods(bridge)?)?
         }
         // What becomes of a pod's elements mends them all.
         Tier::Netfilter => true,

@@ -5,7 +5,7 @@ use std::io;
 use aya::programs::{SchedClassifier, TcAttachType};
 use azure_vnet_abi::maps;
 use azure_vnet_testbed::pod::PodSpec;
-use azure_vnet_testbed::{Azure, Vm};
+use azure_vnet_testbed::{Azure, PLUGIN_DIR, Vm};
 use serde_json::json;
 
 use super::scarce_ports::{client, server};
@@ -68,6 +68,53 @@ fn lost_pins_are_made_again() {
     old.delete().unwrap();
     new.delete().unwrap();
     assert_eq!(azure.fabric.verdicts(0).unwrap().spoofed(), spoofed);
+}
+
+/// Everything lost that was written down or pinned: a node may see no ADD for days, so a DEL and a GC bring it back as well.
+#[test]
+fn what_is_lost_altogether_is_made_again_by_a_del() {
+    for tier in ["ebpf", "netfilter"] {
+        let azure = Azure::builder().build().unwrap();
+        let vm = &azure.vms[0];
+        let [stays, goes] =
+            ["stays", "goes"].map(|name| vm.add_pod(&on(tier), &PodSpec::named(name)).unwrap());
+        run(vm, "rm -r /run/azure-vnet");
+        run(vm, "rm -rf /sys/fs/bpf/azure-vnet");
+        run(vm, "nft flush ruleset");
+        goes.delete().unwrap();
+        assert_eq!(seen_from_internet(&stays), vm.nic.primary, "{tier}");
+        let tier_now = status(vm)["tier"].to_string();
+        assert!(tier_now.contains(tier), "{tier}: {tier_now}");
+        let next = vm.add_pod(&on(tier), &PodSpec::named("next")).unwrap();
+        assert_ne!(next.address, stays.address, "{tier}");
+        assert_eq!(azure.fabric.leaked().unwrap(), 0, "{tier}");
+    }
+}
+
+/// Programs that somebody takes off, where their pins stay: those of NIC and bridge come back with any call, those of pods by `gc`,
+/// which looks at each.
+#[test]
+fn programs_that_were_taken_off_are_attached_again() {
+    let mut azure = Azure::builder().build().unwrap();
+    azure.vms[0].set_environment("AZURE_VNET_FORCE_CLS_BPF", "1");
+    let vm = &azure.vms[0];
+    let [stays, goes] =
+        ["stays", "goes"].map(|name| vm.add_pod(&on("ebpf"), &PodSpec::named(name)).unwrap());
+    let filters = |link: &str| run(vm, &format!("tc filter show dev {link} ingress"));
+    for link in ["eth0", "azure0"] {
+        run(vm, &format!("tc qdisc del dev {link} clsact"));
+    }
+    goes.delete().unwrap();
+    assert_eq!(seen_from_internet(&stays), vm.nic.primary);
+
+    let veth = run(vm, "ls /sys/class/net/azure0/brif").trim().to_owned();
+    assert_ne!(filters(&veth), "");
+    run(vm, &format!("tc qdisc del dev {veth} clsact"));
+    let plugin = vm.program(&format!("{PLUGIN_DIR}/azure-vnet")).unwrap();
+    plugin.args(["gc"]).checked().unwrap();
+    assert_ne!(filters(&veth), "");
+    assert_eq!(seen_from_internet(&stays), vm.nic.primary);
+    assert_eq!(azure.fabric.leaked().unwrap(), 0);
 }
 
 /// One pin lost, as by a hand that tidies up: the next ADD makes that map again, with what has to be in it, and what the others hold
