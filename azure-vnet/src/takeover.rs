@@ -8,6 +8,7 @@
 mod guard;
 mod journal;
 mod relocate;
+mod settle;
 mod steps;
 
 use std::path::Path;
@@ -71,11 +72,16 @@ async fn run_all(
     if takeovers.is_empty() {
         return Ok(());
     }
+    let mut nics = Vec::new();
     for mut takeover in takeovers {
         takeover.run().await?;
+        nics.push(takeover.nic());
     }
     // What is mended may need it.
     drop(lock);
+    for nic in nics {
+        settle::wait(nic).await;
+    }
     node::mend(netlink).await
 }
 

@@ -76,6 +76,11 @@ impl<'a> Takeover<'a> {
         })
     }
 
+    /// The index of the NIC.
+    pub(super) fn nic(&self) -> u32 {
+        self.nic.index
+    }
+
     /// Goes the whole way.
     pub async fn run(&mut self) -> Result<(), NodeError> {
         self.begin().await?;
