@@ -72,10 +72,10 @@ async fn run_all(
     if takeovers.is_empty() {
         return Ok(());
     }
-    let mut nics = Vec::new();
+    let mut nics: Vec<u32> = takeovers.iter().map(Takeover::nic).collect();
+    nics.retain(|nic| settle::is_known(*nic));
     for mut takeover in takeovers {
         takeover.run().await?;
-        nics.push(takeover.nic());
     }
     // What is mended may need it.
     drop(lock);

@@ -1,8 +1,8 @@
-//! Waiting for systemd-networkd. It configures a NIC anew that has left a bridge, and takes routes away that lead over no link, as
-//! our blackholes do. `azure-vnet install` tells it to leave them alone, which it reads when it starts, and nobody restarts it
-//! for a takeover.
+//! Waiting for systemd-networkd. It takes the kernel's message that a port has left its bridge for one that the link is gone, then
+//! configures it anew, and takes routes away that lead over no link, as our blackholes do. `azure-vnet install` tells it to leave
+//! them alone, which it reads when it starts, and nobody restarts it for a takeover.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Where networkd writes down what state each link is in, by its index (what sd-network(3) reads).
@@ -11,16 +11,24 @@ const LINKS: &str = "/run/systemd/netif/links";
 const LIMIT: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Waits until networkd is done with the NIC, if it has it.
+/// Whether networkd runs and knows the link.
+pub fn is_known(nic: u32) -> bool {
+    path(nic).exists()
+}
+
+/// Waits until networkd is done with a link that it knows. Between two of its states there is no file.
 pub async fn wait(nic: u32) {
-    let path = Path::new(LINKS).join(nic.to_string());
     let end = Instant::now() + LIMIT;
     while Instant::now() < end {
-        match std::fs::read_to_string(&path) {
-            Ok(state) if is_busy(&state) => tokio::time::sleep(PAUSE).await,
-            _ => return,
+        match std::fs::read_to_string(path(nic)) {
+            Ok(state) if !is_busy(&state) => return,
+            _ => tokio::time::sleep(PAUSE).await,
         }
     }
+}
+
+fn path(nic: u32) -> PathBuf {
+    Path::new(LINKS).join(nic.to_string())
 }
 
 /// Whether networkd has not seen yet that the link is no port of a bridge, or is at work on it.
