@@ -238,10 +238,9 @@ impl Datapath {
             tier.set_policy(&uplink)?;
             return Ok(Self { uplink, tier });
         }
-        let record = Record::read(&uplink.bridge);
-        let choice = choose(wanted, record.as_ref());
+        let before = Record::read(&uplink.bridge);
+        let choice = choose(wanted, before.as_ref());
         let pods = pods(&uplink.bridge)?;
-        let before = record;
         let (tier, record) = match choice {
             Wanted::Netfilter => Self::netfilter(&uplink, &pods, &lock)?,
             choice => Self::ebpf(choice, &uplink, &pods, before.as_ref(), &lock)?,

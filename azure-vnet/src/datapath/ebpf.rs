@@ -67,10 +67,7 @@ impl Ebpf {
         maps::configure(&pins, uplink)?;
         policy::install(&pins, uplink)?;
         predecessors.hand_over_links(&pins, pods)?;
-        let this = Self {
-            mechanism: Mechanism::of_this_kernel(),
-            has_policy: true,
-        };
+        let this = Self::at(Mechanism::of_this_kernel());
         for pod in pods {
             match this.add_pod(&uplink.bridge, pod) {
                 // A DEL was faster, and may have been between our list and our entry.

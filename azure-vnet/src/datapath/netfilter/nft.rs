@@ -61,7 +61,7 @@ pub fn mend(
         // A set that nft could not list (no memory) looks to it like an empty one, and what is in it is not known.
         return install(uplink, pods, lock).map(|()| addresses(&surplus));
     }
-    change(&table, &missing, &surplus, lock)?;
+    forget(&table, &surplus, lock)?;
     Ok(addresses(&surplus))
 }
 
@@ -69,7 +69,7 @@ pub fn mend(
 pub fn retain(bridge: &str, pods: &[Pod], lock: &Lock) -> Result<Vec<Ipv4Addr>, NetfilterError> {
     let there = Installed::read(bridge)?.elements;
     let surplus = there.without(&Elements::of(pods));
-    match change(&table(bridge), &Elements::default(), &surplus, lock) {
+    match forget(&table(bridge), &surplus, lock) {
         Err(error) if !is_missing(&error) => Err(error),
         _ => Ok(addresses(&surplus)),
     }
@@ -165,18 +165,11 @@ fn digest_of(uplink: &Uplink) -> Digest {
     digest(&ruleset::ruleset(uplink, &Elements::default()))
 }
 
-fn change(
-    table: &str,
-    missing: &Elements,
-    surplus: &Elements,
-    lock: &Lock,
-) -> Result<(), NetfilterError> {
-    if missing.is_empty() && surplus.is_empty() {
+fn forget(table: &str, surplus: &Elements, lock: &Lock) -> Result<(), NetfilterError> {
+    if surplus.is_empty() {
         return Ok(());
     }
-    let script =
-        installed::script(surplus, "delete", table) + &installed::script(missing, "add", table);
-    nft(&script, lock)
+    nft(&installed::script(surplus, "delete", table), lock)
 }
 
 /// Whether nft said that what it should delete or list is not there.
