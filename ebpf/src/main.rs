@@ -54,6 +54,7 @@ mod ports;
 mod refusal;
 mod rewrite;
 mod search;
+mod secret;
 mod share;
 mod snat;
 mod sweep;

@@ -1,4 +1,4 @@
-//! Finding a port: the pod's own, a free one near a random one, or, where nearly all are in use, whichever
+//! Finding a port: the pod's own, a free one near one that nobody can tell, or, where nearly all are in use, whichever
 //! there is.
 //!
 //! One packet looks at a bounded number of ports, and the next packet to the same destination goes on

@@ -4,13 +4,12 @@
 //! for the replies is made first and only where there is none, so it is the lock; the entry for
 //! the pod's packets follows from it.
 
-use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use azure_vnet_abi::{Be16, Flow, FlowKey, FlowKind, Pod, Reason, Uplink};
 
 use crate::{
     flow::{self, InsertError},
     ports::Range,
-    search, share,
+    search, secret, share,
     taking::{self, Taken},
 };
 
@@ -27,22 +26,21 @@ pub fn open(
     if share::is_used_up(key.source, uplink) {
         return Err(Reason::PodFlowLimit);
     }
+    let random = secret::hash(key, uplink, now);
     let wanted = taking::wanted().ok_or(Reason::PortSearchGoesOn)?;
     wanted.reply_key = reply_key(key, uplink);
     wanted.reply = Flow::new(
         FlowKind::UNMASQUERADE,
         key.source,
         key.source_port,
-        // SAFETY: the helper takes nothing.
-        unsafe { bpf_get_prandom_u32() },
+        (random >> 32) as u32,
         pod.ifindex,
         pod.mac,
         now,
         flow::timeout(key.protocol, tcp_state, uplink),
     );
     wanted.reply.flags = flags;
-    let generation = wanted.reply.generation;
-    let port = reserve(key, generation, uplink)?;
+    let port = reserve(key, random as u32, uplink)?;
 
     let wanted = taking::wanted().ok_or(Reason::PortSearchGoesOn)?;
     wanted.outgoing = wanted.reply;

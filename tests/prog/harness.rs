@@ -16,8 +16,8 @@ use aya::programs::{SchedClassifier, TcAttachType, TestRun as _, TestRunOptions}
 use aya::{Ebpf, EbpfLoader};
 use azure_vnet_abi::{
     Be32, Destination, Flow, FlowFlags, FlowKey, Fragment, Judgement, Mac, Nic, Pod as PodEntry,
-    PolicyKey, PolicyState, Port, Queued, Reason, ReservedPorts, RuleKey, Search, Share, Timeouts,
-    Uplink, maps, programs,
+    PolicyKey, PolicyState, Port, Queued, Reason, ReservedPorts, RuleKey, Search, Secret, Share,
+    Timeouts, Uplink, maps, programs,
 };
 use azure_vnet_testbed::namespace::Namespace;
 use bytes::Bytes;
@@ -145,6 +145,13 @@ impl Node {
     pub fn set_flows_per_pod(&mut self, flows: u32) {
         let mut map: Array<_, Uplink> = self.map_mut(maps::UPLINK);
         let uplink = map.get(&0, 0).unwrap().with_flows_per_pod(flows);
+        map.set(0, uplink, 0).unwrap();
+    }
+
+    /// The key that chooses ports.
+    pub fn set_secret(&mut self, secret: Secret) {
+        let mut map: Array<_, Uplink> = self.map_mut(maps::UPLINK);
+        let uplink = map.get(&0, 0).unwrap().with_secret(secret);
         map.set(0, uplink, 0).unwrap();
     }
 

@@ -42,6 +42,7 @@ mod tcp_state;
 // The ports.
 mod allocator;
 mod allocator_model;
+mod keyed_ports;
 mod refusal;
 mod reserved;
 mod search;

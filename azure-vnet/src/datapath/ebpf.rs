@@ -312,6 +312,9 @@ pub enum EbpfError {
     /// The kernel did not take the object's maps.
     #[error("the kernel does not take the eBPF maps")]
     Load(#[source] Box<aya::EbpfError>),
+    /// There is no secret to choose ports with.
+    #[error("the kernel's random source (getrandom) cannot be read")]
+    Random(#[source] std::io::Error),
     /// A program is missing, or the kernel's verifier refused it.
     #[error("eBPF program {name}")]
     Program {

@@ -9,7 +9,7 @@ use aya::maps::{Array, HashMap, Map, MapData, MapError, MapInfo, PerCpuArray, Qu
 use azure_vnet_abi::{
     Be32, Destination, Flow, FlowKey, FlowKind, Fragment, FragmentKey, Judgement, Mac, Nic,
     Pod as PodEntry, PolicyKey, PolicyState, Port, Queued, Reason, ReservedPorts, RuleKey, Search,
-    Share, Uplink as UplinkEntry, maps,
+    Secret, Share, Uplink as UplinkEntry, maps,
 };
 
 use super::bpffs::Pins;
@@ -19,15 +19,17 @@ use super::{Departed, Elsewhere, Pod, Uplink, batch, is_link};
 /// Packets by [`Reason`], summed over the CPUs.
 pub type Counters = Vec<(Reason, u64)>;
 
-/// Tells the programs about the NIC.
+/// Tells the programs about the NIC. The secret that chooses ports is drawn by the first call, and kept as long as the map.
 pub fn configure(pins: &Pins, uplink: &Uplink) -> Result<(), EbpfError> {
-    let wanted = uplink_entry(uplink);
     let mut map: Array<MapData, UplinkEntry> = open(pins, maps::UPLINK)?;
-    if map
-        .get(&0, 0)
-        .map_err(|source| EbpfError::map(maps::UPLINK, source))?
-        != wanted
-    {
+    let present = map.get(&0, 0);
+    let present = present.map_err(|source| EbpfError::map(maps::UPLINK, source))?;
+    let secret = match present.secret {
+        none if none == Secret::default() => draw_secret()?,
+        secret => secret,
+    };
+    let wanted = uplink_entry(uplink).with_secret(secret);
+    if present != wanted {
         map.set(0, wanted, 0)
             .map_err(|source| EbpfError::map(maps::UPLINK, source))?;
         // What is known may be about another range.
@@ -435,6 +437,17 @@ pub(super) fn found<T>(result: Result<T, MapError>) -> Result<Option<T>, MapErro
         }
         Err(error) => Err(error),
     }
+}
+
+/// 128 bits of the kernel's random source.
+fn draw_secret() -> Result<Secret, EbpfError> {
+    let mut bytes = [0; 16];
+    // Up to 256 bytes come whole (getrandom(2)).
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(|source| EbpfError::Random(source.into()))?;
+    let bits = u128::from_ne_bytes(bytes);
+    let half = |bits: u128| u64::try_from(bits & u128::from(u64::MAX)).unwrap_or_default();
+    Ok(Secret([half(bits), half(bits >> 64)]))
 }
 
 fn uplink_entry(uplink: &Uplink) -> UplinkEntry {

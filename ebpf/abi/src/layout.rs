@@ -36,7 +36,7 @@ pub const LAYOUT: &[(&str, &str, usize)] = layout! {
     Search { next, in_use, until }
     ReservedPorts { words }
     PolicyState { current, previous, until, digest, more_digest }
-    Uplink { address, mac, mtu, port_min, port_max, hz, timeouts, ifindex, fast_path, flows_per_pod, bridge }
+    Uplink { address, mac, mtu, port_min, port_max, hz, timeouts, ifindex, fast_path, flows_per_pod, bridge, secret }
     Timeouts { tcp_opening, tcp_established, tcp_closing, udp, icmp }
 };
 
@@ -48,7 +48,7 @@ const _: () = assert!(size_of::<PolicyKey>() == 8 && size_of::<RuleKey>() == 12)
 const _: () = assert!(size_of::<Judgement>() == 8 && size_of::<PolicyState>() == 32);
 const _: () = assert!(size_of::<Destination>() == 8 && size_of::<Search>() == 12);
 const _: () = assert!(size_of::<ReservedPorts>() == 8192);
-const _: () = assert!(size_of::<Uplink>() == 56);
+const _: () = assert!(size_of::<Uplink>() == 72);
 const _: () = assert!(size_of::<Share>() == 8 && size_of::<Queued>() == 20);
 const _: () = assert!(size_of::<Event>() == 56);
 

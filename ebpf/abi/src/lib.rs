@@ -35,7 +35,7 @@ pub use policy::{Action, Judgement, PolicyKey, PolicyState, RuleKey};
 pub use reason::Reason;
 pub use reserved::ReservedPorts;
 pub use search::{Destination, Search};
-pub use uplink::{Timeouts, Uplink};
+pub use uplink::{Secret, Timeouts, Uplink};
 
 /// Version of every layout in this crate; the `v<n>` of the pin path.
 pub const ABI_VERSION: u32 = 9;

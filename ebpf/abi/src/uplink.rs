@@ -28,6 +28,20 @@ pub struct Uplink {
     pub flows_per_pod: u32,
     /// Interface index of the bridge, the pods' router; 0 if it is not known.
     pub bridge: u32,
+    /// What nobody else knows: the ports of new flows follow from it.
+    pub secret: Secret,
+}
+
+/// The key of the hash that chooses ports: 128 bits, from the kernel's random source. Whoever knows it knows which port a
+/// pod's next flow gets, so it has no text.
+#[repr(C)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct Secret(pub [u64; 2]);
+
+impl core::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Secret")
+    }
 }
 
 impl Uplink {
@@ -54,6 +68,7 @@ impl Uplink {
             fast_path: 0,
             flows_per_pod: Self::DEFAULT_FLOWS_PER_POD,
             bridge: 0,
+            secret: Secret([0; 2]),
         }
     }
 
@@ -61,6 +76,12 @@ impl Uplink {
     #[must_use]
     pub const fn routed_by(self, bridge: u32) -> Self {
         Self { bridge, ..self }
+    }
+
+    /// With the key that chooses ports.
+    #[must_use]
+    pub const fn with_secret(self, secret: Secret) -> Self {
+        Self { secret, ..self }
     }
 
     /// With another limit for the flows of a pod.

@@ -2,8 +2,9 @@
 
 use std::io;
 
+use aya::maps::{Array, Map, MapData};
 use aya::programs::{SchedClassifier, TcAttachType};
-use azure_vnet_abi::maps;
+use azure_vnet_abi::{Secret, Uplink, maps};
 use azure_vnet_testbed::pod::PodSpec;
 use azure_vnet_testbed::{Azure, PLUGIN_DIR, Vm};
 use serde_json::json;
@@ -36,6 +37,34 @@ fn another_build_takes_over_the_flows() {
         "{before:?} {after:?}"
     );
     assert_eq!(azure.fabric.leaked().unwrap(), 0);
+}
+
+/// What chooses ports is drawn once, kept by whatever mends the tier, and another's on each node.
+#[test]
+fn the_secret_of_a_node_stays_and_is_no_others() {
+    let azure = Azure::builder().vms(2).build().unwrap();
+    let mut pods: Vec<_> = (azure.vms.iter())
+        .map(|vm| vm.add_pod(&on("ebpf"), &PodSpec::named("old")).unwrap())
+        .collect();
+    let [first, second] = [0, 1].map(|vm| secret(&azure.vms[vm]));
+    assert_ne!(first, Secret::default());
+    assert_ne!(first, second);
+
+    let vm = &azure.vms[0];
+    rename_build(vm);
+    vm.add_pod(&on("ebpf"), &PodSpec::named("new")).unwrap();
+    assert_eq!(secret(vm), first, "after an upgrade");
+    pods.remove(0).delete().unwrap();
+    assert_eq!(secret(vm), first, "after a DEL");
+}
+
+fn secret(vm: &Vm) -> Secret {
+    let settings = vm.namespace().run(|| {
+        let map = MapData::from_pin(format!("{}/maps/{}", pins(), maps::UPLINK)).unwrap();
+        let map: Array<_, Uplink> = Map::from_map_data(map).unwrap().try_into().unwrap();
+        map.get(&0, 0).unwrap()
+    });
+    settings.unwrap().secret
 }
 
 /// An upgrade that was killed before it came to the pods' veths: what is pinned of both builds tells the next call.
