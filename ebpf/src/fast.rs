@@ -26,6 +26,7 @@ use azure_vnet_abi::{Flow, FlowFlags, FlowKey, FlowKind, Mac, Reason, Uplink};
 use crate::{
     config, flow, fragment,
     icmp::IcmpError,
+    life::{self, Way},
     packet::{ICMP, Ipv4, NETWORK, Part, Plain, TCP, Transport},
     pods,
     rewrite::{self, End},
@@ -106,7 +107,7 @@ pub fn out(
     if packet.frame.destination != Mac::FABRIC || !may_go_on(ctx, uplink, ip) {
         return Ok(Reason::NotOurs);
     }
-    flow::touch(key, flow, transport, uplink, flow::now());
+    life::touch(key, flow, (ip, transport), uplink, flow::now(), Way::Out);
     let to = (flow.address, flow.port);
     rewrite::source_mac(ctx, uplink.mac)?;
     rewrite::endpoint(ctx, End::Source, ip, transport, to, 1)?;
@@ -168,7 +169,7 @@ fn try_uncommon_out(ctx: &TcContext, uplink: &Uplink) -> Outcome {
     if flow.mac != frame.source {
         follow(&key, flow, frame.source);
     }
-    flow::touch(&key, flow, &transport, uplink, now);
+    life::touch(&key, flow, (&ip, &transport), uplink, now, Way::Out);
     let to = (flow.address, flow.port);
     fragment::expect_more(&ip, to.0, flow.mac, ifindex, now);
     rewrite::source_mac(ctx, uplink.mac)?;
@@ -206,7 +207,7 @@ fn follow(key: &FlowKey, flow: &mut Flow, mac: Mac) {
 /// known yet, so the flow is slow until its SYN has arrived at the NIC.
 #[inline(never)]
 pub fn withdraw(key: &FlowKey, flow: &mut Flow) {
-    set_flags(key, flow, flow.flags & !FlowFlags::FAST);
+    set_fast(key, flow, 0);
 }
 
 /// A packet of a known flow came to the NIC the slow way: does the flow have to be judged anew? So it
@@ -228,24 +229,24 @@ pub fn judge(uplink: &Uplink, key: &FlowKey, flow: &mut Flow, queue: u32) {
     let Some(pod) = pods::by_address(key.source) else {
         return;
     };
-    let flags = match key.protocol {
+    let fast = match key.protocol {
         TCP => fitness(uplink, key, queue),
         // Only the first packet of other flows can tell.
-        _ if flow.ifindex == pod.ifindex => flow.flags,
+        _ if flow.ifindex == pod.ifindex => flow.flags & FlowFlags::FAST,
         _ => 0,
     };
     (flow.ifindex, flow.mac) = (pod.ifindex, pod.mac);
     if let Some((_, other)) = flow::other_half(key, flow) {
         (other.ifindex, other.mac) = (pod.ifindex, pod.mac);
     }
-    set_flags(key, flow, flags);
+    set_fast(key, flow, fast);
 }
 
 #[inline(always)]
-fn set_flags(key: &FlowKey, flow: &mut Flow, flags: u8) {
-    flow.flags = flags;
+fn set_fast(key: &FlowKey, flow: &mut Flow, fast: u8) {
+    flow.flags = flow.flags & !FlowFlags::FAST | fast;
     if let Some((_, other)) = flow::other_half(key, flow) {
-        other.flags = flags;
+        other.flags = other.flags & !FlowFlags::FAST | fast;
     }
 }
 

@@ -6,12 +6,9 @@ use aya_ebpf::{
     helpers::generated::bpf_jiffies64,
     macros::btf_map,
 };
-use azure_vnet_abi::{Flow, FlowKey, FlowKind, MAX_FLOWS, Pod, TcpState, Timeouts, Uplink};
+use azure_vnet_abi::{Flow, FlowFlags, FlowKey, FlowKind, MAX_FLOWS, Pod, TcpState, Uplink};
 
-use crate::{
-    packet::{ICMP, TCP, Transport},
-    share, sweep,
-};
+use crate::{life, packet::Transport, share, sweep};
 
 /// Not an LRU map: an entry must not vanish because others are busier, and never one of a pair.
 #[btf_map(name = "flows")]
@@ -68,18 +65,20 @@ pub fn insert_uncounted(key: &FlowKey, flow: &Flow) -> Result<(), InsertError> {
 /// A function of its own, because a caller that searches a port has no room on the stack for one more entry.
 #[inline(never)]
 pub fn keep(key: &FlowKey, transport: &Transport, pod: &Pod, uplink: &Uplink, now: u32) {
-    let state = first_state(key, transport);
+    // The pod's word is the first; what the remote says next proves it.
+    let state = life::first_state(key, transport) | TcpState::HEARD;
+    let flags = FlowFlags::UNPROVEN | FlowFlags::CROWDED;
     let mut entry = Flow::new(
         FlowKind::INBOUND,
         key.source,
         key.source_port,
-        0,
         pod.ifindex,
         pod.mac,
         now,
-        timeout(key.protocol, state, uplink),
+        life::timeout(key.protocol, state, flags, uplink),
     );
-    entry.tcp_state = state;
+    (entry.tcp_state, entry.flags) = (state, flags);
+    entry.acknowledged = transport.acknowledgment;
     if !share::is_used_up(key.source, uplink) && insert(key, &entry).is_ok() {
         sweep::enqueue(key, now);
     }
@@ -91,71 +90,6 @@ pub fn remove(key: &FlowKey, kind: u8) {
     if FLOWS.remove(key).is_ok() && kind != FlowKind::UNMASQUERADE {
         share::shrink(key.source);
     }
-}
-
-/// Notes that a packet of this flow went by. Writes only when something changed or a second went
-/// by, so that the CPUs of a busy flow do not fight for the cache line.
-#[inline(always)]
-pub fn touch(key: &FlowKey, flow: &mut Flow, transport: &Transport, uplink: &Uplink, now: u32) {
-    if now.wrapping_sub(flow.last_seen) >= uplink.hz {
-        flow.last_seen = now;
-    }
-    if key.protocol == TCP {
-        let state = tcp_state(flow.tcp_state, transport.tcp_flags);
-        if state != flow.tcp_state {
-            flow.tcp_state = state;
-            flow.timeout = timeout(TCP, state, uplink);
-            if state & TcpState::CLOSING != 0 {
-                close_partner(key, flow, uplink);
-            }
-        }
-    }
-}
-
-/// The state of an entry after its first packet.
-#[inline(always)]
-pub fn first_state(key: &FlowKey, transport: &Transport) -> u8 {
-    if key.protocol == TCP {
-        tcp_state(0, transport.tcp_flags)
-    } else {
-        0
-    }
-}
-
-/// A SYN begins anew, whatever the tuple was used for before.
-#[inline(always)]
-fn tcp_state(state: u8, flags: u8) -> u8 {
-    if flags & Transport::SYN != 0 {
-        0
-    } else if flags & (Transport::FIN | Transport::RST) != 0 {
-        state | TcpState::ESTABLISHED | TcpState::CLOSING
-    } else {
-        state | TcpState::ESTABLISHED
-    }
-}
-
-/// A FIN or RST of one side ends the flow for both: the other may never answer.
-#[inline(always)]
-fn close_partner(key: &FlowKey, flow: &Flow, uplink: &Uplink) {
-    if let Some((_, other)) = other_half(key, flow) {
-        other.tcp_state |= TcpState::CLOSING;
-        other.timeout = timeout(TCP, TcpState::CLOSING, uplink);
-    }
-}
-
-/// Jiffies without a packet after which a flow in this state is over. A second more than was asked for: a packet is noted up to
-/// a second late, and a flow may live longer than said, but not shorter (RFC 4787, REQ-5).
-#[inline(always)]
-pub fn timeout(protocol: u8, tcp_state: u8, uplink: &Uplink) -> u32 {
-    let timeouts = &uplink.timeouts;
-    let seconds = match protocol {
-        TCP if tcp_state & TcpState::CLOSING != 0 => timeouts.tcp_closing,
-        TCP if tcp_state & TcpState::ESTABLISHED != 0 => timeouts.tcp_established,
-        TCP => timeouts.tcp_opening,
-        ICMP => timeouts.icmp,
-        _ => timeouts.udp,
-    };
-    seconds.wrapping_add(1).wrapping_mul(uplink.hz)
 }
 
 /// The key of the entry for a masqueraded flow's other direction.
@@ -183,7 +117,14 @@ pub fn other_half(key: &FlowKey, flow: &Flow) -> Option<(FlowKey, &'static mut F
     }
     let partner = partner(key, flow);
     let other = find(&partner)?;
-    (other.generation == flow.generation).then_some((partner, other))
+    // Each says what the other's key lacks; a stranger that has the key by now says something else.
+    let (kind, address, port) = if flow.kind == FlowKind::MASQUERADE {
+        (FlowKind::UNMASQUERADE, key.source, key.source_port)
+    } else {
+        (FlowKind::MASQUERADE, key.destination, key.destination_port)
+    };
+    let is_pair = other.kind == kind && other.address == address && other.port == port;
+    is_pair.then_some((partner, other))
 }
 
 /// Whether the flow is over in all its directions.
@@ -200,25 +141,6 @@ pub fn time_left(key: &FlowKey, flow: &Flow, now: u32) -> u32 {
         0 => other_half(key, flow).map_or(0, |(_, other)| other.time_left(now)),
         left => left,
     }
-}
-
-/// The shortest time, in jiffies, after which any flow without a packet is over.
-#[inline(always)]
-pub fn least_timeout(uplink: &Uplink) -> u32 {
-    let Timeouts { udp, icmp, .. } = uplink.timeouts;
-    least_time(uplink).min(udp.min(icmp).wrapping_mul(uplink.hz))
-}
-
-/// For how many jiffies at least any flow goes on that is not over, whatever packets it gets: these may
-/// close it, or begin it anew, and are noted a second late.
-#[inline(always)]
-pub fn least_time(uplink: &Uplink) -> u32 {
-    let timeouts = &uplink.timeouts;
-    let seconds = timeouts
-        .tcp_opening
-        .min(timeouts.tcp_established)
-        .min(timeouts.tcp_closing);
-    seconds.wrapping_mul(uplink.hz)
 }
 
 /// Forgets a flow with all its entries.

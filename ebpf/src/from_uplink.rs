@@ -5,11 +5,14 @@
 //! its replies would be masqueraded.
 
 use aya_ebpf::programs::TcContext;
-use azure_vnet_abi::{Action, Flow, FlowKey, FlowKind, Mac, Pod, Reason, Uplink};
+use azure_vnet_abi::{Action, Flow, FlowFlags, FlowKey, FlowKind, Mac, Pod, Reason, Uplink};
 
 use crate::{
-    config, fast, flow, fragment,
+    config, fast,
+    flow::{self, InsertError},
+    fragment,
     icmp::IcmpError,
+    life,
     packet::{self, ETHERTYPE_IPV4, Frame, ICMP, Ipv4, Part, Plain, TCP, Transport},
     pods, policy, ports,
     rewrite::{self, End},
@@ -70,7 +73,7 @@ fn reply(ctx: &TcContext, uplink: &Uplink, ip: &Ipv4, transport: &Transport) -> 
         return Ok(Reason::NotOurs);
     }
     let now = flow::now();
-    flow::touch(&key, flow, transport, uplink, now);
+    life::touch(&key, flow, (ip, transport), uplink, now, life::Way::In);
     let to = (flow.address, flow.port);
     // What opens a connection is for connection tracking to see, also on its way back.
     let is_fast = fast::is_fast(flow) && transport.tcp_flags & Transport::SYN == 0;
@@ -189,7 +192,7 @@ fn record_inbound(
     let now = flow::now();
     match flow::find(reply) {
         Some(known) if known.kind == FlowKind::INBOUND => {
-            flow::touch(reply, known, transport, uplink, now);
+            life::touch(reply, known, (ip, transport), uplink, now, life::Way::In);
             return Reason::ToPod;
         }
         // The pod's own flow with the same ends: what comes in beside it is not a part of it.
@@ -202,25 +205,41 @@ fn record_inbound(
     if let Some(over) = flow::find(reply) {
         flow::forget(reply, over);
     }
-    let entry = Flow::new(
+    // Anybody outside can make any number of these.
+    let flags = FlowFlags::UNPROVEN | FlowFlags::CROWDED;
+    let mut entry = Flow::new(
         FlowKind::INBOUND,
         ip.destination,
         transport.destination_port,
-        0,
         pod.ifindex,
         pod.mac,
         now,
-        flow::timeout(ip.protocol, 0, uplink),
+        life::timeout(ip.protocol, 0, flags, uplink),
     );
+    entry.flags = flags;
+    if share::is_used_up(reply.source, uplink) {
+        sweep::make_room(now, reply.source.raw());
+    }
     // Neither a full table nor a pod's full share must close the way in for what is in range; the reply is
     // then dropped, counted, at the NIC.
-    let is_recorded =
-        !share::is_used_up(reply.source, uplink) && flow::insert(reply, &entry).is_ok();
+    let is_recorded = !share::is_used_up(reply.source, uplink) && has_inserted(reply, &entry, now);
     if is_recorded {
         sweep::enqueue(reply, now);
         sweep::step(uplink, now);
         Reason::InboundRecorded
     } else {
         Reason::ToPod
+    }
+}
+
+/// Makes the entry, if need be in the place of an unproven one.
+#[inline(always)]
+fn has_inserted(reply: &FlowKey, entry: &Flow, now: u32) -> bool {
+    match flow::insert(reply, entry) {
+        Err(InsertError::Full) => {
+            sweep::make_room(now, sweep::ANYBODY);
+            flow::insert(reply, entry).is_ok()
+        }
+        result => result.is_ok(),
     }
 }

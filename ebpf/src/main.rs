@@ -45,6 +45,7 @@ mod fragment;
 mod from_pod;
 mod from_uplink;
 mod icmp;
+mod life;
 mod nics;
 mod origin;
 mod packet;

@@ -133,6 +133,9 @@ impl Plain {
         const TRANSPORT: usize = NETWORK + IPV4_MINIMUM;
         const PORTS: usize = 4;
         const UDP_HEADER: usize = 8;
+        const TCP_SEQUENCE: usize = TRANSPORT + 4;
+        const TCP_ACKNOWLEDGMENT: usize = TRANSPORT + 8;
+        const TCP_OFFSET: usize = TRANSPORT + 12;
         const TCP_FLAGS: usize = TRANSPORT + 13;
         const VERSION_AND_LENGTH: u8 = 0x45;
         const FRAGMENTED: u16 = Be16::from_host(0x3fff).raw();
@@ -152,13 +155,21 @@ impl Plain {
         {
             return None;
         }
-        let (minimum, tcp_flags) = match header.protocol {
+        let (minimum, tcp_flags, header_length, sequence, acknowledgment) = match header.protocol {
             TCP => {
                 let start = at::<[u8; TRANSPORT + TCP_MINIMUM]>(ctx, 0)?;
                 // SAFETY: `at` has shown that the TCP header is inside the packet.
-                (TCP_MINIMUM, unsafe { *within::<u8, _>(start, TCP_FLAGS) })
+                unsafe {
+                    (
+                        TCP_MINIMUM,
+                        *within::<u8, _>(start, TCP_FLAGS),
+                        *within::<u8, _>(start, TCP_OFFSET),
+                        *within::<Be32, _>(start, TCP_SEQUENCE),
+                        *within::<Be32, _>(start, TCP_ACKNOWLEDGMENT),
+                    )
+                }
             }
-            UDP => (UDP_HEADER, 0),
+            UDP => (UDP_HEADER, 0, 0, Be32::default(), Be32::default()),
             _ => return None,
         };
         let total = usize::from(header.total_length.to_host());
@@ -186,6 +197,9 @@ impl Plain {
                 destination_port: ports[1],
                 offset: TRANSPORT,
                 tcp_flags,
+                sequence,
+                acknowledgment,
+                header: header_length,
                 is_echo_request: false,
                 is_echo_reply: false,
             },
@@ -327,6 +341,12 @@ pub struct Transport {
     pub destination_port: Be16,
     /// Offset of the transport header from the start of the frame.
     pub offset: usize,
+    /// TCP's sequence number; 0 for the others.
+    pub sequence: Be32,
+    /// TCP's acknowledgment number; 0 for the others.
+    pub acknowledgment: Be32,
+    /// In its upper half the length of TCP's header, in words.
+    header: u8,
     /// TCP's flag byte; 0 for the others.
     pub tcp_flags: u8,
     /// Whether it is an ICMP echo request: the first packet of a flow, never an answer.
@@ -362,8 +382,8 @@ impl Transport {
         struct Tcp {
             source: Be16,
             destination: Be16,
-            sequence: [Be16; 2],
-            acknowledgment: [Be16; 2],
+            sequence: Be32,
+            acknowledgment: Be32,
             data_offset: u8,
             flags: u8,
             rest: [u16; 3],
@@ -376,6 +396,9 @@ impl Transport {
             destination_port: header.destination,
             offset: ip.transport,
             tcp_flags: header.flags,
+            sequence: header.sequence,
+            acknowledgment: header.acknowledgment,
+            header: header.data_offset,
             is_echo_request: false,
             is_echo_reply: false,
         })
@@ -391,6 +414,9 @@ impl Transport {
             destination_port,
             offset: ip.transport,
             tcp_flags: 0,
+            sequence: Be32::default(),
+            acknowledgment: Be32::default(),
+            header: 0,
             is_echo_request: false,
             is_echo_reply: false,
         })
@@ -419,6 +445,9 @@ impl Transport {
             destination_port,
             offset: ip.transport,
             tcp_flags: 0,
+            sequence: Be32::default(),
+            acknowledgment: Be32::default(),
+            header: 0,
             is_echo_request: header.kind == ICMP_ECHO,
             is_echo_reply: header.kind == ICMP_ECHO_REPLY,
         })
@@ -434,6 +463,13 @@ impl Transport {
     #[inline(always)]
     pub fn is_inside_connection(&self) -> bool {
         self.tcp_flags & (Self::SYN | Self::ACK) == Self::ACK
+    }
+
+    /// Bytes of data in a TCP segment.
+    #[inline(always)]
+    pub fn data(&self, ip: &Ipv4) -> u32 {
+        let header = u32::from(self.header >> 4) * 4;
+        (ip.end as u32).saturating_sub(self.offset as u32 + header)
     }
 
     /// The key of this packet in the flow table.

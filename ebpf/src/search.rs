@@ -14,7 +14,7 @@ use aya_ebpf::{
 use azure_vnet_abi::{Destination, FlowKey, MAX_SEARCHES, Search};
 
 use crate::{
-    config, flow,
+    config, life,
     ports::Range,
     taking::{self, Taken},
 };
@@ -51,9 +51,15 @@ pub fn find_port(first: u32) -> u32 {
     // One after the other and not one from within the other: the stacks of all that call each other may have 512 bytes
     // together, and older kernels count each as a multiple of 32.
     match try_ports(first) {
-        Taken::IN_USE => search_port(first.wrapping_add(TRIES)),
+        Taken::IN_USE if may_search() => search_port(first.wrapping_add(TRIES)),
         taken => taken,
     }
+}
+
+/// Whether it is searched for this packet: where one pod floods, others have to get the lock.
+#[inline(always)]
+fn may_search() -> bool {
+    taking::wanted().is_some_and(|wanted| wanted.may_search != 0)
 }
 
 /// The same, but for free ports only, and only for the first few.
@@ -111,7 +117,7 @@ fn go_on(destination: &Destination, first: u32, now: u32) -> u32 {
         return Taken::NONE;
     }
     if search.in_use == 0 {
-        search.until = now.wrapping_add(flow::least_time(uplink));
+        search.until = now.wrapping_add(life::least_time(uplink));
     }
     set_left(search.until.wrapping_sub(now));
     let start = range.within(search.next);

@@ -19,6 +19,22 @@ pub fn is_used_up(pod: Be32, uplink: &Uplink) -> bool {
         .is_some_and(|flows| unsafe { flows.read_volatile() } >= i64::from(uplink.flows_per_pod))
 }
 
+/// The pod begins a flow: how many that makes within [`Uplink::grace`]. CPUs that count at the same time may count one for two.
+#[inline(always)]
+pub fn begin(pod: Be32, uplink: &Uplink, now: u32) -> u32 {
+    let Some(share) = SHARES.get_ptr_mut(pod) else {
+        return 0;
+    };
+    // SAFETY: the element's memory is valid while the program runs, and aligned; any of the values that CPUs write at once is a good one.
+    let share = unsafe { &mut *share };
+    if now.wrapping_sub(share.since) >= uplink.grace {
+        share.since = now;
+        share.begun = 0;
+    }
+    share.begun = share.begun.wrapping_add(1);
+    share.begun
+}
+
 /// A flow of the pod was made.
 #[inline(always)]
 pub fn grow(pod: Be32) {

@@ -4,12 +4,14 @@
 //! for the replies is made first and only where there is none, so it is the lock; the entry for
 //! the pod's packets follows from it.
 
-use azure_vnet_abi::{Be16, Flow, FlowKey, FlowKind, Pod, Reason, Uplink};
+use azure_vnet_abi::{Be16, Flow, FlowFlags, FlowKey, FlowKind, Pod, Reason, Uplink};
 
 use crate::{
     flow::{self, InsertError},
+    life,
+    packet::Transport,
     ports::Range,
-    search, secret, share,
+    search, secret, share, sweep,
     taking::{self, Taken},
 };
 
@@ -19,12 +21,21 @@ pub fn open(
     key: &FlowKey,
     pod: &Pod,
     uplink: &Uplink,
-    tcp_state: u8,
-    flags: u8,
+    transport: &Transport,
+    fast: u8,
     now: u32,
 ) -> Result<&'static Flow, Reason> {
     if share::is_used_up(key.source, uplink) {
-        return Err(Reason::PodFlowLimit);
+        sweep::make_room(now, key.source.raw());
+        if share::is_used_up(key.source, uplink) {
+            return Err(Reason::PodFlowLimit);
+        }
+    }
+    let tcp_state = life::first_state(key, transport);
+    let begun = share::begin(key.source, uplink, now);
+    let mut flags = fast | FlowFlags::UNPROVEN;
+    if begun > uplink.protected {
+        flags |= FlowFlags::CROWDED;
     }
     let random = secret::hash(key, uplink, now);
     let wanted = taking::wanted().ok_or(Reason::PortSearchGoesOn)?;
@@ -33,20 +44,21 @@ pub fn open(
         FlowKind::UNMASQUERADE,
         key.source,
         key.source_port,
-        (random >> 32) as u32,
         pod.ifindex,
         pod.mac,
         now,
-        flow::timeout(key.protocol, tcp_state, uplink),
+        life::timeout(key.protocol, tcp_state, flags, uplink),
     );
     wanted.reply.flags = flags;
-    let port = reserve(key, random as u32, uplink)?;
+    (wanted.grace, wanted.may_search) = (uplink.grace, u32::from(begun <= uplink.searched));
+    let port = reserve(key, random as u32, uplink, now)?;
 
     let wanted = taking::wanted().ok_or(Reason::PortSearchGoesOn)?;
     wanted.outgoing = wanted.reply;
     wanted.outgoing.kind = FlowKind::MASQUERADE;
     (wanted.outgoing.address, wanted.outgoing.port) = (uplink.address, port);
     wanted.outgoing.tcp_state = tcp_state;
+    wanted.outgoing.acknowledged = transport.acknowledgment;
     match flow::insert(key, &wanted.outgoing) {
         Ok(()) => Ok(&wanted.outgoing),
         Err(error) => {
@@ -67,11 +79,16 @@ pub fn open(
 /// Takes a port whose reply tuple nobody has: the pod's own if it is in the range, else from a `random`
 /// place upwards.
 #[inline(always)]
-fn reserve(key: &FlowKey, random: u32, uplink: &Uplink) -> Result<Be16, Reason> {
+fn reserve(key: &FlowKey, random: u32, uplink: &Uplink, now: u32) -> Result<Be16, Reason> {
     let range = Range::of(uplink);
     let own = range.place(key.source_port);
     let first = if own < range.size { own } else { random };
-    match search::find_port(first) {
+    let mut taken = search::find_port(first);
+    if taken == Taken::FULL {
+        sweep::make_room(now, sweep::ANYBODY);
+        taken = search::find_port(first);
+    }
+    match taken {
         Taken::NONE => Err(Reason::NoPortFound),
         Taken::FULL => Err(Reason::FlowTableFull),
         port if port < Taken::IN_USE => Ok(Be16::from_host(port as u16)),

@@ -9,7 +9,7 @@ use azure_vnet_abi::{Be16, Flow, FlowKey};
 
 use crate::{
     flow::{self, InsertError},
-    ports,
+    life, ports,
 };
 
 /// What became of an attempt to take a port, where it is none of the ports. Numbers and not an enum,
@@ -35,6 +35,10 @@ pub struct Wanted {
     pub reply: Flow,
     /// The entry for the pod's packets, once there is a port.
     pub outgoing: Flow,
+    /// For how many jiffies an unproven flow keeps its port.
+    pub grace: u32,
+    /// 1 if a port may be searched for it, else 0.
+    pub may_search: u32,
     /// The least time, in jiffies, for which one of the ports that were seen in use will be so.
     pub left: u32,
 }
@@ -66,7 +70,7 @@ pub extern "C" fn take_free(port: u32) -> u32 {
     insert(wanted, port)
 }
 
-/// Takes a port that nobody has or whose flow is over: as [`take_free`]. Where a flow has it, `left` says
+/// Takes a port that nobody has, or whose flow is over or gives way: as [`take_free`]. Where a flow has it, `left` says
 /// for how long at least; where the node has it, it is user space that voids the search when that ends.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -79,7 +83,16 @@ pub extern "C" fn take_over(port: u32) -> u32 {
     };
     wanted.reply_key.destination_port = Be16::from_host(port as u16);
     if let Some(holder) = flow::find(&wanted.reply_key) {
-        let left = flow::time_left(&wanted.reply_key, holder, wanted.reply.last_seen);
+        let now = wanted.reply.last_seen;
+        let mut left = flow::time_left(&wanted.reply_key, holder, now);
+        if life::is_unproven(holder) {
+            left = left.min(life::grace_left(
+                &wanted.reply_key,
+                holder,
+                now,
+                wanted.grace,
+            ));
+        }
         if left != 0 {
             wanted.left = wanted.left.min(left);
             return Taken::IN_USE;

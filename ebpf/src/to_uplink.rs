@@ -10,6 +10,7 @@ use azure_vnet_abi::{Action, Flow, FlowKey, FlowKind, Pod, Reason, Uplink};
 use crate::{
     config, fast, flow, fragment,
     icmp::IcmpError,
+    life::{self, Way},
     nics, origin,
     packet::{self, ETHERTYPE_IPV4, Frame, ICMP, Ipv4, Part, Plain, Transport},
     pods,
@@ -132,7 +133,7 @@ fn known(
     let flow = flow::find(key)?;
     let now = flow::now();
     if flow.kind == FlowKind::MASQUERADE {
-        flow::touch(key, flow, transport, uplink, now);
+        life::touch(key, flow, (ip, transport), uplink, now, Way::Out);
         if fast::is_to_be_judged(key, flow, transport) {
             fast::judge(uplink, key, flow, queue);
         }
@@ -148,7 +149,7 @@ fn known(
     // With identifier 0 an echo request has the key of the reply to another's request.
     let may_be_reply = !transport.is_echo_request && !flow.is_over(now);
     if flow.kind == FlowKind::INBOUND && may_be_reply {
-        flow::touch(key, flow, transport, uplink, now);
+        life::touch(key, flow, (ip, transport), uplink, now, Way::Out);
         fragment::expect_more(ip, ip.source, flow.mac, 0, now);
         return Some(Ok(Reason::InboundReply));
     }
@@ -224,14 +225,17 @@ fn new_flow(
             Ok(as_pod(ip, pod, now, Reason::Exempt))
         }
         _ => {
-            let tcp_state = flow::first_state(key, transport);
             let flags = fast::fitness(uplink, key, queue);
-            let opened = snat::open(key, pod, uplink, tcp_state, flags, now);
+            let opened = snat::open(key, pod, uplink, transport, flags, now);
             let flow = match opened {
                 Ok(flow) => flow,
                 Err(reason) => {
                     // The next packet may find some.
-                    sweep::make_room(now);
+                    let whose = match reason {
+                        Reason::FlowTableFull => sweep::ANYBODY,
+                        _ => sweep::NOBODY,
+                    };
+                    sweep::make_room(now, whose);
                     return Err(reason);
                 }
             };

@@ -105,9 +105,7 @@ fn fill([pod, other]: [(Ipv4Addr, u32); 2], node: Ipv4Addr, flows: u32) {
     let mut shares = map::<Be32, Share>(maps::SHARES);
     let of_other = flows / 16;
     for ((address, _), flows) in [(pod, flows - of_other), (other, of_other)] {
-        let share = Share {
-            flows: flows.into(),
-        };
+        let share = Share::new(flows.into());
         shares.insert(Be32::from(address), share, 0).unwrap();
     }
     let mut map = map::<FlowKey, Flow>(maps::FLOWS);
@@ -115,16 +113,7 @@ fn fill([pod, other]: [(Ipv4Addr, u32); 2], node: Ipv4Addr, flows: u32) {
     for number in 0..flows {
         let (pod, link) = if number % 16 == 0 { other } else { pod };
         let entry = |kind, address, port| {
-            Flow::new(
-                kind,
-                address,
-                port,
-                1,
-                link,
-                Mac::default(),
-                now,
-                u32::MAX / 4,
-            )
+            Flow::new(kind, address, port, link, Mac::default(), now, u32::MAX / 4)
         };
         let remote = Be32::from(Ipv4Addr::new(
             203,

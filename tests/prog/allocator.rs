@@ -3,7 +3,7 @@
 
 use std::net::Ipv4Addr;
 
-use azure_vnet_abi::Reason;
+use azure_vnet_abi::{Be16, Reason};
 
 use crate::flows::{Change, Tuple, masqueraded, outgoing, replies};
 use crate::harness::Node;
@@ -220,7 +220,7 @@ mod over {
         let (mut node, old) = full();
         let [out, back] = halves(old, KEPT);
         let mut stranger = node.flow(out);
-        stranger.generation = stranger.generation.wrapping_add(1);
+        stranger.port = Be16::from_host(1);
         node.set_flow(out, stranger);
         node.time_out(back);
         let (packet, tuple) = datagram(&DATABASE, KEPT);

@@ -91,7 +91,9 @@ impl Node {
     pub fn configure(&mut self, ports: RangeInclusive<u16>, hz: u32) {
         let uplink = Uplink::new(Be32::from(NODE), NIC, ports, hz, TIMEOUTS)
             .redirecting_to(NIC_IFINDEX, MTU, true)
-            .routed_by(BRIDGE_IFINDEX);
+            .routed_by(BRIDGE_IFINDEX)
+            // Nothing gives way before its time, unless a test is about that.
+            .believing(i32::MAX.cast_unsigned(), u32::MAX, u32::MAX);
         let mut map: Array<_, Uplink> = self.map_mut(maps::UPLINK);
         map.set(0, uplink, 0).unwrap();
         for (prefix, length, action) in POLICY {
@@ -148,6 +150,14 @@ impl Node {
         map.set(0, uplink, 0).unwrap();
     }
 
+    /// For how many jiffies how many flows of a pod that are not proven keep what they have, and for how many a port is searched.
+    pub fn set_belief(&mut self, grace: u32, protected: u32, searched: u32) {
+        let mut map: Array<_, Uplink> = self.map_mut(maps::UPLINK);
+        let uplink = map.get(&0, 0).unwrap();
+        map.set(0, uplink.believing(grace, protected, searched), 0)
+            .unwrap();
+    }
+
     /// The key that chooses ports.
     pub fn set_secret(&mut self, secret: Secret) {
         let mut map: Array<_, Uplink> = self.map_mut(maps::UPLINK);
@@ -159,7 +169,7 @@ impl Node {
     pub fn set_share(&mut self, pod: &Pod, flows: i64) {
         let mut map: HashMap<_, Be32, Share> = self.map_mut(maps::SHARES);
         let address = Be32::from(pod.address);
-        map.insert(address, Share { flows }, 0).unwrap();
+        map.insert(address, Share::new(flows), 0).unwrap();
     }
 
     /// The same, of all pods.
@@ -345,7 +355,7 @@ impl Node {
         map.insert(tuple.key(), flow, 0).unwrap();
     }
 
-    /// Puts a flow on the fast path. A test run cannot: where its packets come from, nothing tells that
+    /// Puts a flow that was answered on the fast path. A test run cannot: where its packets come from, nothing tells that
     /// they came straight from a veth.
     pub fn make_fast(&mut self, entries: [Tuple; 2]) {
         for tuple in entries {

@@ -256,6 +256,9 @@ fn a_connection_opens_lives_and_closes() {
 fn a_full_table_lets_the_packet_in_and_keeps_the_reply_here() {
     let node = Node::with_flow_table(1);
     record(&node, &udp(CLIENT, SERVICE), Tuple::udp(SERVICE, CLIENT));
+    // Whoever asks again has heard the answer.
+    let _ = node.to_uplink(&udp(SERVICE, CLIENT).of(&WEB));
+    let _ = node.from_uplink(&udp(CLIENT, SERVICE));
     let request = tcp(CLIENT, SERVICE, SYN);
     node.from_uplink(&request)
         .passes(Reason::ToPod, &request, &[]);

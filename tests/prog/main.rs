@@ -31,12 +31,14 @@ mod unknown_port;
 
 // Stories.
 mod fast_path;
+mod forged;
 mod fragments;
 mod icmp_errors;
 mod inbound;
 mod last_seen;
 mod masquerade;
 mod policy;
+mod proof;
 mod tcp_state;
 
 // The ports.

@@ -203,14 +203,15 @@ fn a_tcp_flow_may_begin_in_the_middle() {
     let (local, remote) = ((WEB.address, KEPT), (REMOTE, 443));
     let tuple = Tuple::tcp(local, remote);
     let (out, back) = (outgoing(tuple, &WEB, KEPT), replies(tuple, &WEB, KEPT));
-    let established = TIMEOUTS.tcp_established;
+    // Anybody can send that: it has to be answered to live long.
+    let unproven = TIMEOUTS.unproven;
     node.to_uplink(&tcp(local, remote, ACK).payload(b"more").of(&WEB))
         .passes(
             Reason::FlowCreated,
             &tcp((NODE, KEPT), remote, ACK).payload(b"more").leaving(),
             &[
-                Change::Added(out.0, out.1.state(established, TcpState::ESTABLISHED)),
-                Change::Added(back.0, back.1.state(established, 0)),
+                Change::Added(out.0, out.1.state(unproven, TcpState::ESTABLISHED)),
+                Change::Added(back.0, back.1.state(unproven, 0)),
             ],
         );
 }

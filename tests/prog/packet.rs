@@ -38,10 +38,17 @@ pub type End = (Ipv4Addr, u16);
 
 #[derive(Clone, Copy, Debug)]
 enum Transport {
-    Tcp { flags: u8 },
+    Tcp { flags: u8, numbers: Numbers },
     Udp { has_checksum: bool },
     Icmp { kind: u8 },
     Other { protocol: u8 },
+}
+
+/// A TCP segment's sequence and acknowledgment numbers.
+#[derive(Clone, Copy, Debug)]
+struct Numbers {
+    sequence: u32,
+    acknowledgment: u32,
 }
 
 /// An IPv4 packet in an Ethernet frame.
@@ -62,7 +69,12 @@ pub struct Packet {
 
 /// A TCP segment from `source` to `destination`, without payload.
 pub fn tcp(source: End, destination: End, flags: u8) -> Packet {
-    Packet::new(Transport::Tcp { flags }, source, destination)
+    // What a remote sends that says nothing else is what the pod expects.
+    let numbers = Numbers {
+        sequence: 0x0102_0304,
+        acknowledgment: 0x0102_0304,
+    };
+    Packet::new(Transport::Tcp { flags, numbers }, source, destination)
 }
 
 /// A UDP datagram with a payload of an odd number of bytes.
@@ -203,6 +215,17 @@ impl Packet {
         self
     }
 
+    /// TCP with these numbers.
+    pub fn numbered(mut self, sequence: u32, acknowledgment: u32) -> Self {
+        if let Transport::Tcp { numbers, .. } = &mut self.transport {
+            *numbers = Numbers {
+                sequence,
+                acknowledgment,
+            };
+        }
+        self
+    }
+
     /// UDP with 0 in the place of the checksum.
     pub fn without_checksum(mut self) -> Self {
         self.transport = Transport::Udp {
@@ -252,10 +275,10 @@ impl Packet {
     fn segment(&self) -> BytesMut {
         let mut segment = BytesMut::new();
         let checksum_at = match self.transport {
-            Transport::Tcp { flags } => {
+            Transport::Tcp { flags, numbers } => {
                 self.put_ports(&mut segment);
-                segment.put_u32(0x0102_0304);
-                segment.put_u32(0x0506_0708);
+                segment.put_u32(numbers.sequence);
+                segment.put_u32(numbers.acknowledgment);
                 segment.put_slice(&[5 << 4, flags, 0xfa, 0xf0, 0, 0, 0, 0]);
                 Some(16)
             }

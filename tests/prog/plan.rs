@@ -90,11 +90,13 @@ pub const REPLACED: u16 = 40_001;
 
 /// Jiffies in a second, as far as the programs are told.
 pub const HZ: u32 = 1000;
-/// All different, so that none is taken for another, and long: no test waits for one.
+/// Different, so that none is taken for another, and long: no test waits for one.
 pub const TIMEOUTS: Timeouts = Timeouts {
     tcp_opening: 1000,
     tcp_closing: 2000,
     udp: 3000,
+    // As UDP that was answered, or every test would have to say when that was; `proof` has another.
+    unproven: 3000,
     icmp: 4000,
     tcp_established: 5000,
 };

@@ -159,10 +159,10 @@ mod change {
         let remote = (REMOTE, 443);
         let tuple = Tuple::tcp(LOCAL, remote);
         for (flags, timeout, state) in [
-            (ACK, TIMEOUTS.tcp_established, TcpState::ESTABLISHED),
+            (ACK, TIMEOUTS.unproven, TcpState::ESTABLISHED),
             (
                 FIN | ACK,
-                TIMEOUTS.tcp_closing,
+                TIMEOUTS.unproven,
                 TcpState::ESTABLISHED | TcpState::CLOSING,
             ),
         ] {

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use azure_vnet_abi::Reason;
 
 use crate::allocator::{datagram, gets, goes_on};
-use crate::flows::{Change, Tuple, inbound};
+use crate::flows::{Change, Tuple, inbound, masqueraded};
 use crate::harness::Node;
 use crate::packet::{ACK, SYN, tcp};
 use crate::plan::{DATABASE, KEPT, NODE, Pod, REMOTE, WEB};
@@ -52,7 +52,7 @@ fn the_flows_that_it_has_go_on() {
     goes_on(&node, &datagram(&WEB, KEPT).0, &WEB, KEPT);
 }
 
-/// The packet that is refused looks at old flows as any that begins one: the next one finds room.
+/// The packet that would be refused looks at old flows first.
 #[test]
 fn a_flow_that_is_over_makes_room() {
     let mut node = with_limit(1);
@@ -62,10 +62,12 @@ fn a_flow_that_is_over_makes_room() {
     for half in halves {
         node.time_out(half);
     }
-    let (packet, _) = datagram(&WEB, KEPT + 1);
+    let (packet, tuple) = datagram(&WEB, KEPT + 1);
+    let left = packet.clone().leaving().source((NODE, KEPT + 1));
+    let mut changes = masqueraded(tuple, &WEB, KEPT + 1).to_vec();
+    changes.extend(halves.map(Change::Removed));
     node.to_uplink(&packet)
-        .drops(Reason::PodFlowLimit, &halves.map(Change::Removed));
-    begins(&node, &WEB, KEPT + 1);
+        .passes(Reason::FlowCreated, &left, &changes);
 }
 
 /// What comes in is not kept out by it: the pod hears of it, and cannot answer.
@@ -80,17 +82,17 @@ fn flows_from_outside_are_a_part_of_it() {
         &connect(CLIENT.1),
         &[Change::added(inbound(first, &WEB))],
     );
+    let _ = node.to_uplink(&answer(CLIENT.1));
+    let _ = node.from_uplink(&tcp(CLIENT, SERVICE, ACK));
     let other = CLIENT.1 + 1;
     node.from_uplink(&connect(other))
         .passes(Reason::ToPod, &connect(other), &[]);
     node.to_uplink(&answer(other))
         .drops(Reason::PodFlowLimit, &[]);
     is_refused(&node, &WEB, KEPT);
-    node.to_uplink(&answer(CLIENT.1)).passes(
-        Reason::InboundReply,
-        &answer(CLIENT.1).leaving(),
-        &[],
-    );
+    let more = tcp(SERVICE, CLIENT, ACK).of(&WEB);
+    node.to_uplink(&more)
+        .passes(Reason::InboundReply, &more.clone().leaving(), &[]);
 }
 
 /// An earlier pod's flow ended after the address was given to another: that one has room for one more, not for none.

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use azure_vnet_abi::{Reason, TcpState};
+use azure_vnet_abi::{Be16, Reason, TcpState};
 
 use crate::flows::{Change, Tuple, outgoing, replies};
 use crate::harness::Node;
@@ -19,8 +19,11 @@ const CLOSING: (u32, u8) = (
     TIMEOUTS.tcp_closing,
     TcpState::ESTABLISHED | TcpState::CLOSING,
 );
-/// After a FIN or RST of the other side, when this one had not got past its first packet.
-const CLOSED_EARLY: (u32, u8) = (TIMEOUTS.tcp_closing, TcpState::CLOSING);
+/// After a RST of the other side, when this one had not got past its first packet.
+const REFUSED: [(u32, u8); 2] = [
+    (TIMEOUTS.unproven, TcpState::CLOSING),
+    (TIMEOUTS.unproven, TcpState::ESTABLISHED | TcpState::CLOSING),
+];
 
 /// One connection; each step says what it changes in the entry for the pod's packets and in that
 /// for the replies.
@@ -143,7 +146,7 @@ fn a_fin_or_rst_of_the_remote_closes_both_directions() {
 fn a_refused_connection_is_closing() {
     let mut connection = Connection::new();
     connection.pod_sends(SYN, Some(OPENING), Some(OPENING));
-    connection.remote_sends(RST | ACK, Some(CLOSED_EARLY), Some(CLOSING));
+    connection.remote_sends(RST | ACK, Some(REFUSED[0]), Some(REFUSED[1]));
 }
 
 #[test]
@@ -156,7 +159,7 @@ fn a_syn_begins_anew() {
     connection.remote_sends(ACK, None, Some(ESTABLISHED));
 }
 
-/// A generation tells the living partner of an entry from another flow that has its key now.
+/// What each half says of the other tells the living partner of an entry from another flow that has its key now.
 #[test]
 fn a_fin_does_not_close_a_stranger() {
     let mut connection = Connection::established();
@@ -164,7 +167,7 @@ fn a_fin_does_not_close_a_stranger() {
         .sent_from(NODE, KEPT)
         .reversed();
     let mut stranger = connection.node.flow(replies);
-    stranger.generation = stranger.generation.wrapping_add(1);
+    stranger.port = Be16::from_host(1);
     connection.node.set_flow(replies, stranger);
     connection.pod_sends(FIN | ACK, Some(CLOSING), None);
 }

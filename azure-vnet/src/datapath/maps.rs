@@ -95,7 +95,7 @@ pub fn add_pod(pins: &Pins, pod: &Pod) -> Result<(), EbpfError> {
     let share = found(shares.get(&address, 0)).map_err(of_shares)?;
     // Whatever was counted for another link was another pod's.
     if share.is_none() || known.is_none_or(|known| known.ifindex != pod.ifindex) {
-        let none = Share::default();
+        let none = Share::new(0);
         shares.insert(address, none, 0).map_err(of_shares)?;
     }
     pods.insert(address, PodEntry::new(pod.ifindex, pod.container, mac), 0)
@@ -164,7 +164,7 @@ fn forget_pod(pins: &Pins, pods: &mut Pods, address: Be32) -> Result<bool, EbpfE
         found(shares.remove(&address)).map_err(of_shares)?;
     }
     found(pods.remove(&address)).map_err(of_pods)?;
-    Ok(flows != Some(Share { flows: 0 }))
+    Ok(flows.is_none_or(|share| share.flows != 0))
 }
 
 /// For flows that were taken over from another version, which did neither, or whose counts or line are lost: counts what each
@@ -191,7 +191,9 @@ pub fn adopt_flows(pins: &Pins) -> Result<(), EbpfError> {
     let pods: Vec<Be32> = shares.keys().collect::<Result<_, _>>().map_err(of_shares)?;
     for pod in pods {
         let flows = flows.get(&pod.into()).copied().unwrap_or(0);
-        shares.insert(pod, Share { flows }, 0).map_err(of_shares)?;
+        shares
+            .insert(pod, Share::new(flows), 0)
+            .map_err(of_shares)?;
     }
     Ok(())
 }

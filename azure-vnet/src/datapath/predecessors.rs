@@ -99,7 +99,8 @@ fn take(
 mod tests {
     use azure_vnet_abi::LAYOUT;
 
-    /// What `maps::TAKEN_OVER` was written for. If this fails, it is about other maps than those: what differs here needs the new
+    /// What `maps::TAKEN_OVER` was written for. Until ABI 8 `Flow.acknowledged` was a number that both entries of a flow had in common; no
+    /// bit of theirs says that it is more. If this fails, it is about other maps than those: what differs here needs the new
     /// version there.
     #[test]
     fn what_is_taken_over_is_laid_out_as_it_was() {
@@ -119,7 +120,7 @@ mod tests {
             .collect();
         let accepted = "FlowKey.size 16 FlowKey.source 0 FlowKey.destination 4 FlowKey.source_port 8 \
              FlowKey.destination_port 10 FlowKey.protocol 12 Flow.size 32 Flow.last_seen 0 Flow.timeout 4 \
-             Flow.address 8 Flow.port 12 Flow.kind 14 Flow.tcp_state 15 Flow.generation 16 Flow.ifindex 20 \
+             Flow.address 8 Flow.port 12 Flow.kind 14 Flow.tcp_state 15 Flow.acknowledged 16 Flow.ifindex 20 \
              Flow.mac 24 Flow.flags 30 FragmentKey.size 12 FragmentKey.source 0 FragmentKey.destination 4 \
              FragmentKey.identification 8 FragmentKey.protocol 10 Fragment.size 20 Fragment.seen 0 \
              Fragment.address 4 Fragment.mac 8 Fragment.ifindex 16 \

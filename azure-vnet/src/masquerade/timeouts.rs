@@ -33,6 +33,7 @@ impl Default for Timeouts {
             tcp_closing,
             udp,
             icmp,
+            ..
         } = KernelTimeouts::DEFAULT;
         Self {
             tcp_opening,
@@ -52,6 +53,13 @@ impl From<Timeouts> for KernelTimeouts {
             tcp_closing: timeouts.tcp_closing,
             udp: timeouts.udp,
             icmp: timeouts.icmp,
+            unproven: least(&timeouts),
         }
     }
+}
+
+/// What was not answered lives no longer than what was.
+fn least(timeouts: &Timeouts) -> u32 {
+    let shorter = timeouts.udp.min(timeouts.tcp_closing);
+    KernelTimeouts::UNPROVEN.min(shorter)
 }

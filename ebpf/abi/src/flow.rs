@@ -85,23 +85,36 @@ impl FlowKind {
     pub const INBOUND: u8 = 3;
 }
 
-/// How far a TCP flow got; bits of [`Flow::tcp_state`]. Always 0 for other protocols.
+/// How far a flow got; bits of [`Flow::tcp_state`]. For other protocols than TCP only [`HEARD`](Self::HEARD) is ever set.
 pub struct TcpState;
 
 impl TcpState {
-    /// A packet without SYN was seen: past the handshake's first step.
+    /// A packet without SYN was seen in this entry's direction: past the handshake's first step.
     pub const ESTABLISHED: u8 = 1;
-    /// A FIN or RST was seen in this entry's direction.
+    /// One side has said FIN or RST, and it may be so.
     pub const CLOSING: u8 = 2;
+    /// Whoever did not begin the flow has answered.
+    pub const HEARD: u8 = 4;
+    /// The pod has said FIN.
+    pub const FIN_OUT: u8 = 8;
+    /// The remote has said FIN.
+    pub const FIN_IN: u8 = 16;
+    /// [`Flow::acknowledged`] says something.
+    pub const ACKNOWLEDGED: u8 = 32;
 }
 
-/// How a flow's packets travel; bits of [`Flow::flags`].
+/// How a flow's packets travel, and what it is worth; bits of [`Flow::flags`].
 pub struct FlowFlags;
 
 impl FlowFlags {
     /// Past bridge and netfilter: nobody but us translates this flow, and nothing shapes what the pod
     /// sends.
     pub const FAST: u8 = 1;
+    /// Who began it was not answered, or has not shown yet that it heard the answer: anybody may make such flows. They live
+    /// shorter, and go first where ports or room are scarce.
+    pub const UNPROVEN: u8 = 2;
+    /// One of so many that began at once that it may go at once as well, as long as it is unproven.
+    pub const CROWDED: u8 = 4;
 }
 
 /// Value of the flow table. 32 bytes.
@@ -120,9 +133,9 @@ pub struct Flow {
     pub kind: u8,
     /// Bits of [`TcpState`].
     pub tcp_state: u8,
-    /// Same in both entries of one flow and different from that of any earlier flow with the same
-    /// tuple: tells a living pair from two strangers.
-    pub generation: u32,
+    /// TCP, in the entry for the pod's packets: the sequence number that the pod expects, as it acknowledged last; if there is
+    /// [`TcpState::ACKNOWLEDGED`]. Until ABI 8 a random number, the same in both entries.
+    pub acknowledged: Be32,
     /// Interface index of the pod's host veth.
     pub ifindex: u32,
     /// The pod's MAC, for frames that go to it.
@@ -134,16 +147,11 @@ pub struct Flow {
 
 impl Flow {
     /// A new entry; `now` and `timeout` in jiffies.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "every field of a stored format has to be said"
-    )]
     #[inline]
     pub const fn new(
         kind: u8,
         address: Be32,
         port: Be16,
-        generation: u32,
         ifindex: u32,
         mac: Mac,
         now: u32,
@@ -156,7 +164,7 @@ impl Flow {
             port,
             kind,
             tcp_state: 0,
-            generation,
+            acknowledged: Be32::from_raw(0),
             ifindex,
             mac,
             flags: 0,

@@ -21,13 +21,13 @@ macro_rules! layout {
 pub const LAYOUT: &[(&str, &str, usize)] = layout! {
     Event { reason, ifindex, length, head, padding }
     FlowKey { source, destination, source_port, destination_port, protocol }
-    Flow { last_seen, timeout, address, port, kind, tcp_state, generation, ifindex, mac, flags }
+    Flow { last_seen, timeout, address, port, kind, tcp_state, acknowledged, ifindex, mac, flags }
     Queued { key, since }
     FragmentKey { source, destination, identification, protocol }
     Fragment { seen, address, mac, ifindex }
     Pod { ifindex, container, mac }
     Port { address, container, mac }
-    Share { flows }
+    Share { flows, since, begun }
     Nic { ifindex, mac }
     PolicyKey { generation, destination }
     Judgement { action, rules }
@@ -36,8 +36,8 @@ pub const LAYOUT: &[(&str, &str, usize)] = layout! {
     Search { next, in_use, until }
     ReservedPorts { words }
     PolicyState { current, previous, until, digest, more_digest }
-    Uplink { address, mac, mtu, port_min, port_max, hz, timeouts, ifindex, fast_path, flows_per_pod, bridge, secret }
-    Timeouts { tcp_opening, tcp_established, tcp_closing, udp, icmp }
+    Uplink { address, mac, mtu, port_min, port_max, hz, timeouts, ifindex, fast_path, flows_per_pod, bridge, grace, protected, searched, secret }
+    Timeouts { tcp_opening, tcp_established, tcp_closing, udp, icmp, unproven }
 };
 
 const _: () = assert!(size_of::<FlowKey>() == 16 && size_of::<Flow>() == 32);
@@ -48,8 +48,8 @@ const _: () = assert!(size_of::<PolicyKey>() == 8 && size_of::<RuleKey>() == 12)
 const _: () = assert!(size_of::<Judgement>() == 8 && size_of::<PolicyState>() == 32);
 const _: () = assert!(size_of::<Destination>() == 8 && size_of::<Search>() == 12);
 const _: () = assert!(size_of::<ReservedPorts>() == 8192);
-const _: () = assert!(size_of::<Uplink>() == 72);
-const _: () = assert!(size_of::<Share>() == 8 && size_of::<Queued>() == 20);
+const _: () = assert!(size_of::<Uplink>() == 88);
+const _: () = assert!(size_of::<Share>() == 16 && size_of::<Queued>() == 20);
 const _: () = assert!(size_of::<Event>() == 56);
 
 #[cfg(feature = "user")]

@@ -19,6 +19,12 @@ impl Be32 {
     pub const fn raw(self) -> u32 {
         self.0
     }
+
+    /// As a number.
+    #[inline]
+    pub const fn to_host(self) -> u32 {
+        u32::from_be(self.0)
+    }
 }
 
 impl From<Ipv4Addr> for Be32 {

@@ -62,4 +62,20 @@ pub struct Share {
     /// Entries under keys of the pod's own packets: one for each flow. Several CPUs count at once, and a flow of an earlier pod with this
     /// address may be the one that ends, so it may be below zero for a while.
     pub flows: i64,
+    /// Low half of the jiffies since when `begun` is counted.
+    pub since: u32,
+    /// How many flows the pod has begun since; for as long as [`grace`](crate::Uplink::grace) at most.
+    pub begun: u32,
+}
+
+impl Share {
+    /// A pod with so many flows.
+    #[inline]
+    pub const fn new(flows: i64) -> Self {
+        Self {
+            flows,
+            since: 0,
+            begun: 0,
+        }
+    }
 }

@@ -28,6 +28,12 @@ pub struct Uplink {
     pub flows_per_pod: u32,
     /// Interface index of the bridge, the pods' router; 0 if it is not known.
     pub bridge: u32,
+    /// For how many jiffies a flow that is [unproven](crate::FlowFlags::UNPROVEN) keeps its port and its place.
+    pub grace: u32,
+    /// How many flows that a pod begins in that time have it; those beyond are [crowded](crate::FlowFlags::CROWDED).
+    pub protected: u32,
+    /// For how many of them a port is searched where nearly all are in use.
+    pub searched: u32,
     /// What nobody else knows: the ports of new flows follow from it.
     pub secret: Secret,
 }
@@ -47,6 +53,13 @@ impl core::fmt::Debug for Secret {
 impl Uplink {
     /// [`flows_per_pod`](Self::flows_per_pod) unless something else is asked for: half of what the flow table holds where all are masqueraded.
     pub const DEFAULT_FLOWS_PER_POD: u32 = MAX_FLOWS / 4;
+
+    /// Seconds of [`grace`](Self::grace): what a handshake takes at most, over any path that is not broken.
+    const GRACE: u32 = 2;
+    /// [`protected`](Self::protected): so few that 256 pods together cannot hold the default range of ports for as long as that.
+    const PROTECTED: u32 = 32;
+    /// [`searched`](Self::searched): so few that one pod cannot keep the search from the others.
+    const SEARCHED: u32 = 1024;
 
     /// Settings without a fast path.
     pub const fn new(
@@ -68,6 +81,9 @@ impl Uplink {
             fast_path: 0,
             flows_per_pod: Self::DEFAULT_FLOWS_PER_POD,
             bridge: 0,
+            grace: Self::GRACE.wrapping_mul(hz),
+            protected: Self::PROTECTED,
+            searched: Self::SEARCHED,
             secret: Secret([0; 2]),
         }
     }
@@ -76,6 +92,17 @@ impl Uplink {
     #[must_use]
     pub const fn routed_by(self, bridge: u32) -> Self {
         Self { bridge, ..self }
+    }
+
+    /// With other bounds for what is not proven.
+    #[must_use]
+    pub const fn believing(self, grace: u32, protected: u32, searched: u32) -> Self {
+        Self {
+            grace,
+            protected,
+            searched,
+            ..self
+        }
     }
 
     /// With the key that chooses ports.
@@ -120,9 +147,14 @@ pub struct Timeouts {
     pub udp: u32,
     /// ICMP echo.
     pub icmp: u32,
+    /// UDP that was not answered, and TCP that neither began with a SYN nor was answered.
+    pub unproven: u32,
 }
 
 impl Timeouts {
+    /// netfilter's time for UDP that was not answered (`nf_conntrack_udp_timeout`).
+    pub const UNPROVEN: u32 = 30;
+
     /// netfilter's own defaults (`nf_conntrack_tcp_timeout_*`, `_udp_timeout_stream`), except established TCP: two hours and four
     /// minutes, the least that RFC 5382 REQ-5 allows, instead of five days; and ICMP: a minute, as RFC 5508 REQ-2 has it,
     /// instead of half of one.
@@ -132,5 +164,6 @@ impl Timeouts {
         tcp_closing: 120,
         udp: 120,
         icmp: 60,
+        unproven: Self::UNPROVEN,
     };
 }

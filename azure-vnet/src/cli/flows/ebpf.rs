@@ -30,7 +30,8 @@ pub fn read(bridge: &str) -> Result<Vec<Flow>, Failure> {
             FlowKind::INBOUND => (Kind::Inbound, None),
             _ => return None,
         };
-        let reply = reply.filter(|reply| reply.generation == entry.generation);
+        let reply =
+            reply.filter(|reply| (reply.address, reply.port) == (key.source, key.source_port));
         let left = |entry: &Entry| entry.timeout.saturating_sub(idle(entry, now));
         let idle_jiffies = reply
             .map_or(u32::MAX, |reply| idle(reply, now))
