@@ -145,7 +145,7 @@ if [ -n "$version" ]; then
     unpack "${AZURE_VNET_SOURCE:-$here}" "azure-vnet-cni-linux-$(architecture)-$version.tgz"
 else
     [ -x "$here/azure-vnet" ] || fail "there are no plugins beside this script: name the version to install"
-    cp "$here/azure-vnet" "$here/azure-vnet-ipam" "$from/"
+    cp "$here/azure-vnet" "$from/"
 fi
 bring_plugins "$cni_version"
 "$from/azure-vnet" install --root "$root" --from "$from"

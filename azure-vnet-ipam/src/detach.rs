@@ -7,18 +7,29 @@ use std::{
     fs,
     io::{self, Error},
     panic::{AssertUnwindSafe, catch_unwind},
+    thread,
+    time::Duration,
 };
 
 /// More than the work may take by its own limits: what it is stopped by if those fail.
 const ALARM_SECONDS: u32 = 60;
+
+/// How often, and how long apart, it is looked whether a thread that has returned is gone: the kernel lists it a moment longer.
+const LOOKS: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// Starts `work`, which must not need any open file, and returns at once.
 ///
 /// # Errors
 /// The kernel refuses a process, or this one has threads: then the child could inherit a lock that nobody opens.
 pub fn run(work: impl FnOnce()) -> io::Result<()> {
-    if fs::read_dir("/proc/self/task")?.count() != 1 {
-        return Err(Error::other("this process has threads"));
+    let mut looks = 0;
+    while fs::read_dir("/proc/self/task")?.count() != 1 {
+        looks += 1;
+        if looks == LOOKS {
+            return Err(Error::other("this process has threads"));
+        }
+        thread::sleep(PAUSE);
     }
     // SAFETY: there is one thread, so the child's copy of the memory is consistent, and whatever it calls is as
     // usable as here.

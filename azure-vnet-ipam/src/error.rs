@@ -39,7 +39,7 @@ impl From<Error> for CniError {
             // The wireserver restarts with the host's agent; a lock is held for milliseconds.
             Error::Source(_)
             | Error::NotAnswered { .. }
-            | Error::Store(store::Error::Busy { .. }) => code::TRY_AGAIN,
+            | Error::Store(store::Error::Busy { .. } | store::Error::GivenUp) => code::TRY_AGAIN,
             Error::Store(store::Error::Io { .. } | store::Error::Owner { .. }) => STATE,
             Error::Pool(pool::Error::Empty | pool::Error::Exhausted { .. }) => EXHAUSTED,
             Error::Master(_) => code::INVALID_CONFIG,

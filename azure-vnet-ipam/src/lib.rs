@@ -4,8 +4,9 @@
 //! nothing to give, and otherwise behind the call (`refresh`). What is public beside [`serve`] reads input from outside, and is so for the fuzz targets.
 
 use std::fmt::Display;
+use std::process::ExitCode;
 
-use azure_vnet_cni::{CniError, Outcome, Request};
+use azure_vnet_cni::{CniError, Outcome, Request, delegate::Library, log};
 
 mod add;
 mod check;
@@ -28,6 +29,25 @@ mod status;
 mod store;
 
 pub use pool::{LeaseReport, Report, SubnetReport};
+
+/// This plugin, for the network plugin that has it in itself: both are one file.
+pub const LIBRARY: Library = Library {
+    name: env!("CARGO_PKG_NAME"),
+    log: "azure-vnet-ipam.log",
+    serve,
+    afterwards: refresh::afterwards,
+};
+
+/// This plugin as a program: what its file does where it is called by this name.
+pub fn main() -> ExitCode {
+    log::start(Some(LIBRARY.log));
+    let (name, version) = (LIBRARY.name, env!("CARGO_PKG_VERSION"));
+    azure_vnet_cni::main(name, version, |request| {
+        let outcome = log::served(request, serve);
+        refresh::afterwards();
+        outcome
+    })
+}
 
 /// The addresses of this node and who has them, as recorded in `state_dir`; `None` if no address was ever
 /// asked for here. Nothing is changed, and no source is asked.

@@ -6,7 +6,10 @@
 //! An ADD that cannot be served asks and waits ([`now`]); of many such calls one asks, and all take its answer.
 //! See docs/decisions/0009-a-snapshot-is-served-however-old.md.
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use crate::{
     chain,
@@ -57,9 +60,19 @@ fn from_another(state: &State) -> Result<(), Error> {
     Err(Error::NotAnswered { problem })
 }
 
-/// Asks in the background and returns at once.
+/// What is to be asked in the background when the call is over: then there is one thread again.
+static LATER: Mutex<Option<(Source, Store)>> = Mutex::new(None);
+
+/// Asks in the background, when the call is over.
 pub fn later(source: &Source, store: &Store) {
-    if let Err(cause) = detach::run(|| in_background(source, store)) {
+    *LATER.lock().unwrap_or_else(PoisonError::into_inner) = Some((source.clone(), store.clone()));
+}
+
+/// Begins what [`later`] has put off, and returns at once.
+pub fn afterwards() {
+    let later = LATER.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let Some((source, store)) = later else { return };
+    if let Err(cause) = detach::run(|| in_background(&source, &store)) {
         warn(format_args!(
             "cannot look for new addresses in the background: {cause}"
         ));

@@ -14,6 +14,7 @@ use std::{
 };
 
 use crate::{pool::Pool, warn};
+use azure_vnet_cni::delegate::is_given_up;
 use rustix::{
     fs::{Access, access},
     io::Errno,
@@ -39,7 +40,7 @@ const LOCK_LIMIT: Duration = Duration::from_secs(30);
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// The directory that holds the record.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Store {
     dir: PathBuf,
 }
@@ -112,6 +113,10 @@ impl Store {
     fn lock_within(&self, limit: Duration) -> Result<Locked, Error> {
         self.create()?;
         let lock = lock::acquire(&self.dir.join("ipam.lock"), limit)?;
+        // Whoever called may have taken everything back by now.
+        if is_given_up() {
+            return Err(Error::GivenUp);
+        }
         for path in [record_path(&self.dir), backup_path(&self.dir)] {
             document::discard_draft(&path);
         }

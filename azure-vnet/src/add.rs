@@ -29,7 +29,7 @@ pub async fn add(request: &Add) -> Result<Success, Error> {
     apply::refuse_existing(&netns, &pod, &request.ifname).await?;
 
     let lease = Lease::request(&config.ipam, &request.path, &request.conf)?;
-    let node = node::ensure(&host, &wanted(&config, &lease)).await?;
+    let (node, look) = node::ensure(&host, &wanted(&config, &lease)).await?;
     let datapath = Datapath::ensure(
         config.masquerade.datapath,
         uplink(&config, lease.address.trunc(), &node)?,
@@ -40,9 +40,9 @@ pub async fn add(request: &Add) -> Result<Success, Error> {
     let remembered = state::remember(attachment(&config, request, &plan, &lease))?;
     let mut served = datapath.undertake(&host_veth, lease.address.addr());
     let applied = apply::apply(&host, &pod, &netns, &plan).await?;
-    node::mend_pods(&host).await?;
-    datapath::tell_nics(&node::addresses(&host).await);
-    served.serve(&pod_of(request, &applied, &plan, &lease))?;
+    let seen = node::mend_pods(&host, look).await?;
+    datapath::tell_nics(&seen.addresses());
+    served.serve(&pod_of(request, &applied, &plan, &lease), &seen)?;
 
     served.commit();
     applied.commit();

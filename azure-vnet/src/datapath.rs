@@ -32,6 +32,7 @@ use ipnet::Ipv4Net;
 use crate::lock::{self, Lock};
 use crate::masquerade::{Policy, Source, Timeouts};
 use crate::netlink::MacAddress;
+use crate::node::Seen;
 use crate::state;
 
 use crate::live::{self, interface_index, is_link, pods};
@@ -311,16 +312,20 @@ impl Datapath {
         }
     }
 
-    fn add_pod(&self, pod: &Pod) -> Result<(), Error> {
+    fn add_pod(&self, pod: &Pod, seen: &Seen) -> Result<(), Error> {
         let bridge = &self.uplink.bridge;
         match &self.tier {
             Running::Ebpf(ebpf) => {
                 reserve::refresh(&self.uplink, pod)?;
                 ebpf.add_pod(bridge, pod)?;
-                serve_unknown(ebpf, bridge)
+                match seen.pods(bridge) {
+                    Some(pods) => serve_unknown(ebpf, bridge, pods),
+                    None => serve_unknown(ebpf, bridge, &pods(bridge)?),
+                }
             }
             Running::Netfilter(rules) => {
                 let lock = lock(bridge)?;
+                // The pods of this moment, under the lock: what is not of one of them goes.
                 netfilter::mend(*rules, &self.uplink, &pods(bridge)?, Some(pod), &lock)
                     .map_err(|source| Error::Netfilter { source, ebpf: None })?;
                 Settings::of(&self.uplink).write(bridge);
@@ -331,7 +336,10 @@ impl Datapath {
 
     fn serve_unknown(&self) -> Result<(), Error> {
         match &self.tier {
-            Running::Ebpf(ebpf) => serve_unknown(ebpf, &self.uplink.bridge),
+            Running::Ebpf(ebpf) => {
+                let bridge = &self.uplink.bridge;
+                serve_unknown(ebpf, bridge, &pods(bridge)?)
+            }
             Running::Netfilter(_) => Ok(()),
         }
     }
@@ -355,9 +363,9 @@ pub struct Served<'a> {
 
 impl Served<'_> {
     /// Serves the pod, which is among the remembered attachments and has its link by now.
-    pub fn serve(&mut self, pod: &Pod) -> Result<(), Error> {
+    pub fn serve(&mut self, pod: &Pod, seen: &Seen) -> Result<(), Error> {
         self.pod.ifindex = Some(pod.ifindex);
-        self.datapath.add_pod(pod)
+        self.datapath.add_pod(pod, seen)
     }
 
     /// The pod stays.
@@ -378,9 +386,10 @@ impl Drop for Served<'_> {
 }
 
 /// Serves the pods that the maps do not know, because somebody took them out. A pod whose ADD is under way is that call's to serve.
-fn serve_unknown(ebpf: &ebpf::Ebpf, bridge: &str) -> Result<(), Error> {
-    let pods = pods(bridge)?;
-    let mut unknown = ebpf::unknown(bridge, &pods)?;
+///
+/// The list may be some time old: one of it that is gone by now is taken out again, and one that came later is its ADD's.
+fn serve_unknown(ebpf: &ebpf::Ebpf, bridge: &str, pods: &[Pod]) -> Result<(), Error> {
+    let mut unknown = ebpf::unknown(bridge, pods)?;
     unknown.retain(|pod| !state::is_recent(&pod.host_veth));
     for pod in &unknown {
         tracing::info!("mending: the maps of {bridge} do not know {}", pod.address);

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::lease;
 use crate::legacy::{self, Endpoint};
 use crate::names;
-use crate::netlink::{MacAddress, Netlink, gone_is_fine, neighbour};
+use crate::netlink::{MacAddress, Netlink, gone_is_fine, link, neighbour};
 use crate::node;
 use crate::plan;
 use crate::state;
@@ -35,9 +35,9 @@ pub async fn del(request: &Del) -> Result<(), Error> {
             for endpoint in theirs.filter(is_meant) {
                 failures.append(detach_legacy(&host, &endpoint).await);
             }
-            node::mend_beside(&host).await;
+            let seen = node::mend_beside(&host).await;
             uplink::revive_beside(&host, &request.conf).await;
-            datapath::refresh_beside(&node::addresses(&host).await);
+            datapath::refresh_beside(&seen);
         }
         Err(error) => failures.note(error),
     }
@@ -110,16 +110,16 @@ struct Known {
 
 impl Known {
     async fn gather(host: &Netlink, host_veth: &str, failures: &mut Failures) -> Self {
-        let link = failures.collect(host.link(host_veth).await).flatten();
-        let ifindex = link.as_ref().map(|link| link.index);
         if let Some(record) = state::find(host_veth) {
             return Self {
                 bridge: Some(record.bridge),
-                ifindex,
+                ifindex: failures.collect(link::index_of(host_veth)).flatten(),
                 address: Some(record.address),
                 mac: Some(record.mac),
             };
         }
+        let link = failures.collect(host.link(host_veth).await).flatten();
+        let ifindex = link.as_ref().map(|link| link.index);
         let master = link.as_ref().and_then(|link| link.master);
         let bridge = match master {
             Some(index) => failures.collect(host.link_at(index).await).flatten(),

@@ -31,9 +31,9 @@ pub async fn gc(request: &Gc) -> Result<(), Error> {
             takeover::complete_beside(&host).await;
             failures.append(collect(&host, request).await);
             del::forget(&host, datapath::sweep(), &mut failures).await;
-            node::mend_beside(&host).await;
+            let seen = node::mend_beside(&host).await;
             uplink::revive_beside(&host, &request.conf).await;
-            datapath::refresh_beside(&node::addresses(&host).await);
+            datapath::refresh_beside(&seen);
             datapath::attach_again_beside();
             state::sweep();
         }

@@ -5,7 +5,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -17,8 +17,9 @@ const CONFLIST: &str = include_str!("../../conf/10-azure.conflist");
 const CONFLIST_NAME: &str = "10-azure.conflist";
 /// The configuration of this version, beside one that was edited. Nobody reads a name that ends like this.
 const NEW_CONFLIST_NAME: &str = "10-azure.conflist.dist";
-/// IPAM first, since the network plugin runs it.
-const OURS: [&str; 2] = ["azure-vnet-ipam", "azure-vnet"];
+/// The plugin, one file with two names. The second is that of the IPAM plugin, which the first calls or executes.
+const PLUGIN: &str = "azure-vnet";
+const IPAM: &str = "azure-vnet-ipam";
 /// Plugins of the reference set that the configuration chains, and that containerd runs for every pod.
 const REFERENCE: [&str; 2] = ["portmap", "loopback"];
 
@@ -83,11 +84,15 @@ pub fn install(target: &Target, from: &Path) -> Result<Vec<Step>, Error> {
         fs::create_dir_all(folder).map_err(Error::at("create", folder))?;
     }
     let mut steps = Vec::new();
-    for name in OURS {
-        let source = from.join(name);
-        let program = fs::read(&source).map_err(Error::at("read", &source))?;
-        steps.push(put(&target.plugins.join(name), &program, 0o755)?);
-    }
+    let source = from.join(PLUGIN);
+    let program = fs::read(&source).map_err(Error::at("read", &source))?;
+    let plugin = target.plugins.join(PLUGIN);
+    steps.push(put(&plugin, &program, 0o755)?);
+    steps.push(put_second_name(
+        &target.plugins.join(IPAM),
+        &plugin,
+        &program,
+    )?);
     for name in REFERENCE {
         steps.push(put_if_missing(
             &target.plugins.join(name),
@@ -116,11 +121,43 @@ pub fn uninstall(target: &Target) -> Result<Vec<Step>, Error> {
         steps.extend(remove(conflist)?);
     }
     steps.extend(remove(target.configuration.join(NEW_CONFLIST_NAME))?);
-    for name in OURS.into_iter().rev() {
+    for name in [PLUGIN, IPAM] {
         steps.extend(remove(target.plugins.join(name))?);
     }
     steps.extend(managers::take_away(&target.root)?);
     Ok(steps)
+}
+
+/// Gives a file that is in its place a second name, in one step. Between that and the step before, one version executes the other,
+/// which both bear. On a file system without hard links there are two files, for good.
+fn put_second_name(path: &Path, file: &Path, content: &[u8]) -> Result<Step, Error> {
+    let identity = |path: &Path| fs::metadata(path).map(|file| (file.dev(), file.ino()));
+    let before = identity(path).ok();
+    let change = match before {
+        Some(before) if identity(file).ok() == Some(before) => Change::Unchanged,
+        Some(_) => Change::Replaced,
+        None => Change::Installed,
+    };
+    if change == Change::Unchanged {
+        return Ok(Step {
+            path: path.to_owned(),
+            change,
+        });
+    }
+    match link(path, file) {
+        Ok(()) => Ok(Step {
+            path: path.to_owned(),
+            change,
+        }),
+        Err(_) => put(path, content, 0o755),
+    }
+}
+
+fn link(path: &Path, file: &Path) -> io::Result<()> {
+    let (folder, new) = draft_of(path)?;
+    fs::hard_link(file, &new)?;
+    fs::rename(&new, path)?;
+    File::open(folder)?.sync_all()
 }
 
 fn put_if_missing(path: &Path, source: &Path) -> Result<Step, Error> {
@@ -172,13 +209,19 @@ fn put(path: &Path, content: &[u8], mode: u32) -> Result<Step, Error> {
     })
 }
 
-fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+/// The folder of a file, and where in it one is made that is to take its place. Hidden, so that no runtime takes it for a plugin or a
+/// configuration. One that a killed call left is gone.
+fn draft_of(path: &Path) -> io::Result<(&Path, PathBuf)> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
-    // Hidden, so that no runtime takes it for a plugin or a configuration. One that a killed call left is written over.
     let new = folder.join(format!(".{}.new", name.display()));
     let _ = fs::remove_file(&new);
+    Ok((folder, new))
+}
+
+fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let (folder, new) = draft_of(path)?;
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -248,7 +291,7 @@ mod tests {
         }
     }
 
-    const ALL: [&str; 4] = ["azure-vnet", "azure-vnet-ipam", "portmap", "loopback"];
+    const ALL: [&str; 3] = ["azure-vnet", "portmap", "loopback"];
 
     fn changes(steps: &[Step]) -> Vec<(String, Change)> {
         let name = |step: &Step| step.path.file_name().unwrap().display().to_string();
@@ -284,15 +327,19 @@ mod tests {
         assert_eq!(
             changes(&upgrade),
             [
-                ("azure-vnet-ipam".into(), Change::Replaced),
                 ("azure-vnet".into(), Change::Replaced),
+                ("azure-vnet-ipam".into(), Change::Replaced),
                 ("portmap".into(), Change::Kept),
                 ("loopback".into(), Change::Kept),
                 ("10-azure.conflist".into(), Change::Unchanged),
             ]
         );
-        let plugin = fs::read_to_string(node.target.plugins.join("azure-vnet")).unwrap();
-        assert_eq!(plugin, "azure-vnet v2");
+        let plugins = ["azure-vnet", "azure-vnet-ipam"].map(|name| node.target.plugins.join(name));
+        for plugin in &plugins {
+            assert_eq!(fs::read_to_string(plugin).unwrap(), "azure-vnet v2");
+        }
+        let [plugin, ipam] = plugins.map(|path| fs::metadata(path).unwrap().ino());
+        assert_eq!(plugin, ipam);
         assert_eq!(
             node.files(),
             [
@@ -373,17 +420,17 @@ mod tests {
     }
 
     #[test]
-    fn without_one_of_the_plugins_the_node_is_left_without_configuration() {
+    fn without_the_plugin_the_node_is_left_without_configuration() {
         let node = Node::new();
-        let error = install(&node.target, &node.release("v1", &["azure-vnet-ipam"])).unwrap_err();
+        let error = install(&node.target, &node.release("v1", &["portmap"])).unwrap_err();
         assert!(error.to_string().ends_with("/v1/azure-vnet"), "{error}");
-        assert_eq!(node.files(), ["azure-vnet-ipam"]);
+        assert!(node.files().is_empty(), "{:?}", node.files());
     }
 
     #[test]
     fn uninstalling_twice_is_fine() {
         let node = Node::new();
-        install(&node.target, &node.release("v1", &OURS)).unwrap();
+        install(&node.target, &node.release("v1", &[PLUGIN])).unwrap();
         let steps = uninstall(&node.target).unwrap();
         assert_eq!(
             changes(&steps)[0],

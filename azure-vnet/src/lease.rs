@@ -29,7 +29,7 @@ impl<'a> Lease<'a> {
     /// Asks the IPAM plugin `ipam` for an address. A failed request is followed by DEL: the plugin
     /// may have died between taking an address and saying so (SPEC 1.0.0, section 4).
     pub fn request(ipam: &str, path: &str, conf: &'a NetConf) -> Result<Self, CniError> {
-        let delegate = Delegate::find(ipam, path, conf, DEFAULT_LIMIT)?;
+        let delegate = find(ipam, path, conf, DEFAULT_LIMIT)?;
         let answer = delegate.add().and_then(|result| {
             usable(&result).map(|(address, gateway)| (result, address, gateway))
         });
@@ -65,7 +65,7 @@ impl Drop for Lease<'_> {
 
 /// DEL's half: gives back what the attachment of this call holds.
 pub fn release(ipam: &str, path: &str, conf: &NetConf) -> Result<(), CniError> {
-    Delegate::find(ipam, path, conf, DEFAULT_LIMIT)?.del()
+    find(ipam, path, conf, DEFAULT_LIMIT)?.del()
 }
 
 /// The same for an attachment that no runtime asks about any more.
@@ -76,23 +76,33 @@ pub fn release_orphan(
     container_id: &str,
     ifname: &str,
 ) -> Result<(), CniError> {
-    let delegate = Delegate::find(ipam, path, conf, DEFAULT_LIMIT)?;
+    let delegate = find(ipam, path, conf, DEFAULT_LIMIT)?;
     delegate.of_attachment(container_id, ifname, path).del()
 }
 
 /// CHECK's half: whether the address is still the attachment's.
 pub fn check(ipam: &str, path: &str, conf: &NetConf) -> Result<(), CniError> {
-    Delegate::find(ipam, path, conf, DEFAULT_LIMIT)?.check()
+    find(ipam, path, conf, DEFAULT_LIMIT)?.check()
 }
 
 /// GC's half: gives back what attachments hold that are not in use.
 pub fn collect(ipam: &str, path: &str, conf: &NetConf) -> Result<(), CniError> {
-    Delegate::find(ipam, path, conf, DEFAULT_LIMIT)?.gc()
+    find(ipam, path, conf, DEFAULT_LIMIT)?.gc()
 }
 
 /// STATUS's half: whether there is an address for one more attachment.
 pub fn status(ipam: &str, path: &str, conf: &NetConf) -> Result<(), CniError> {
-    Delegate::find(ipam, path, conf, STATUS_LIMIT)?.status()
+    find(ipam, path, conf, STATUS_LIMIT)?.status()
+}
+
+/// The IPAM plugin: our own is called, where it is found as this very file, and any other executed.
+fn find<'a>(
+    ipam: &str,
+    path: &str,
+    conf: &'a NetConf,
+    limit: Duration,
+) -> Result<Delegate<'a>, CniError> {
+    Ok(Delegate::find(ipam, path, conf, limit)?.or_within(&azure_vnet_ipam::LIBRARY))
 }
 
 fn give_back(delegate: &Delegate<'_>) {

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
-use rustix::net::netdevice::{index_to_name, name_to_index};
+use rustix::net::netdevice::index_to_name;
 use rustix::net::{AddressFamily, SocketType, socket};
 
 use crate::datapath::Pod;
@@ -16,6 +16,8 @@ use crate::names;
 use crate::netlink::MacAddress;
 use crate::plan;
 use crate::state::{self, Attachment};
+
+pub use crate::netlink::link::interface_index;
 
 const LINKS: &str = "/sys/class/net";
 
@@ -110,14 +112,4 @@ pub fn is_link(index: u32) -> bool {
         return true;
     };
     !matches!(index_to_name(socket, index), Err(Errno::NODEV))
-}
-
-/// The index of a link of this namespace, if there is one of that name.
-pub fn interface_index(name: &str) -> io::Result<Option<u32>> {
-    let socket = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
-    match name_to_index(socket, name) {
-        Ok(index) => Ok(Some(index)),
-        Err(Errno::NODEV) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
 }

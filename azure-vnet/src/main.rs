@@ -1,5 +1,7 @@
-//! `azure-vnet`: a CNI plugin where a runtime calls it, a command line where a person does.
+//! `azure-vnet`: a CNI plugin where a runtime calls it, a command line where a person does. Under the name `azure-vnet-ipam` it is
+//! that plugin.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use azure_vnet::error::Error;
@@ -12,6 +14,9 @@ use dlmalloc::GlobalDlmalloc;
 static ALLOCATOR: GlobalDlmalloc = GlobalDlmalloc;
 
 fn main() -> ExitCode {
+    if is_called(azure_vnet_ipam::LIBRARY.name) {
+        return azure_vnet_ipam::main();
+    }
     if std::env::var_os("CNI_COMMAND").is_none() && std::env::args_os().len() > 1 {
         return cli::main();
     }
@@ -19,6 +24,11 @@ fn main() -> ExitCode {
     azure_vnet_cni::main("azure-vnet", env!("CARGO_PKG_VERSION"), |request| {
         log::served(request, |request| serve(&request).map_err(CniError::from))
     })
+}
+
+fn is_called(name: &str) -> bool {
+    let path = std::env::args_os().next();
+    path.is_some_and(|path| Path::new(&path).file_name().is_some_and(|it| it == name))
 }
 
 /// One thread does everything: calls are short, and many run at once as processes.

@@ -5,8 +5,10 @@
 //! `neighbour`) and sent with [`Netlink::run`], or several at once with [`Netlink::run_all`].
 
 pub mod address;
+mod default_route;
 mod error;
 pub mod filter;
+pub mod forwarding;
 pub mod link;
 mod mac;
 pub mod neighbour;
@@ -199,6 +201,10 @@ impl Netlink {
         Err(NetlinkError::interrupted(&label))
     }
 
+    fn count(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn send(
         &self,
         message: RouteNetlinkMessage,
@@ -207,7 +213,7 @@ impl Netlink {
     ) -> Result<BoxStream<'static, NetlinkMessage<RouteNetlinkMessage>>, NetlinkError> {
         let mut packet = NetlinkMessage::from(message);
         packet.header.flags = NLM_F_REQUEST | flags;
-        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.count();
         let mut handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
         let mut answer = handle.request(packet.clone());
         if answer.is_err() && self.is_own {

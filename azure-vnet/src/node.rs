@@ -4,7 +4,9 @@
 //! [`ensure`] is the story of an ADD here; [`mend`] is what every call does for all pods of the node.
 
 mod bridge;
+mod compare;
 mod error;
+mod look;
 mod nic;
 mod nics;
 mod own_route;
@@ -18,18 +20,18 @@ use std::path::Path;
 
 use ipnet::Ipv4Net;
 
-use crate::datapath::Addresses;
 use crate::lock::Lock;
 use crate::netlink::link::Link;
-use crate::netlink::{MacAddress, Netlink, address};
+use crate::netlink::{MacAddress, Netlink};
 use crate::takeover;
 
 pub use bridge::{ROUTER_MAC, has_ipv6, is_placeholder, keep_routes};
 pub use error::NodeError;
+pub use look::Look;
 pub use nic::Place;
 pub use own_route::is_own_route;
 pub use repair::{
-    NO_FORWARDING, Repair, forget_pod, mend, mend_beside, mend_pods, missing, route_to_pods,
+    NO_FORWARDING, Repair, Seen, forget_pod, mend, mend_beside, mend_pods, missing, route_to_pods,
 };
 pub use way_out::is_ours as is_way_out;
 
@@ -64,66 +66,57 @@ pub struct Node {
     pub primary: Ipv4Addr,
 }
 
-/// Makes sure that there is a bridge for the pods of the NIC that is meant, and says how the node is.
+/// Makes sure that there is a bridge for the pods of the NIC that is meant, and says how the node is, with the look that it was seen
+/// by.
 ///
 /// A node that v0.1.0 or the original plugin set up is taken over first, pods and all.
-pub async fn ensure(netlink: &Netlink, wanted: &NodeWanted) -> Result<Node, NodeError> {
+pub async fn ensure(netlink: &Netlink, wanted: &NodeWanted) -> Result<(Node, Look), NodeError> {
     takeover::complete(netlink).await?;
-    let node = match find(netlink, wanted).await? {
-        Some(node) => node,
+    let look = Look::take(netlink).await?;
+    let found = match look.node(netlink, wanted).await? {
+        Some(node) => (node, look),
         None => set_up(netlink, wanted).await?,
     };
     settings::forward()?;
-    Ok(node)
+    Ok(found)
 }
 
 /// The node's network as earlier calls left it, looked at and not changed; `None` where anything
 /// of it is not as [`ensure`] would leave it.
 pub async fn find(netlink: &Netlink, wanted: &NodeWanted) -> Result<Option<Node>, NodeError> {
-    let named = |record: &Record| wanted.master.as_ref().is_none_or(|m| *m == record.nic);
-    for record in record::all().into_iter().filter(named) {
-        let (bridge, nic) =
-            tokio::try_join!(netlink.link(&record.bridge), netlink.link(&record.nic))?;
-        let (Some(bridge), Some(nic)) = (bridge, nic) else {
-            continue;
-        };
-        if !nic::is_meant(netlink, wanted, &nic).await? {
-            continue;
-        }
-        let on_bridge = netlink.addresses_on(&bridge).await?;
-        let on_nic = netlink.addresses_on(&nic).await?;
-        let mut addresses = on_nic.iter().filter_map(address::ipv4_net);
-        let primary = addresses.find(|it| wanted.subnet.contains(&it.addr()));
-        if let (Some(primary), Some(mac)) = (primary, nic.mac)
-            && bridge::defects(&bridge, &nic, &on_bridge).is_empty()
-        {
-            return Ok(Some(Node {
-                nic,
-                bridge,
-                mac,
-                primary: primary.addr(),
-            }));
-        }
-    }
-    Ok(None)
+    Look::take(netlink).await?.node(netlink, wanted).await
+}
+
+/// What keeps [`find`] from finding the node's network, one sentence each.
+pub async fn broken(netlink: &Netlink, wanted: &NodeWanted) -> Result<Vec<String>, NodeError> {
+    let look = Look::take(netlink).await?;
+    let of_bridge = |name: &String| wanted.bridge.as_ref().is_none_or(|it| it == name);
+    let meant = look.networks.iter().filter(|it| it.is_meant(wanted));
+    let meant = meant.filter(|it| of_bridge(&it.record.bridge));
+    Ok(meant.flat_map(look::Found::defects).collect())
 }
 
 /// The way with a lock: choose the NIC, make its bridge, write both down.
-async fn set_up(netlink: &Netlink, wanted: &NodeWanted) -> Result<Node, NodeError> {
+async fn set_up(netlink: &Netlink, wanted: &NodeWanted) -> Result<(Node, Look), NodeError> {
     takeover::by_marks(netlink).await?;
     let _lock = Lock::acquire(Path::new(LOCK))?;
-    if let Some(node) = find(netlink, wanted).await? {
-        return Ok(node);
+    let look = Look::take(netlink).await?;
+    if let Some(node) = look.node(netlink, wanted).await? {
+        return Ok((node, look));
     }
     let snapshot = nic::Snapshot::take(netlink).await?;
     let Place { nic, bridge_name } = nic::choose(&snapshot, wanted, &record::all())?;
     bridge::ensure(netlink, &bridge_name, &nic).await?;
     Record::new(&bridge_name, &nic).write()?;
-    find(netlink, wanted).await?.ok_or(NodeError::NoAddress {
-        bridge: bridge_name,
-        master: nic.name,
-        subnet: wanted.subnet,
-    })
+    let look = Look::take(netlink).await?;
+    match look.node(netlink, wanted).await? {
+        Some(node) => Ok((node, look)),
+        None => Err(NodeError::NoAddress {
+            bridge: bridge_name,
+            master: nic.name,
+            subnet: wanted.subnet,
+        }),
+    }
 }
 
 /// Makes the bridge and writes it down, for a node that is taken over; under the node's lock.
@@ -165,7 +158,7 @@ pub async fn refuse_other_ports(netlink: &Netlink, bridge: &str) -> Result<(), N
 /// The NIC of `bridge`, as far as it is known and there.
 pub async fn nic_of(netlink: &Netlink, bridge: &str) -> Result<Option<Link>, NodeError> {
     Ok(match record::of(bridge) {
-        Some(record) => netlink.link(&record.nic).await?,
+        Some(record) => record.nic(netlink).await?,
         None => None,
     })
 }
@@ -191,13 +184,6 @@ pub async fn bridges(netlink: &Netlink) -> Result<Vec<String>, NodeError> {
 pub fn remembered() -> Vec<(String, String)> {
     let records = record::all().into_iter();
     records.map(|record| (record.bridge, record.nic)).collect()
-}
-
-/// The addresses of the NICs. What cannot be listed is left out.
-pub async fn addresses(netlink: &Netlink) -> Addresses {
-    nics::addresses(netlink, &record::all())
-        .await
-        .unwrap_or_default()
 }
 
 /// What is wrong with the bridge called `name` and its NIC, one sentence each.

@@ -60,11 +60,15 @@ async fn ready(request: &Status) -> Result<Config, NotReady> {
     }
     // Without a name the NIC is the one of the address that ADD will get; the one of earlier calls
     // is the best guess.
-    for (bridge, nic) in node::remembered() {
+    for record in node::record::all() {
+        let bridge = &record.bridge;
         let meant =
-            config.master.is_none() && config.bridge.as_ref().is_none_or(|name| *name == bridge);
-        if meant && !exists(&nic).await? {
-            return Err(NotReady::NicGone { nic, bridge });
+            config.master.is_none() && config.bridge.as_ref().is_none_or(|name| name == bridge);
+        if meant && record.nic(&host).await?.is_none() {
+            return Err(NotReady::NicGone {
+                nic: record.nic,
+                bridge: record.bridge,
+            });
         }
     }
     datapath::probe(config.masquerade.datapath)?;

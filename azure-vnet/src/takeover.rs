@@ -28,9 +28,6 @@ pub use steps::{Step, Takeover};
 /// and for a file where there is nothing.
 pub async fn complete(netlink: &Netlink) -> Result<(), NodeError> {
     guard::lift_if_over();
-    if journal::all().is_empty() && legacy::networks().is_empty() {
-        return Ok(());
-    }
     if pending(netlink).await?.is_empty() {
         return Ok(());
     }
@@ -82,7 +79,7 @@ async fn run_all(
     for nic in nics {
         settle::wait(nic).await;
     }
-    node::mend(netlink).await
+    node::mend(netlink).await.1
 }
 
 /// Nothing is left of a takeover that was not long ago.

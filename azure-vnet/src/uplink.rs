@@ -78,7 +78,7 @@ fn is_meant(config: &Config, record: &Record, lost: &[Record]) -> bool {
 /// Subnet and node of a bridge that has pods, if all of it is there.
 async fn node_of(netlink: &Netlink, record: &Record) -> Result<Option<(Ipv4Net, Node)>, Error> {
     let pods = live::pods(&record.bridge).map_err(datapath::Error::from)?;
-    let Some(nic) = netlink.link(&record.nic).await? else {
+    let Some(nic) = record.nic(netlink).await? else {
         return Ok(None);
     };
     let addresses = netlink.addresses_on(&nic).await?;

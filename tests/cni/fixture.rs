@@ -1,6 +1,7 @@
 //! The machine that a check works on: a VM of the simulated Azure, the plugins of one subject, sandboxes that are used again.
 
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -22,9 +23,9 @@ const POOL: u8 = 80;
 /// Whose plugins are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Subject {
-    /// Our pair, with masquerading in TC eBPF.
+    /// Our pair, with masquerading in TC eBPF. The IPAM plugin is the same file, and called within.
     Ebpf,
-    /// Our pair, with masquerading in netfilter.
+    /// Our pair, with masquerading in netfilter. The IPAM plugin is a file of its own, and executed.
     Netfilter,
     /// `bridge` and `host-local` of containernetworking/plugins, as Debian has them.
     Reference,
@@ -41,6 +42,15 @@ impl Subject {
         match self {
             Self::Ebpf | Self::Netfilter => ["azure-vnet", "azure-vnet-ipam"],
             Self::Reference => ["bridge", "host-local"],
+        }
+    }
+
+    /// Where our plugins are.
+    fn folder(self) -> PathBuf {
+        let folder = azure_vnet_testbed::bin_dir().unwrap();
+        match self {
+            Self::Netfilter => folder.join("apart"),
+            Self::Ebpf | Self::Reference => folder,
         }
     }
 
@@ -87,8 +97,9 @@ impl Node {
     pub fn fresh(subject: Subject, journal: &Arc<Journal>, pool: u8) -> Verdict<Self> {
         let azure = Azure::builder()
             .pool(pool)
-            .build()
-            .unwrap_or_else(|error| panic!("simulated Azure: {error}"));
+            .bin_dir(subject.folder())
+            .build();
+        let azure = azure.unwrap_or_else(|error| panic!("simulated Azure: {error}"));
         let mut node = Self {
             azure,
             subject,

@@ -76,7 +76,7 @@ fn no_address_is_given_to_two_live_pods() {
     let seconds = number(SECONDS_VARIABLE).unwrap_or(SECONDS);
     let seed = number(SEED_VARIABLE).unwrap_or_else(|| fastrand::u64(..));
     println!("{SEED_VARIABLE}={seed}");
-    let node = Node::with_pool(Tier::Tcx, POOL);
+    let node = Node::with_pool(Tier::Tcx, POOL).with_ipam_by_turns();
     let world = World::new(&node);
     let end = Instant::now() + Duration::from_secs(seconds);
     let number = AtomicUsize::new(0);

@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::{
     build_ebpf,
     command::{cargo, command, output, run},
+    plugins::{self, NAMES},
     setup, size,
     static_target::StaticTarget,
     workspace::{self, Metadata},
@@ -20,8 +21,7 @@ use crate::{
 
 const BUILD_LIMIT: Duration = Duration::from_mins(30);
 const LIMIT: Duration = Duration::from_mins(2);
-const PLUGINS: [&str; 2] = ["azure-vnet", "azure-vnet-ipam"];
-/// What an archive has beside them.
+/// What an archive has beside the plugins.
 const FILES: [&str; 5] = [
     "conf/10-azure.conflist",
     "scripts/install-cni-plugin.sh",
@@ -35,9 +35,7 @@ pub fn main() -> Result<()> {
     setup::main()?;
     build_ebpf::main()?;
     let folder = build()?;
-    for plugin in PLUGINS {
-        check_static(&folder.join(plugin))?;
-    }
+    check_static(&folder.join(NAMES[0]))?;
     size::check(&folder)?;
     let version = format!("v{}", env!("CARGO_PKG_VERSION"));
     let archive = pack(&folder, &version, &workspace::root().join("target/dist"))?;
@@ -52,11 +50,13 @@ pub fn build() -> Result<PathBuf> {
     let mut compile = cargo();
     compile
         .args(["build", "--release", "--bins", "--target", &target.triple])
-        .args(PLUGINS.iter().flat_map(|plugin| ["--package", plugin]))
+        .args(["--package", NAMES[0]])
         .args(target.arguments);
     run(&mut compile, BUILD_LIMIT)?;
     let built = Metadata::read()?.target_directory()?;
-    Ok(built.join(target.triple).join("release"))
+    let folder = built.join(target.triple).join("release");
+    plugins::link(&folder)?;
+    Ok(folder)
 }
 
 /// The archive of the plugins in `built`, under the name that `install-cni-plugin.sh` looks for, with its checksum beside it.
@@ -65,14 +65,15 @@ pub fn pack(built: &Path, version: &str, folder: &Path) -> Result<PathBuf> {
     let _ = fs::remove_dir_all(&staging);
     fs::create_dir_all(&staging)?;
     let root = workspace::root();
-    let programs = PLUGINS.map(|plugin| built.join(plugin));
-    for file in programs
+    for file in [built.join(NAMES[0])]
         .into_iter()
         .chain(FILES.map(|file| root.join(file)))
     {
         let name = file.file_name().context("a file has a name")?;
         fs::copy(&file, staging.join(name)).with_context(|| format!("no {}", file.display()))?;
     }
+    // One file in the archive too: tar keeps what is linked together.
+    plugins::link(&staging)?;
     // Shell completions and man pages, from the program itself.
     let mut generate = command(built.join("azure-vnet"));
     run(generate.arg("generate").arg(staging.join("share")), LIMIT)?;

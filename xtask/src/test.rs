@@ -155,6 +155,7 @@ pub fn stages(options: &Options) -> Result<Tally> {
         compile.args(stages.iter().flat_map(|stage| targets(stage)));
     }
     run(&mut compile, Duration::from_mins(20))?;
+    plugins::arrange()?;
 
     let mut outcomes = Vec::new();
     for stage in stages {

@@ -13,6 +13,8 @@ use rustix::io::Errno;
 pub enum Error {
     #[error("{} is locked by another process for more than {limit:?}; try again", path.display())]
     Busy { path: PathBuf, limit: Duration },
+    #[error("nobody waits for this call any more")]
+    GivenUp,
     #[error("cannot {action} {}{}", path.display(), advice(cause))]
     Io {
         action: &'static str,

@@ -13,7 +13,16 @@ use tempfile::TempDir;
 
 use crate::wireserver::Wireserver;
 
-const PLUGIN: &str = env!("CARGO_BIN_EXE_azure-vnet-ipam");
+/// What names the folder of the plugins, one file with two names.
+const BIN_DIR: &str = "AZURE_VNET_BIN_DIR";
+
+fn plugin() -> PathBuf {
+    let folder = std::env::var_os(BIN_DIR);
+    let folder = folder.unwrap_or_else(|| {
+        panic!("{BIN_DIR} is not set: run this stage by `cargo xtask test --stage plugin`")
+    });
+    PathBuf::from(folder).join("azure-vnet-ipam")
+}
 
 pub struct Node {
     pub server: Wireserver,
@@ -133,7 +142,7 @@ impl Node {
 
     fn program(&self) -> Command {
         if self.own.is_empty() && self.neighbours.is_empty() {
-            return Command::new(PLUGIN);
+            return Command::new(plugin());
         }
         let own = |address: &&str| format!("ip address add {address}/32 dev lo && ");
         let pod = |address: &&str| {
@@ -142,7 +151,7 @@ impl Node {
         let adds: String = self.own.iter().map(own).collect();
         let pods: String = self.neighbours.iter().map(pod).collect();
         let links = "ip link set lo up && ip link add azure0 type bridge && ip link set azure0 up";
-        let script = format!("{links} && {adds} {pods} exec {PLUGIN}");
+        let script = format!("{links} && {adds} {pods} exec {}", plugin().display());
         let mut unshare = Command::new("unshare");
         unshare.args(["--map-root-user", "--net", "sh", "-c", &script]);
         unshare

@@ -3,10 +3,12 @@
 //! The delegate gets the configuration byte for byte and this process's environment with nothing but
 //! `CNI_COMMAND` replaced; it runs in the caller's namespaces, so it must not be called from a thread that
 //! has entered a container's.
+//!
+//! A plugin whose program is this very file is not executed: it is called ([`Library`]).
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -19,8 +21,10 @@ use crate::{
     reply::Success,
 };
 
+mod library;
 mod process;
 
+pub use library::{Library, is_given_up};
 use process::{Ended, Finished};
 
 /// How long a delegate may take if the caller has no better idea. Runtimes give a whole ADD minutes.
@@ -32,6 +36,8 @@ pub struct Delegate<'a> {
     plugin: PathBuf,
     conf: &'a NetConf,
     limit: Duration,
+    /// What is called in the place of the program.
+    library: Option<&'a Library>,
     /// Beside `CNI_COMMAND`, what is not this process's own environment.
     variables: Vec<(&'static str, String)>,
 }
@@ -53,8 +59,18 @@ impl<'a> Delegate<'a> {
             plugin,
             conf,
             limit,
+            library: None,
             variables: Vec::new(),
         })
+    }
+
+    /// Calls `library` in the place of the program, if that is what this process runs: the same file, under the library's name.
+    /// Whatever else there is under this name is executed.
+    #[must_use]
+    pub fn or_within(mut self, library: &'a Library) -> Self {
+        let is_called = self.plugin.file_name().is_some_and(|it| it == library.name);
+        self.library = (is_called && is_this_program(&self.plugin)).then_some(library);
+        self
     }
 
     /// For a caller that no runtime has told about the attachment: the operator's command line. The attachment's
@@ -123,11 +139,15 @@ impl<'a> Delegate<'a> {
     fn run(&self, command: &str) -> Result<Vec<u8>, CniError> {
         let mut variables = self.variables.clone();
         variables.push(("CNI_COMMAND", command.to_owned()));
-        let finished = process::run(&self.plugin, &variables, self.conf.raw(), self.limit)
-            .map_err(|cause| {
-                self.failed(&format!("cannot be run for {command}"))
-                    .with_details(cause.to_string())
-            })?;
+        let input = self.conf.raw();
+        let finished = match self.library {
+            Some(library) => library::call(library, &variables, input, self.limit),
+            None => process::run(&self.plugin, &variables, input, self.limit),
+        };
+        let finished = finished.map_err(|cause| {
+            self.failed(&format!("cannot be run for {command}"))
+                .with_details(cause.to_string())
+        })?;
         match finished.ended {
             Ended::Exited(status) if status.success() => Ok(finished.stdout),
             Ended::Exited(status) => Err(reported(&finished).unwrap_or_else(|| {
@@ -142,6 +162,10 @@ impl<'a> Delegate<'a> {
                     self.limit.as_secs_f32()
                 ))
                 .with_details(text_of(&finished))),
+            Ended::GivenUp => Err(self.failed(&format!(
+                "did not finish {command} within {} s and was given up",
+                self.limit.as_secs_f32()
+            ))),
             Ended::TooMuchOutput => Err(self.failed(&format!(
                 "wrote more than {} MiB in {command} and was killed",
                 process::MAX_STDOUT >> 20
@@ -193,6 +217,15 @@ fn find(plugin_type: &str, path: &str) -> Result<PathBuf, CniError> {
             format!("no executable plugin {plugin_type:?} in CNI_PATH {path:?}"),
         )
     })
+}
+
+/// Whether a program is the one that this process runs, by device and inode: one that has taken its place since is another.
+fn is_this_program(file: &Path) -> bool {
+    let identity = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino()));
+    match (identity(file), identity(Path::new("/proc/self/exe"))) {
+        (Ok(file), Ok(own)) => file == own,
+        _ => false,
+    }
 }
 
 fn is_executable(file: &Path) -> bool {

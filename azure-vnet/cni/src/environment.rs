@@ -18,6 +18,14 @@ impl Environment {
         Environment(env::vars_os().collect())
     }
 
+    /// The same with these in the place of its own.
+    pub(crate) fn with(mut self, variables: &[(&str, String)]) -> Self {
+        let pairs = variables.iter();
+        self.0
+            .extend(pairs.map(|(name, value)| (name.into(), value.into())));
+        self
+    }
+
     /// A variable's value. Empty means missing: libcni always sets all six variables.
     fn get(&self, name: &str) -> Option<&OsString> {
         self.0

@@ -124,9 +124,18 @@ fn answer(
             CONFIGURATION_LIMIT
         }
     };
+    answer_to(call, Input::read(stdin, limit), plugin)
+}
+
+/// Likewise, with what was read.
+fn answer_to(
+    call: Result<Call, CniError>,
+    input: Input,
+    plugin: &impl Fn(Request) -> Result<Outcome, CniError>,
+) -> (Reply, Option<Del>) {
     let is_del = matches!(call, Ok(Call::Del(_)));
     let mut added = None;
-    let (version, document) = match Invocation::new(call, Input::read(stdin, limit)) {
+    let (version, document) = match Invocation::new(call, input) {
         Ok(Invocation::Version(requested)) => {
             let version = requested.unwrap_or(Version::NEWEST);
             (version, Ok(Some(reply::version_reply(version))))

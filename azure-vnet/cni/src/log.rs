@@ -6,6 +6,7 @@
 mod call;
 mod file;
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use tracing::Level;
+use tracing::dispatcher::{DefaultGuard, Dispatch};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -39,11 +41,31 @@ const DIRECTORY: &str = "/var/log";
 /// Where the level can be changed once the configuration is known.
 static RELOAD: OnceLock<Reload> = OnceLock::new();
 
+thread_local! {
+    /// The same for a thread with a log of its own.
+    static RELOAD_OF_THREAD: RefCell<Option<Reload>> = const { RefCell::new(None) };
+}
+
 type Reload = Box<dyn Fn(EnvFilter) + Send + Sync>;
 
 /// Sets the log up at level `info`, or as the environment says; without a file there are only the warnings on standard
 /// error. A file that cannot be written costs the log, never the call.
 pub fn start(name: Option<&str>) {
+    let (logger, reload) = logger(name);
+    // Fails where a test has set another one up.
+    if tracing::dispatcher::set_global_default(logger).is_ok() {
+        let _ = RELOAD.set(reload);
+    }
+}
+
+/// The same for what this thread does until the guard is dropped.
+pub(crate) fn of_thread(name: &str) -> DefaultGuard {
+    let (logger, reload) = logger(Some(name));
+    RELOAD_OF_THREAD.set(Some(reload));
+    tracing::dispatcher::set_default(&logger)
+}
+
+fn logger(name: Option<&str>) -> (Dispatch, Reload) {
     let file = name.and_then(|name| file::open(&directory().join(name)).ok());
     let file = file.map(Arc::new);
     let builder = tracing_subscriber::fmt()
@@ -53,11 +75,8 @@ pub fn start(name: Option<&str>) {
         .with_env_filter(from_environment().unwrap_or_else(|| level("info")))
         .with_filter_reloading();
     let handle = builder.reload_handle();
-    let logger = builder.finish();
-    // Fails where a test has set another one up.
-    if tracing::subscriber::set_global_default(logger).is_ok() {
-        let _ = RELOAD.set(Box::new(move |filter| drop(handle.reload(filter))));
-    }
+    let reload = Box::new(move |filter| drop(handle.reload(filter)));
+    (Dispatch::new(builder.finish()), reload)
 }
 
 /// Takes the level of the configuration's `logLevel`, unless the environment has said another. A level that there
@@ -68,15 +87,19 @@ pub fn configure(conf: &NetConf) {
     };
     let known = value.as_str().map(str::to_ascii_lowercase);
     let known = known.filter(|name| LEVELS.contains(&name.as_str()));
-    match (known, from_environment(), RELOAD.get()) {
-        (Some(name), None, Some(reload)) => reload(level(&name)),
-        (None, ..) => {
+    match (known, from_environment()) {
+        (Some(name), None) => RELOAD_OF_THREAD.with_borrow(|own| {
+            if let Some(reload) = own.as_ref().or(RELOAD.get()) {
+                reload(level(&name));
+            }
+        }),
+        (None, _) => {
             tracing::warn!(
                 "logLevel is {value}, which is none of {}",
                 LEVELS.join(", ")
             );
         }
-        _ => {}
+        (Some(_), Some(_)) => {}
     }
 }
 

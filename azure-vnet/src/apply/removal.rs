@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::netlink::link::{self, Link};
+use crate::netlink::link;
 use crate::netlink::{MacAddress, Netlink, NetlinkError, gone_is_fine, neighbour};
 use crate::node;
 use crate::plan::Plan;
@@ -43,36 +43,34 @@ pub async fn remove(host: &Netlink, removal: &Removal) -> Vec<NetlinkError> {
     if removal.addresses.is_empty() {
         return problems;
     }
-    let bridge = match &removal.bridge {
-        Some(name) => host.link(name).await,
-        None => Ok(None),
-    };
-    match bridge {
-        Ok(Some(bridge)) => problems.extend(forget(host, &bridge, removal).await),
-        Ok(None) => {}
-        Err(error) => problems.push(error),
+    if let Some(name) = &removal.bridge {
+        match link::index_of(name) {
+            Ok(Some(index)) => problems.extend(forget(host, index, name, removal).await),
+            Ok(None) => {}
+            Err(error) => problems.push(error),
+        }
     }
     problems
 }
 
 /// The pod's forwarding entry went with its link. If there is one, the address of an attachment that lingered is
 /// another pod's by now, and so is the neighbour.
-async fn forget(host: &Netlink, bridge: &Link, removal: &Removal) -> Vec<NetlinkError> {
+async fn forget(host: &Netlink, index: u32, name: &str, removal: &Removal) -> Vec<NetlinkError> {
     if let Some(mac) = removal.mac {
-        match host.port_of(bridge.index, mac).await {
+        match host.port_of(index, mac).await {
             Ok(None) => {}
             other => return other.err().into_iter().collect(),
         }
     }
-    let mut failures = Vec::new();
+    let mut requests = Vec::new();
     for ip in &removal.addresses {
         if let IpAddr::V4(address) = ip {
-            let entry = neighbour::delete(bridge.index, &bridge.name, *ip);
-            failures.extend(gone_is_fine(host.run(entry).await).err());
-            failures.extend(node::forget_pod(host, bridge, *address).await);
+            requests.push(neighbour::delete(index, name, *ip));
+            requests.extend(node::forget_pod(index, *address));
         }
     }
-    failures
+    let outcomes = host.run_each(requests).await.into_iter();
+    outcomes.filter_map(|it| gone_is_fine(it).err()).collect()
 }
 
 /// [`remove`] from where no runtime can be waited for.

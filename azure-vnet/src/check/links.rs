@@ -44,21 +44,7 @@ async fn mac_of_nic(host: &Netlink, host_veth: &str) -> Result<Option<MacAddress
 /// What is wrong with a node whose network is not whole.
 async fn broken_node(host: &Netlink, wanted: &NodeWanted) -> Result<Difference, NodeError> {
     let mut defects = Defects::default();
-    let meant = |(bridge, nic): &(String, String)| {
-        let same = |wanted: &Option<String>, name| wanted.as_ref().is_none_or(|it| it == name);
-        same(&wanted.bridge, bridge) && same(&wanted.master, nic)
-    };
-    for (bridge_name, nic_name) in node::remembered().into_iter().filter(meant) {
-        let bridge = host.link(&bridge_name).await?;
-        let nic = host.link(&nic_name).await?;
-        defects.unless(bridge.is_some(), || {
-            format!("there is no bridge {bridge_name}")
-        });
-        defects.unless(nic.is_some(), || format!("there is no NIC {nic_name}"));
-        if let (Some(bridge), Some(nic)) = (bridge, nic) {
-            defects.extend(node::defects(host, &bridge, &nic).await?);
-        }
-    }
+    defects.extend(node::broken(host, wanted).await?);
     if defects == Defects::default() {
         defects.unless(false, || {
             format!(

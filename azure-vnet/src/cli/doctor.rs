@@ -95,7 +95,7 @@ pub async fn run(options: &Options, output: Output) -> Result<Outcome, Failure> 
     findings.extend(setup::check());
     findings.extend(conflicts::check(&bridges));
     findings.extend(setup::check_bridges(&bridges));
-    findings.extend(routes::check(&netlink).await);
+    findings.extend(routes::check(&netlink));
     findings.extend(leftovers::check(&netlink, &links).await);
     let count = |verdict| {
         findings

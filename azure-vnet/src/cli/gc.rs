@@ -109,7 +109,8 @@ pub async fn run(options: &Options, output: Output) -> Result<Outcome, Failure> 
             .into_iter()
             .map(|(_, address)| address)
             .collect();
-        if let Err(error) = node::mend(&netlink).await {
+        let (seen, mended) = node::mend(&netlink).await;
+        if let Err(error) = mended {
             collected.failures.push(Failure::of(&error).to_string());
         }
         for plugin in configurations(Path::new(&options.configurations)) {
@@ -117,7 +118,7 @@ pub async fn run(options: &Options, output: Output) -> Result<Outcome, Failure> 
                 uplink::revive_beside(&netlink, &conf).await;
             }
         }
-        let refreshed = datapath::refresh(&node::addresses(&netlink).await).into_iter();
+        let refreshed = datapath::refresh(&seen).into_iter();
         for Refreshed { bridge, result } in refreshed.chain(datapath::attach_again()) {
             if let Err(error) = result {
                 let failure = format!("{bridge}: {}", Failure::of(&error));

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::masquerade::{Digest, Source, Timeouts, agent};
 use crate::netlink::MacAddress;
+use crate::node::Seen;
 use crate::state;
 
 /// What the datapath of a bridge was told by the last ADD: all that it takes to compile its policy anew.
@@ -49,21 +50,22 @@ pub struct Refreshed {
 /// Puts right what was lost of the datapaths of all bridges, for all pods; compiles their policies anew, with what ip-masq-agent's
 /// files say now, and puts in force those that changed. Cheap where nothing did.
 ///
-/// `addresses` are those of the NICs, by the names of their bridges.
-pub fn refresh(addresses: &Addresses) -> Vec<Refreshed> {
+/// `seen` is what the call has seen when it mended the node's network.
+pub fn refresh(seen: &Seen) -> Vec<Refreshed> {
+    let addresses = seen.addresses();
     let bridges = Record::all().into_iter();
     let refreshed = bridges.map(|(bridge, record)| Refreshed {
-        result: refresh_bridge(&bridge, record.tier, addresses),
+        result: refresh_bridge(&bridge, record.tier, &addresses, seen.pods(&bridge)),
         bridge,
     });
     let refreshed = refreshed.collect();
-    tell_nics(addresses);
+    tell_nics(&addresses);
     refreshed
 }
 
 /// [`refresh`] for a call whose own work does not depend on it: what fails is logged.
-pub fn refresh_beside(addresses: &Addresses) {
-    for Refreshed { bridge, result } in refresh(addresses) {
+pub fn refresh_beside(seen: &Seen) {
+    for Refreshed { bridge, result } in refresh(seen) {
         if let Err(error) = result {
             tracing::warn!(
                 "the masquerade policy of {bridge} stays as it was: {}",
@@ -110,7 +112,12 @@ pub fn prefixes(bridge: &str) -> Option<usize> {
     Some(policy.compile().prefixes().len())
 }
 
-fn refresh_bridge(bridge: &str, tier: Tier, addresses: &Addresses) -> Result<bool, Error> {
+fn refresh_bridge(
+    bridge: &str,
+    tier: Tier,
+    addresses: &Addresses,
+    seen: Option<&[Pod]>,
+) -> Result<bool, Error> {
     let Some(settings) = Settings::read(bridge) else {
         return Ok(false);
     };
@@ -123,7 +130,11 @@ fn refresh_bridge(bridge: &str, tier: Tier, addresses: &Addresses) -> Result<boo
                 Ok::<_, Error>(pods.any(|pod| !state::is_recent(&pod.host_veth)))
             };
             // Attaches the programs of NIC and bridge where somebody took them off.
-            ebpf::Ebpf::reuse(&uplink, mechanism).is_some() && !unknown(&pods(bridge)?)?
+            ebpf::Ebpf::reuse(&uplink, mechanism).is_some()
+                && !match seen {
+                    Some(pods) => unknown(pods)?,
+                    None => unknown(&pods(bridge)?)?,
+                }
         }
         // What becomes of a pod's elements mends them all.
         Tier::Netfilter => true,

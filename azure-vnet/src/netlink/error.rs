@@ -87,6 +87,15 @@ impl NetlinkError {
         }
     }
 
+    pub(super) fn failed(label: &Label, cause: io::Error) -> Self {
+        Self::Refused {
+            operation: label.operation,
+            subject: label.subject.clone(),
+            detail: None,
+            cause,
+        }
+    }
+
     pub(super) fn timed_out(label: &Label, limit: Duration) -> Self {
         Self::TimedOut {
             operation: label.operation,

@@ -2,11 +2,16 @@
 
 mod change;
 
+use std::io;
+
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{
     AfSpecInet, AfSpecUnspec, InfoData, InfoKind, InfoPortData, LinkAttribute, LinkExtentMask,
     LinkFlags, LinkInfo, LinkMessage,
 };
+use rustix::io::Errno;
+use rustix::net::netdevice::name_to_index;
+use rustix::net::{AddressFamily, SocketType, socket};
 
 pub use change::{
     NewBridge, NewVeth, create_bridge, create_veth, delete, make_pod_port, make_router, mark,
@@ -149,6 +154,16 @@ impl Netlink {
             .await
     }
 
+    /// The bridges of the namespace.
+    pub async fn bridges(&self) -> Result<Vec<Link>, NetlinkError> {
+        let mut wanted = LinkMessage::default();
+        let kind = LinkInfo::Kind(InfoKind::Bridge);
+        wanted.attributes.push(LinkAttribute::LinkInfo(vec![kind]));
+        let mut bridges = self.listed_links(wanted, "the bridges".to_owned()).await?;
+        bridges.retain(Link::is_bridge);
+        Ok(bridges)
+    }
+
     /// The ports of a bridge.
     pub async fn ports_of(&self, bridge: &Link) -> Result<Vec<Link>, NetlinkError> {
         let mut wanted = LinkMessage::default();
@@ -192,6 +207,28 @@ impl Netlink {
             .await?;
         Ok(found.and_then(as_link))
     }
+}
+
+/// The index of a link of the calling thread's namespace, if there is one of that name. Costs less than [`Netlink::link`], and takes no
+/// lock of the kernel's.
+pub fn interface_index(name: &str) -> io::Result<Option<u32>> {
+    let socket = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+    match name_to_index(socket, name) {
+        Ok(index) => Ok(Some(index)),
+        Err(Errno::NODEV) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// [`interface_index`], with an error that says what was asked.
+pub fn index_of(name: &str) -> Result<Option<u32>, NetlinkError> {
+    interface_index(name).map_err(|cause| {
+        let label = Label {
+            operation: "read the index of the link",
+            subject: name.to_owned(),
+        };
+        NetlinkError::failed(&label, cause)
+    })
 }
 
 fn at(index: u32) -> LinkMessage {

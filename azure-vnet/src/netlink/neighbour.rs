@@ -18,35 +18,35 @@ impl Netlink {
             operation: "list",
             subject: "the neighbours".to_owned(),
         };
-        let wanted = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
-        let entries = self.dump(wanted, label).await?;
-        Ok(entries
-            .into_iter()
-            .filter_map(|entry| match entry {
-                RouteNetlinkMessage::NewNeighbour(entry) if is_known(&entry) => Some(entry),
-                _ => None,
-            })
-            .collect())
+        self.listed_neighbours(NeighbourMessage::default(), label)
+            .await
     }
 
-    /// The forwarding entries of all bridges that were not learnt.
-    pub async fn forwarding(&self) -> Result<Vec<NeighbourMessage>, NetlinkError> {
+    /// The IPv4 neighbours of the link with this index whose MAC is known. Those of other links are not listed.
+    pub async fn neighbours_on(&self, link: u32) -> Result<Vec<NeighbourMessage>, NetlinkError> {
         let label = Label {
             operation: "list",
-            subject: "the forwarding entries".to_owned(),
+            subject: format!("the neighbours on #{link}"),
         };
         let mut wanted = NeighbourMessage::default();
-        wanted.header.family = AddressFamily::Bridge;
+        wanted.header.family = AddressFamily::Inet;
+        wanted.attributes = vec![NeighbourAttribute::IfIndex(link)];
+        let mut listed = self.listed_neighbours(wanted, label).await?;
+        listed.retain(|entry| entry.header.ifindex == link);
+        Ok(listed)
+    }
+
+    async fn listed_neighbours(
+        &self,
+        wanted: NeighbourMessage,
+        label: Label,
+    ) -> Result<Vec<NeighbourMessage>, NetlinkError> {
         let wanted = RouteNetlinkMessage::GetNeighbour(wanted);
         let entries = self.dump(wanted, label).await?;
         Ok(entries
             .into_iter()
             .filter_map(|entry| match entry {
-                RouteNetlinkMessage::NewNeighbour(entry)
-                    if entry.header.state == NeighbourState::Noarp =>
-                {
-                    Some(entry)
-                }
+                RouteNetlinkMessage::NewNeighbour(entry) if is_known(&entry) => Some(entry),
                 _ => None,
             })
             .collect())

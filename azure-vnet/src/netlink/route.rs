@@ -49,11 +49,30 @@ impl Netlink {
         self.listed_routes(RouteMessage::default()).await
     }
 
-    /// All IPv4 routes of all tables.
-    pub async fn ipv4_routes(&self) -> Result<Vec<RouteMessage>, NetlinkError> {
+    /// The IPv4 routes of all tables with this protocol number. Those of others are not listed.
+    pub async fn routes_of(
+        &self,
+        protocol: RouteProtocol,
+    ) -> Result<Vec<RouteMessage>, NetlinkError> {
         let mut wanted = RouteMessage::default();
         wanted.header.address_family = AddressFamily::Inet;
-        self.listed_routes(wanted).await
+        wanted.header.protocol = protocol;
+        let mut listed = self.listed_routes(wanted).await?;
+        listed.retain(|entry| entry.header.protocol == protocol);
+        Ok(listed)
+    }
+
+    /// The IPv4 routes of a table, whoever made them; none where there is no such table.
+    pub async fn routes_in(&self, number: u32) -> Result<Vec<RouteMessage>, NetlinkError> {
+        let mut wanted = RouteMessage::default();
+        wanted.header.address_family = AddressFamily::Inet;
+        wanted.attributes.push(RouteAttribute::Table(number));
+        let mut listed = match self.listed_routes(wanted).await {
+            Err(error) if error.is_gone() => return Ok(Vec::new()),
+            listed => listed?,
+        };
+        listed.retain(|entry| table(entry) == number);
+        Ok(listed)
     }
 
     async fn listed_routes(&self, wanted: RouteMessage) -> Result<Vec<RouteMessage>, NetlinkError> {

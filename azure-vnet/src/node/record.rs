@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::NodeError;
 use crate::netlink::link::Link;
+use crate::netlink::{Netlink, NetlinkError};
 use crate::state;
 
 const PREFIX: &str = "node-";
@@ -43,10 +44,12 @@ impl Record {
         }
     }
 
-    /// The NIC among these links, also under another name.
-    pub fn nic_among<'a>(&self, links: &'a [Link]) -> Option<&'a Link> {
-        let named = links.iter().find(|link| link.name == self.nic);
-        named.or_else(|| links.iter().find(|link| link.index == self.nic_index))
+    /// The NIC, also under another name.
+    pub async fn nic(&self, netlink: &Netlink) -> Result<Option<Link>, NetlinkError> {
+        match netlink.link(&self.nic).await? {
+            None => netlink.link_at(self.nic_index).await,
+            named => Ok(named),
+        }
     }
 
     /// Writes it down.

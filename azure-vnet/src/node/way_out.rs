@@ -14,7 +14,7 @@ use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::route::RouteMessage;
 use rtnetlink::packet_route::rule::RuleMessage;
 
-use super::own_route::{OwnRoute, Way};
+use super::own_route::{self, OwnRoute, Way};
 use crate::netlink::link::Link;
 use crate::netlink::{Netlink, NetlinkError, Request, gone_is_fine, route, rule};
 
@@ -33,35 +33,32 @@ pub fn table(bridge: u32) -> u32 {
 }
 
 /// The gateway of a NIC that needs a way out of its own: there is another link with a default route, or another NIC among
-/// these that have a bridge.
+/// these that have a bridge. `nets` are its addresses.
 pub fn gateway(
-    routes: &[RouteMessage],
-    addresses: &[(u32, Ipv4Net)],
+    defaults: &[RouteMessage],
     nic: &Link,
+    nets: &[Ipv4Net],
     mut nics: impl Iterator<Item = u32>,
 ) -> Option<Ipv4Addr> {
-    let defaults = || routes.iter().filter(|entry| route::is_default(entry));
-    let mut links = defaults().flat_map(route::links);
+    let mut links = defaults.iter().flat_map(route::links);
     let is_other = |link| link != nic.index;
     if !links.any(is_other) && !nics.any(is_other) {
         return None;
     }
-    let own = defaults().find(|entry| route::uses(entry, nic.index));
-    own.and_then(route::default_gateway).or_else(|| {
-        let mut here = addresses.iter().filter(|(index, _)| *index == nic.index);
-        here.find_map(|(_, net)| first_host(*net))
-    })
+    let own = defaults.iter().find(|entry| route::uses(entry, nic.index));
+    own.and_then(route::default_gateway)
+        .or_else(|| nets.iter().find_map(|net| first_host(*net)))
 }
 
 /// The main table's routes on links that lead to no fabric, as they are to be in `table`: not those of a link with a default
 /// route, nor of `known` ones, which are NICs and our bridges.
 pub fn local_routes(
     routes: &[RouteMessage],
+    defaults: &[RouteMessage],
     known: &BTreeSet<u32>,
     table: u32,
 ) -> impl Iterator<Item = OwnRoute> {
-    let defaults = routes.iter().filter(|entry| route::is_default(entry));
-    let outward: BTreeSet<u32> = defaults.flat_map(route::links).collect();
+    let outward: BTreeSet<u32> = defaults.iter().flat_map(route::links).collect();
     // Of those with the same destination and metric the kernel asks the first alone, and has one here.
     let mut local = BTreeMap::new();
     for entry in routes {
@@ -118,13 +115,21 @@ pub async fn remove(
     let is_going = |number: u32| {
         bridge.is_some_and(|bridge| table(bridge) == number) || is_last && is_ours(number)
     };
+    let own = netlink.routes_of(own_route::PROTOCOL).await?;
+    let mut tables: BTreeSet<u32> = own.iter().map(route::table).collect();
     let rules = netlink.rules(AddressFamily::Inet).await?;
+    tables.extend(rules.iter().map(rule::table));
+    tables.extend(bridge.map(table));
     for rule in rules.iter().filter(|rule| is_going(rule::table(rule))) {
         gone_is_fine(netlink.run(rule::delete(rule)).await)?;
     }
-    let routes = netlink.ipv4_routes().await?;
-    for entry in routes.iter().filter(|it| is_going(route::table(it))) {
-        gone_is_fine(netlink.run(route::delete(entry)).await)?;
+    // Those that v0.1.0 made have no number of ours.
+    for table in tables.into_iter().filter(|it| is_going(*it)) {
+        let routes = netlink.routes_in(table).await?;
+        let requests = routes.iter().map(route::delete);
+        for outcome in netlink.run_each(requests).await {
+            gone_is_fine(outcome)?;
+        }
     }
     Ok(())
 }

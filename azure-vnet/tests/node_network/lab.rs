@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use azure_vnet::netlink::Netlink;
 use azure_vnet::netns::NetNs;
-use azure_vnet::node::NodeWanted;
+use azure_vnet::node::{self, Node, NodeError, NodeWanted};
 use rustix::mount::{MountFlags, MountPropagationFlags};
 use rustix::thread::UnshareFlags;
 
@@ -14,6 +14,17 @@ pub const NIC_MAC: &str = "00:0d:3a:00:00:04";
 
 /// And of the second, where there are two.
 pub const SECOND_MAC: &str = "00:0d:3a:00:01:04";
+
+/// Makes sure of the bridge, as an ADD does first.
+pub async fn ensure(netlink: &Netlink, wanted: &NodeWanted) -> Result<Node, NodeError> {
+    let (node, _) = node::ensure(netlink, wanted).await?;
+    Ok(node)
+}
+
+/// Puts right what is not as it should be.
+pub async fn mend(netlink: &Netlink) -> Result<(), NodeError> {
+    node::mend(netlink).await.1
+}
 
 /// Runs a test in fresh network and mount namespaces with an empty `/run`. A panic comes through.
 pub fn lab<T: Send + 'static>(test: impl FnOnce() -> T + Send + 'static) -> T {

@@ -4,12 +4,12 @@ use azure_vnet::del::detach_legacy;
 use azure_vnet::legacy;
 use azure_vnet::live;
 use azure_vnet::netns::NetNs;
-use azure_vnet::node::{self, leave, mend, missing};
+use azure_vnet::node::{self, leave, missing};
 use azure_vnet::takeover::{self, Step};
 
 use crate::lab::{
     NIC_MAC, addresses_are_settled, all_but_ours, assert_same, but_for_settings, command, ip, lab,
-    namespace, netlink, plain_node, run, without_detection,
+    mend, namespace, netlink, plain_node, run, without_detection,
 };
 use crate::pods::{Pod as Attached, all_talk, fabric, pod, settle, talk};
 use crate::takeover::stop_after;

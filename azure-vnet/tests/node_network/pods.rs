@@ -8,12 +8,12 @@ use azure_vnet::apply::{ApplyError, apply, refuse_existing};
 use azure_vnet::names;
 use azure_vnet::netlink::Netlink;
 use azure_vnet::netns::NetNs;
-use azure_vnet::node::{self, Node, ensure};
+use azure_vnet::node::Node;
 use azure_vnet::plan::{self, Attachment, Plan, PodAddress};
 use azure_vnet::state;
 use azure_vnet_cni::{Environment, Request};
 
-use crate::lab::{NIC_MAC, namespace, netlink, plain_node, run, wanted};
+use crate::lab::{NIC_MAC, ensure, namespace, netlink, plain_node, run, wanted};
 
 /// How long a connection may take that does come about.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -60,7 +60,7 @@ pub fn attach(netns: &NetNs, container: &str, plan: &Plan) -> Result<(), ApplyEr
         refuse_existing(netns, &pod, &plan.veth.pod_name).await?;
         let remembered = state::remember(record(container, plan)).unwrap();
         let applied = apply(&host, &pod, netns, plan).await?;
-        node::mend(&host).await.unwrap();
+        crate::lab::mend(&host).await.unwrap();
         applied.commit();
         remembered.commit();
         Ok(())

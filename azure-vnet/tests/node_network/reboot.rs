@@ -1,8 +1,8 @@
 //! What changes under a node that is settled: another boot, another NIC, another name.
 
-use azure_vnet::node::{Node, NodeError, ensure, mend, missing};
+use azure_vnet::node::{Node, NodeError, missing};
 
-use crate::lab::{ip, lab, netlink, nic, plain_node, run, wanted};
+use crate::lab::{ensure, ip, lab, mend, netlink, nic, plain_node, run, wanted};
 use crate::pods::{all_talk, fabric, here, pod, talk};
 
 fn settle() -> Result<Node, NodeError> {

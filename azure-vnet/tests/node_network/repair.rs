@@ -1,8 +1,8 @@
 //! Whatever takes something of the node's network away: it is named, and one call of any kind puts it right for all pods.
 
-use azure_vnet::node::{self, mend, missing};
+use azure_vnet::node::{self, missing};
 
-use crate::lab::{command, ip, lab, netlink, run};
+use crate::lab::{command, ip, lab, mend, netlink, run};
 use crate::pods::{Pod, all_talk, pod, ready_node, settle};
 
 /// What is not as it should be, as CHECK and doctor say it.

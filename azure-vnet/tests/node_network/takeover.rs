@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use azure_vnet::netlink::Netlink;
-use azure_vnet::node::{self, NodeError, NodeWanted, ensure, mend, missing};
+use azure_vnet::node::{self, NodeError, NodeWanted, missing};
 use azure_vnet::takeover::{self, Step};
 
 use crate::cut::{cut_short, everywhere};
 use crate::lab::{
-    NIC_MAC, addresses_are_settled, all_but_ours, assert_same, but_for_settings, ip, lab, netlink,
-    network, nic, plain_node, run, second_nic, wanted, without_detection,
+    NIC_MAC, addresses_are_settled, all_but_ours, assert_same, but_for_settings, ensure, ip, lab,
+    mend, netlink, network, nic, plain_node, run, second_nic, wanted, without_detection,
 };
 use crate::old::{
     JOURNAL, addresses, move_plain_node, old_node, old_pod, old_rich_node, write_journal,

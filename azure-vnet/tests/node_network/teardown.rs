@@ -1,12 +1,12 @@
 //! The way back: after it, the node is as if we had never been there.
 
-use azure_vnet::node::{NodeError, bridges, ensure, leave, mend};
+use azure_vnet::node::{NodeError, bridges, leave};
 use azure_vnet::state;
 
 use crate::cut::{cut_short, everywhere};
 use crate::lab::{
-    addresses_are_settled, assert_unchanged, everything, ip, lab, netlink, plain_node, rich_node,
-    rules, run, wanted, without_detection,
+    addresses_are_settled, assert_unchanged, ensure, everything, ip, lab, mend, netlink,
+    plain_node, rich_node, rules, run, wanted, without_detection,
 };
 use crate::pods::{all_talk, pod, settle};
 

@@ -1,10 +1,10 @@
 //! A node with two NICs: what the pods of each send leaves by it.
 
-use azure_vnet::node::{Node, NodeWanted, ensure, leave, mend, missing};
+use azure_vnet::node::{Node, NodeWanted, leave, missing};
 
 use crate::lab::{
-    addresses_are_settled, assert_unchanged, everything, ip, lab, netlink, plain_node, run,
-    second_nic,
+    addresses_are_settled, assert_unchanged, ensure, everything, ip, lab, mend, netlink,
+    plain_node, run, second_nic,
 };
 use crate::pods::{Pod, fabric, here, pod, settle, talk};
 

@@ -31,6 +31,8 @@ pub struct Node {
     pub tier: Tier,
     conf: Mutex<Value>,
     containers: AtomicUsize,
+    /// Whether the IPAM plugin is a program of its own for every second container.
+    by_turns: bool,
 }
 
 /// A container's sandbox. Dropping it takes the path away, and with it the last user of the namespace.
@@ -54,6 +56,13 @@ pub struct Answer {
     stderr: String,
 }
 
+/// A search path where the IPAM plugin is a file of its own, so that it is executed: the netfilter tier's. On the others it is the
+/// network plugin's file, and called within.
+fn apart() -> String {
+    let folder = azure_vnet_testbed::bin_dir().unwrap().join("apart");
+    format!("{}:{PLUGIN_DIR}", folder.display())
+}
+
 impl Node {
     pub fn new(tier: Tier) -> Self {
         Self::with_pool(tier, 40)
@@ -75,6 +84,15 @@ impl Node {
             tier,
             conf: Mutex::new(conf),
             containers: AtomicUsize::new(0),
+            by_turns: false,
+        }
+    }
+
+    /// The IPAM plugin is called within the network plugin for one container, and executed for the next.
+    pub fn with_ipam_by_turns(self) -> Self {
+        Self {
+            by_turns: true,
+            ..self
         }
     }
 
@@ -164,9 +182,15 @@ impl Node {
     pub fn environment(&self, verb: &str, of: [&str; 4]) -> Vec<(&'static str, String)> {
         let [id, netns, ifname, args] = of;
         let forced = if self.tier == Tier::ClsBpf { "1" } else { "0" };
+        let is_second = id.ends_with(['1', '3', '5', '7', '9']);
+        let path = if self.tier == Tier::Netfilter || self.by_turns && is_second {
+            apart()
+        } else {
+            PLUGIN_DIR.to_owned()
+        };
         let variables = [
             ("CNI_COMMAND", verb),
-            ("CNI_PATH", PLUGIN_DIR),
+            ("CNI_PATH", path.as_str()),
             ("AZURE_VNET_FORCE_CLS_BPF", forced),
             ("CNI_CONTAINERID", id),
             ("CNI_NETNS", netns),

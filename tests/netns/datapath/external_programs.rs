@@ -1,14 +1,21 @@
-//! Which programs a call executes: on the eBPF tier the IPAM plugin and nothing else.
+//! Which programs a call executes: on the eBPF tier none but itself, and the IPAM plugin where that is another file.
 
 use azure_vnet_testbed::libcni::Attachment;
 use azure_vnet_testbed::{Azure, NETNS_DIR, PLUGIN_DIR, Vm};
 use serde_json::json;
 
 #[test]
-fn on_the_ebpf_tier_only_the_ipam_plugin_is_executed() {
+fn on_the_ebpf_tier_nothing_is_executed_but_an_ipam_plugin_of_another_file() {
     let azure = Azure::builder().build().unwrap();
+    let folder = azure_vnet_testbed::bin_dir().unwrap().join("apart");
+    let apart = Azure::builder().bin_dir(folder).build().unwrap();
     for verb in ["ADD", "ADD", "DEL"] {
-        let executed = executed(&azure.vms[0], "ebpf", verb);
+        assert_eq!(
+            executed(&azure.vms[0], "ebpf", verb),
+            ["azure-vnet"],
+            "{verb}"
+        );
+        let executed = executed(&apart.vms[0], "ebpf", verb);
         assert_eq!(executed, ["azure-vnet", "azure-vnet-ipam"], "{verb}");
     }
 }
@@ -20,22 +27,19 @@ fn on_the_netfilter_tier_one_transaction_is_executed_as_well() {
     first.sort();
     // The node's first ADD has the rules in place before there is a pod, and lists both tables, to know them again.
     let nft = ["nft"; 4];
-    assert_eq!(
-        first,
-        [&["azure-vnet", "azure-vnet-ipam"][..], &nft].concat()
-    );
+    assert_eq!(first, [&["azure-vnet"][..], &nft].concat());
     let mut second = executed(&azure.vms[0], "netfilter", "ADD");
     second.sort();
-    assert_eq!(second, ["azure-vnet", "azure-vnet-ipam", "nft"]);
+    assert_eq!(second, ["azure-vnet", "nft"]);
 }
 
 /// A DEL of an attachment that never was has nothing to take out of the rules.
 #[test]
-fn del_of_the_unknown_executes_the_ipam_plugin_alone() {
+fn del_of_the_unknown_executes_nothing() {
     let azure = Azure::builder().build().unwrap();
     let _first = executed(&azure.vms[0], "netfilter", "ADD");
     let executed = executed(&azure.vms[0], "netfilter", "DEL");
-    assert_eq!(executed, ["azure-vnet", "azure-vnet-ipam"]);
+    assert_eq!(executed, ["azure-vnet"]);
 }
 
 /// Runs one call under strace and lists what was executed successfully. A second ADD is one for another container.

@@ -40,7 +40,10 @@ pub(super) struct Finished {
 
 pub(super) enum Ended {
     Exited(ExitStatus),
+    /// And was killed.
     TimedOut,
+    /// It did not end in time either, and cannot be killed.
+    GivenUp,
     TooMuchOutput,
 }
 

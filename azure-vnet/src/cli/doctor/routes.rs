@@ -1,18 +1,18 @@
 //! The node's own way out. Routes and addresses are the NIC's manager's: what is lost, it sets again.
 
 use super::Finding;
-use crate::netlink::{Netlink, route};
+use crate::netlink::Netlink;
 use crate::node;
 
 /// Whether a node with pods has a default route.
-pub async fn check(netlink: &Netlink) -> Option<Finding> {
+pub fn check(netlink: &Netlink) -> Option<Finding> {
     const CHECK: &str = "default_route";
     let (_, nic) = node::remembered().into_iter().next()?;
-    let routes = match netlink.ipv4_routes().await {
+    let routes = match netlink.default_routes() {
         Ok(routes) => routes,
         Err(error) => return Some(Finding::problem(CHECK, error.to_string(), "see the error")),
     };
-    if routes.iter().any(route::is_default) {
+    if !routes.is_empty() {
         return Some(Finding::ok(CHECK, "the node has a default route"));
     }
     Some(Finding::problem(
