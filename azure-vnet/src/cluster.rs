@@ -32,7 +32,8 @@ pub const MOST_PODS: u16 = 250;
 pub struct Cluster {
     /// The address space of the virtual network.
     pub vnet: Ipv4Net,
-    /// The subnet that VMs and pods get addresses from.
+    /// The masters' subnet, in which their VMs and pods get addresses. Agents may be in another of the virtual network, whose size
+    /// the definition does not say.
     pub subnet: Ipv4Net,
     /// What Azure calls that subnet.
     pub subnet_id: SubnetId,
@@ -53,6 +54,10 @@ pub struct Pool {
     pub addresses: u16,
     /// The first VM's own address, where it is fixed; the others' follow it.
     pub first_address: Option<Ipv4Addr>,
+    /// What Azure calls the VMs' subnet.
+    pub subnet_id: SubnetId,
+    /// Whether they are a scale set, whose model has the NICs' addresses.
+    pub is_scale_set: bool,
 }
 
 /// One fault of a definition.

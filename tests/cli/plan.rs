@@ -52,6 +52,33 @@ fn a_sound_definition_says_what_to_allocate() {
     printed(vm, 0, &[&plan[..], &["--force"]].concat());
 }
 
+/// Scale sets, and agents in a subnet of their own: what the definition does not say is said.
+#[test]
+fn what_is_not_known_is_said() {
+    let azure = Azure::builder().build().unwrap();
+    let vm = &azure.vms[0];
+    let masters = "\"firstConsecutiveStaticIP\": \"10.0.1.50\",";
+    let agents = "\"AvailabilitySet\",\n        \"vnetSubnetId\": \"/subscriptions/SUBSCRIPTION/resourceGroups/GROUP/providers/\
+                  Microsoft.Network/virtualNetworks/KubeVnet/subnets/KubeClusterSubnet\"";
+    with(
+        vm,
+        &[
+            (
+                masters,
+                "\"availabilityProfile\": \"VirtualMachineScaleSets\",",
+            ),
+            (agents, &agents.replace("KubeClusterSubnet", "KubeAgents")),
+        ],
+    );
+    let text = printed(vm, 0, &["plan", PATH]);
+    assert_fits(&text);
+    assert_golden("plan-scale-set.txt", &text);
+    assert_golden(
+        "plan-scale-set.json",
+        &pretty(&json_of(vm, 0, &["plan", PATH])),
+    );
+}
+
 #[test]
 fn all_faults_are_shown_at_once() {
     let azure = Azure::builder().build().unwrap();

@@ -54,13 +54,25 @@ struct Fault {
 #[derive(Serialize)]
 struct Needs {
     vms: Vec<Vm>,
+    /// Of the masters.
     subnet: Ipv4Net,
+    /// In that subnet.
     addresses_needed: u32,
-    /// Of an empty subnet; Azure keeps five.
+    /// Of that subnet when it is empty; Azure keeps five.
     addresses_usable: u32,
     fits: bool,
+    /// Of agents; how large they are, the definition does not say.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    other_subnets: Vec<OtherSubnet>,
     non_masquerade_cidrs: Vec<Ipv4Net>,
     files: Vec<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct OtherSubnet {
+    id: String,
+    name: String,
+    addresses_needed: u32,
 }
 
 #[derive(Serialize)]
@@ -72,6 +84,9 @@ struct Vm {
     max_pods: u16,
     /// Of its NIC: its own and one for each pod.
     ipconfigs: u16,
+    /// Whether it is one of a scale set, whose model has the ipconfigs.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    scale_set: bool,
 }
 
 /// Prints the plan; a problem if the definition has a fault or the subnet is too small.
@@ -169,13 +184,20 @@ impl Needs {
             address: vm.address,
             max_pods: vm.pool.max_pods,
             ipconfigs: vm.pool.addresses,
+            scale_set: vm.pool.is_scale_set,
+        };
+        let other = |id: &cluster::SubnetId| OtherSubnet {
+            id: id.to_string(),
+            name: id.name().to_owned(),
+            addresses_needed: cluster.needed_in(id),
         };
         Self {
             vms: cluster.vms().map(vm).collect(),
             subnet: cluster.subnet,
-            addresses_needed: cluster.needed(),
+            addresses_needed: cluster.needed_in(&cluster.subnet_id),
             addresses_usable: cluster.usable(),
             fits: cluster.fits(),
+            other_subnets: cluster.other_subnets().into_iter().map(other).collect(),
             non_masquerade_cidrs: cluster.ranges(connected),
             files,
         }
@@ -225,6 +247,28 @@ impl fmt::Display for Needs {
             "{subnet} has {addresses_usable} addresses, {addresses_needed} are needed: {verdict}."
         );
         writeln!(out, "{}", wrapped(&room, 0))?;
+        for OtherSubnet {
+            name,
+            addresses_needed,
+            ..
+        } in &self.other_subnets
+        {
+            let room = format!(
+                "Of {name}, {addresses_needed} addresses are needed; how many it has, the definition does not say."
+            );
+            writeln!(out, "{}", wrapped(&room, 0))?;
+        }
+        let mut scale_sets: Vec<&Vm> = self.vms.iter().filter(|vm| vm.scale_set).collect();
+        scale_sets.dedup_by_key(|vm| &vm.pool);
+        for Vm {
+            pool, ipconfigs, ..
+        } in scale_sets
+        {
+            let model = format!(
+                "{pool} is a scale set: its model has to have {ipconfigs} ipconfigs for each NIC; the files that are written here are for NICs of their own."
+            );
+            writeln!(out, "{}", wrapped(&model, 0))?;
+        }
         let ranges: Vec<String> = self
             .non_masquerade_cidrs
             .iter()

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::{Cluster, Pool};
+use super::{Cluster, Pool, SubnetId};
 
 /// Addresses of a subnet that Azure keeps: the network's, the gateway's, two for DNS, and the broadcast address.
 const RESERVED: u32 = 5;
@@ -32,19 +32,31 @@ impl Cluster {
         })
     }
 
-    /// Addresses that the NICs of all VMs need together.
-    pub fn needed(&self) -> u32 {
+    /// Addresses that the NICs of all VMs in a subnet need together.
+    pub fn needed_in(&self, subnet: &SubnetId) -> u32 {
         let of = |pool: &Pool| u32::from(pool.count) * u32::from(pool.addresses);
-        self.pools.iter().map(of).sum()
+        let pools = self.pools.iter().filter(|pool| pool.subnet_id == *subnet);
+        pools.map(of).sum()
     }
 
-    /// Addresses that the subnet has to give.
+    /// Subnets beside that of the masters.
+    pub fn other_subnets(&self) -> Vec<&SubnetId> {
+        let mut others: Vec<&SubnetId> = Vec::new();
+        for id in self.pools.iter().map(|pool| &pool.subnet_id) {
+            if *id != self.subnet_id && !others.contains(&id) {
+                others.push(id);
+            }
+        }
+        others
+    }
+
+    /// Addresses that the masters' subnet has to give.
     pub fn usable(&self) -> u32 {
         (u32::MAX >> self.subnet.prefix_len()).saturating_sub(RESERVED - 1)
     }
 
-    /// Whether the subnet holds them all. Others may have taken addresses of it already; only Azure knows.
+    /// Whether the masters' subnet holds all that are needed in it. Others may have taken addresses of it already; only Azure knows.
     pub fn fits(&self) -> bool {
-        self.needed() <= self.usable()
+        self.needed_in(&self.subnet_id) <= self.usable()
     }
 }

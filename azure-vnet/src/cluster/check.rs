@@ -13,10 +13,13 @@ use super::document::{Object, Place, Problems};
 use super::{Cluster, DEFAULT_MAX_PODS, MOST_PODS, Pool, Problem, SubnetId};
 
 const SUBNET_ID: &str = "/subscriptions/SUBSCRIPTION/resourceGroups/GROUP/providers/Microsoft.Network/virtualNetworks/VNET/subnets/SUBNET";
+const SCALE_SET: &str = "VirtualMachineScaleSets";
 /// Azure's limits for a virtual network and a subnet in it.
 const LENGTHS: std::ops::RangeInclusive<u8> = 2..=29;
 /// etcd wants an odd number, and the engine takes no more.
 const MASTERS: [u16; 3] = [1, 3, 5];
+/// What may be said to enforce `NetworkPolicy` beside this network plugin.
+const POLICIES: [&str; 3] = ["azure", "calico", "none"];
 /// The engine's limit for a pool.
 const MOST_VMS: u16 = 100;
 /// Addresses that a NIC can have.
@@ -57,8 +60,12 @@ fn cluster(root: &Place<'_>) -> Option<Cluster> {
     let subnet_id = master.as_ref().and_then(subnet_id);
     let masters = master
         .as_ref()
-        .and_then(|master| masters(master, subnet, max_pods));
-    let agents = agents(&properties, subnet_id.as_ref(), max_pods);
+        .and_then(|master| masters(master, subnet, subnet_id.clone(), max_pods));
+    let subnets = Subnets {
+        of_masters: subnet_id.clone(),
+        of_agents: master.as_ref().and_then(agents_subnet_id),
+    };
+    let agents = agents(&properties, &subnets, max_pods);
 
     let mut pools = vec![masters?];
     pools.extend(agents?);
@@ -85,18 +92,39 @@ fn kubernetes<'a>(properties: &Object<'a>) -> Option<Object<'a>> {
     let kubernetes = orchestrator
         .at("kubernetesConfig")
         .object("Kubernetes' configuration")?;
-    for key in ["networkPlugin", "networkPolicy"] {
-        let place = kubernetes.at(key);
-        if place.is_there()
-            && let Some(text) = place.text("the network plugin", "azure")
-            && !text.eq_ignore_ascii_case("azure")
-        {
-            place.wrong(format_args!(
-                "\"{text}\" gives pods no addresses of the virtual network: \"azure\""
-            ));
-        }
-    }
+    network_plugin(&kubernetes);
     Some(kubernetes)
+}
+
+/// The network plugin has to be Azure's. In older definitions the policy names it; in later ones it says what enforces
+/// `NetworkPolicy`, which may be another's program beside it.
+fn network_plugin(kubernetes: &Object<'_>) {
+    let plugin = kubernetes.at("networkPlugin");
+    if plugin.is_there()
+        && let Some(text) = plugin.text("the network plugin", "azure")
+        && !text.eq_ignore_ascii_case("azure")
+    {
+        plugin.wrong(format_args!(
+            "\"{text}\" gives pods no addresses of the virtual network: \"azure\""
+        ));
+    }
+    let policy = kubernetes.at("networkPolicy");
+    if !policy.is_there() || policy.is_empty_text() {
+        return;
+    }
+    let Some(text) = policy.text("what enforces NetworkPolicy", "calico") else {
+        return;
+    };
+    let is_one_of = |names: &[&str]| names.iter().any(|name| text.eq_ignore_ascii_case(name));
+    if !is_one_of(&POLICIES) {
+        policy.wrong(format_args!(
+            "\"{text}\" gives pods no addresses of the virtual network: \"azure\", \"calico\" or \"none\""
+        ));
+    } else if !is_one_of(&["azure"]) && !plugin.is_there() {
+        policy.wrong(format_args!(
+            "\"{text}\" alone has the engine choose another network plugin: give \"networkPlugin\": \"azure\" with it"
+        ));
+    }
 }
 
 fn cluster_subnet(kubernetes: &Object<'_>) -> Option<Ipv4Net> {
@@ -145,7 +173,12 @@ fn network(place: &Place<'_>, what: &str, example: &str) -> Option<Ipv4Net> {
     }
 }
 
-fn masters(master: &Object<'_>, subnet: Option<Ipv4Net>, max_pods: u16) -> Option<Pool> {
+fn masters(
+    master: &Object<'_>,
+    subnet: Option<Ipv4Net>,
+    subnet_id: Option<SubnetId>,
+    max_pods: u16,
+) -> Option<Pool> {
     let count = count(&master.at("count"), 5);
     if let Some(count) = count
         && !MASTERS.contains(&count)
@@ -154,15 +187,33 @@ fn masters(master: &Object<'_>, subnet: Option<Ipv4Net>, max_pods: u16) -> Optio
             .at("count")
             .wrong(format_args!("{count} masters: 1, 3 or 5"));
     }
-    let first = first_address(&master.at("firstConsecutiveStaticIP"), subnet, count);
+    let is_scale_set = is_scale_set(master);
+    let first = master.at("firstConsecutiveStaticIP");
+    // Those of a scale set get what is free.
+    let first_address = if is_scale_set && !first.is_there() {
+        Some(None)
+    } else {
+        first_address(&first, subnet, count).map(Some)
+    };
     let (max_pods, addresses) = addresses(master, max_pods);
     Some(Pool {
         name: "master".to_owned(),
         count: count?,
         max_pods,
         addresses,
-        first_address: Some(first?),
+        first_address: first_address?,
+        subnet_id: subnet_id?,
+        is_scale_set,
     })
+}
+
+/// Whether the VMs are a scale set; what else they may be makes no difference here.
+fn is_scale_set(profile: &Object<'_>) -> bool {
+    let place = profile.at("availabilityProfile");
+    let named = place.is_there() && !place.is_empty_text();
+    let text = named.then(|| place.text("the kind of the VMs", SCALE_SET));
+    text.flatten()
+        .is_some_and(|text| text.eq_ignore_ascii_case(SCALE_SET))
 }
 
 /// The address of the first master; the others have those behind it.
@@ -198,31 +249,51 @@ fn first_address(
     Some(first)
 }
 
-fn agents(properties: &Object<'_>, master: Option<&SubnetId>, max_pods: u16) -> Option<Vec<Pool>> {
+/// Where VMs are.
+struct Subnets {
+    of_masters: Option<SubnetId>,
+    /// Of agents that do not say it themselves, which they need not beside masters that are a scale set.
+    of_agents: Option<SubnetId>,
+}
+
+/// The subnet of agents that the masters' profile names.
+fn agents_subnet_id(master: &Object<'_>) -> Option<SubnetId> {
+    let place = master.at("agentVnetSubnetId");
+    place
+        .is_there()
+        .then(|| place.parsed("the resource ID of a subnet", SUBNET_ID))
+        .flatten()
+}
+
+fn agents(properties: &Object<'_>, subnets: &Subnets, max_pods: u16) -> Option<Vec<Pool>> {
     let profiles = properties.at("agentPoolProfiles").list("the agent pools")?;
     let mut names = BTreeSet::new();
     let pools: Vec<Option<Pool>> = profiles
         .iter()
-        .map(|profile| agent_pool(profile, master, max_pods, &mut names))
+        .map(|profile| agent_pool(profile, subnets, max_pods, &mut names))
         .collect();
     pools.into_iter().collect()
 }
 
 fn agent_pool(
     profile: &Place<'_>,
-    master: Option<&SubnetId>,
+    subnets: &Subnets,
     max_pods: u16,
     names: &mut BTreeSet<String>,
 ) -> Option<Pool> {
     let profile = profile.object("an agent pool")?;
     let name = pool_name(&profile.at("name"), names);
     let count = count(&profile.at("count"), MOST_VMS);
-    if let (Some(own), Some(master)) = (subnet_id(&profile), master)
-        && own != *master
+    let own = match (&subnets.of_agents, profile.at("vnetSubnetId").is_there()) {
+        (Some(of_agents), false) => Some(of_agents.clone()),
+        _ => subnet_id(&profile),
+    };
+    if let (Some(own), Some(masters)) = (&own, &subnets.of_masters)
+        && !own.is_beside(masters)
     {
-        profile
-            .at("vnetSubnetId")
-            .wrong("not the masters' subnet: all VMs of a cluster are in one");
+        profile.at("vnetSubnetId").wrong(
+            "in another virtual network than the masters' subnet: all VMs of a cluster are in one",
+        );
     }
     let own_max_pods = profile.at("kubernetesConfig");
     let own_max_pods = own_max_pods
@@ -237,6 +308,8 @@ fn agent_pool(
         max_pods,
         addresses,
         first_address: None,
+        subnet_id: own?,
+        is_scale_set: is_scale_set(&profile),
     })
 }
 

@@ -44,6 +44,11 @@ impl<'a> Place<'a> {
         self.value.is_some()
     }
 
+    /// Whether it is the empty text, which is how a Go program writes that nothing is given.
+    pub fn is_empty_text(&self) -> bool {
+        self.value.and_then(Value::as_str) == Some("")
+    }
+
     /// Notes a fault here.
     pub fn wrong(&self, what: impl Display) {
         self.problems.0.borrow_mut().push(Problem {

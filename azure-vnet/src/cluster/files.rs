@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use ipnet::Ipv4Net;
 use serde_json::{Value, json};
 
-use super::{Cluster, Vm};
+use super::{Cluster, Pool, Vm};
 
 const NIC_API: &str = "2023-09-01";
 
@@ -102,12 +102,28 @@ fn conflist(cluster: &Cluster, connected: &[Ipv4Net]) -> Value {
     })
 }
 
+/// The VMs whose NICs are resources of their own. A scale set's are in its model, whose name only Azure knows.
+fn own_nics(cluster: &Cluster) -> impl Iterator<Item = Vm<'_>> {
+    cluster.vms().filter(|vm| !vm.pool.is_scale_set)
+}
+
 fn azure_cli(cluster: &Cluster, nics: &NicNames) -> String {
+    let scale_sets = cluster.pools.iter().filter(|pool| pool.is_scale_set);
+    let notes: Vec<String> = scale_sets
+        .map(|pool| {
+            let Pool {
+                name, addresses, ..
+            } = pool;
+            format!(
+                "# Not of {name}: the model of a scale set has to have its {addresses} ipconfigs.\n"
+            )
+        })
+        .collect();
     let mut script = format!(
         "#!/bin/sh
 # Adds the pods' addresses to the NICs of the cluster. The NICs have to exist, each with its own address.
 # Azure takes some seconds for each address; the template next to this file does it in one deployment.
-set -eu
+{notes}set -eu
 group=\"${{1:-{group}}}\"
 subnet='{subnet}'
 add() {{ # NIC, number of addresses
@@ -121,17 +137,22 @@ add() {{ # NIC, number of addresses
 ",
         group = cluster.subnet_id.resource_group(),
         subnet = cluster.subnet_id,
+        notes = notes.concat(),
     );
-    for vm in cluster.vms() {
+    let mut subnet = &cluster.subnet_id;
+    for vm in own_nics(cluster) {
+        if vm.pool.subnet_id != *subnet {
+            subnet = &vm.pool.subnet_id;
+            let _ = writeln!(script, "subnet='{subnet}'");
+        }
         let _ = writeln!(script, "add {} {}", nics.of(&vm), vm.pool.addresses - 1);
     }
     script
 }
 
 fn template(cluster: &Cluster, nics: &NicNames) -> Value {
-    let resources: Vec<Value> = cluster
-        .vms()
-        .map(|vm| nic(cluster, &vm, &nics.of(&vm)))
+    let resources: Vec<Value> = own_nics(cluster)
+        .map(|vm| nic(&vm, &nics.of(&vm)))
         .collect();
     json!({
         "$schema": "https://schema.management.azure.com/schemas/2019-04-01/deploymentTemplate.json#",
@@ -141,8 +162,8 @@ fn template(cluster: &Cluster, nics: &NicNames) -> Value {
 }
 
 /// A NIC: its own address first, as its primary one, then the pods'.
-fn nic(cluster: &Cluster, vm: &Vm<'_>, name: &str) -> Value {
-    let subnet = json!({ "id": cluster.subnet_id.to_string() });
+fn nic(vm: &Vm<'_>, name: &str) -> Value {
+    let subnet = json!({ "id": vm.pool.subnet_id.to_string() });
     let mut own =
         json!({ "subnet": subnet, "primary": true, "privateIPAllocationMethod": "Dynamic" });
     if let Some(address) = vm.address {

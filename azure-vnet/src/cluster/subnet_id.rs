@@ -31,6 +31,21 @@ impl SubnetId {
     pub fn resource_group(&self) -> &str {
         &self.resource_group
     }
+
+    /// The subnet's own name.
+    pub fn name(&self) -> &str {
+        self.text.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// Whether both are of one virtual network.
+    pub fn is_beside(&self, other: &Self) -> bool {
+        let vnet = |id: &Self| {
+            id.text
+                .rsplit_once('/')
+                .map(|(vnet, _)| vnet.to_lowercase())
+        };
+        vnet(self) == vnet(other)
+    }
 }
 
 impl FromStr for SubnetId {

@@ -102,7 +102,37 @@ fn every_fault_is_named_where_it_is() {
         (
             at(KUBERNETES, "networkPolicy"),
             json!("calico"),
-            "$.properties.orchestratorProfile.kubernetesConfig.networkPolicy: \"calico\" gives pods no addresses of the virtual network: \"azure\"",
+            "$.properties.orchestratorProfile.kubernetesConfig.networkPolicy: \"calico\" alone has the engine choose another network plugin: give \"networkPlugin\": \"azure\" with it",
+        ),
+        (
+            at(KUBERNETES, "networkPolicy"),
+            json!("none"),
+            "$.properties.orchestratorProfile.kubernetesConfig.networkPolicy: \"none\" alone has the engine choose another network plugin: give \"networkPlugin\": \"azure\" with it",
+        ),
+        (
+            at(KUBERNETES, "networkPolicy"),
+            json!("cilium"),
+            "$.properties.orchestratorProfile.kubernetesConfig.networkPolicy: \"cilium\" gives pods no addresses of the virtual network: \"azure\", \"calico\" or \"none\"",
+        ),
+        (
+            at(KUBERNETES, "networkPolicy"),
+            json!(false),
+            "$.properties.orchestratorProfile.kubernetesConfig.networkPolicy: true or false where what enforces NetworkPolicy belongs, for example \"calico\"",
+        ),
+        (
+            at(MASTER, "availabilityProfile"),
+            json!(3),
+            "$.properties.masterProfile.availabilityProfile: a number where the kind of the VMs belongs, for example \"VirtualMachineScaleSets\"",
+        ),
+        (
+            at(MASTER, "agentVnetSubnetId"),
+            json!("KubeAgents"),
+            "$.properties.masterProfile.agentVnetSubnetId: \"KubeAgents\" is not the resource ID of a subnet, for example \"/subscriptions/SUBSCRIPTION/resourceGroups/GROUP/providers/Microsoft.Network/virtualNetworks/VNET/subnets/SUBNET\"",
+        ),
+        (
+            at(AGENT, "vnetSubnetId"),
+            Value::Null,
+            "$.properties.agentPoolProfiles[0].vnetSubnetId: the resource ID of a subnet is missing, for example \"/subscriptions/SUBSCRIPTION/resourceGroups/GROUP/providers/Microsoft.Network/virtualNetworks/VNET/subnets/SUBNET\"",
         ),
         (
             at(KUBERNETES, "clusterSubnet"),
@@ -241,8 +271,8 @@ fn every_fault_is_named_where_it_is() {
         ),
         (
             at(AGENT, "vnetSubnetId"),
-            json!(SUBNET_ID.replace("KubeClusterSubnet", "Other")),
-            "$.properties.agentPoolProfiles[0].vnetSubnetId: not the masters' subnet: all VMs of a cluster are in one",
+            json!(SUBNET_ID.replace("KUBE_VNET", "OTHER_VNET")),
+            "$.properties.agentPoolProfiles[0].vnetSubnetId: in another virtual network than the masters' subnet: all VMs of a cluster are in one",
         ),
         (
             at(AGENT, "count"),
@@ -410,7 +440,9 @@ fn the_documented_example_needs_31_addresses_for_each_vm() {
         ]
     );
     // 4,096 addresses, of which Azure keeps five.
-    assert_eq!((cluster.needed(), cluster.usable()), (93, 4091));
+    let needed = cluster.needed_in(&cluster.subnet_id);
+    assert_eq!((needed, cluster.usable()), (93, 4091));
+    assert_eq!(cluster.other_subnets(), [] as [&SubnetId; 0]);
     assert!(cluster.fits());
 }
 
@@ -446,10 +478,107 @@ fn a_subnet_may_be_too_small() {
         ),
     ]);
     let cluster = read(&definition.to_string()).unwrap();
+    let needed = cluster.needed_in(&cluster.subnet_id);
+    assert_eq!((needed, cluster.usable(), cluster.fits()), (93, 59, false));
+}
+
+/// How large theirs is, the definition does not say: only what the masters' has to hold is compared.
+#[test]
+fn agents_may_be_in_another_subnet_of_the_network() {
+    let agents = SUBNET_ID.replace("KubeClusterSubnet", "KubeAgents");
+    let definition = with(&[
+        (&format!("{KUBERNETES}/clusterSubnet"), json!("10.0.1.0/26")),
+        (&format!("{AGENT}/vnetSubnetId"), json!(agents)),
+    ]);
+    let cluster = read(&definition.to_string()).unwrap();
+    let [other] = cluster.other_subnets()[..] else {
+        panic!("{cluster:?}")
+    };
     assert_eq!(
-        (cluster.needed(), cluster.usable(), cluster.fits()),
-        (93, 59, false)
+        (other.to_string(), other.name()),
+        (agents.clone(), "KubeAgents")
     );
+    assert_eq!(cluster.needed_in(other), 62);
+    assert_eq!(cluster.needed_in(&cluster.subnet_id), 31);
+    assert!(cluster.fits());
+
+    let files = Files::of(&cluster, &[], &NicNames::new(NicNames::DEFAULT).unwrap());
+    let (masters, of_agents) = files
+        .azure_cli
+        .split_once(&format!("\nsubnet='{agents}'\n"))
+        .unwrap();
+    assert!(masters.ends_with("add k8s-master-0-nic 30"), "{masters}");
+    assert_eq!(of_agents.lines().count(), 2, "{of_agents}");
+    let template: Value = serde_json::from_str(&files.template).unwrap();
+    let subnet_of = |nic: usize| {
+        let config = &template["resources"][nic]["properties"]["ipConfigurations"][7];
+        config["properties"]["subnet"]["id"].clone()
+    };
+    assert_eq!(subnet_of(0), SUBNET_ID);
+    assert_eq!(subnet_of(2), agents);
+}
+
+/// Their VMs get what address is free, and their NICs are in the scale set's model.
+#[test]
+fn masters_and_agents_may_be_scale_sets() {
+    let agents = SUBNET_ID.replace("KubeClusterSubnet", "KubeAgents");
+    let changes = [
+        (
+            format!("{MASTER}/availabilityProfile"),
+            json!("VirtualMachineScaleSets"),
+        ),
+        (format!("{MASTER}/firstConsecutiveStaticIP"), Value::Null),
+        (format!("{MASTER}/agentVnetSubnetID"), json!(agents)),
+        (format!("{AGENT}/vnetSubnetId"), Value::Null),
+    ];
+    let changes: Vec<(&str, Value)> = changes
+        .iter()
+        .map(|(pointer, value)| (pointer.as_str(), value.clone()))
+        .collect();
+    let cluster = read(&with(&changes).to_string()).unwrap();
+    let master = &cluster.pools[0];
+    assert!(master.is_scale_set && master.first_address.is_none());
+    assert_eq!(cluster.pools[1].subnet_id.to_string(), agents);
+    let files = Files::of(&cluster, &[], &NicNames::new(NicNames::DEFAULT).unwrap());
+    assert!(
+        !files.azure_cli.contains("k8s-master"),
+        "{}",
+        files.azure_cli
+    );
+    assert!(
+        files
+            .azure_cli
+            .contains("# Not of master: the model of a scale set has to have its 31 ipconfigs.\n"),
+        "{}",
+        files.azure_cli
+    );
+    assert!(!files.template.contains("k8s-master"));
+    // One that is given is checked all the same, and without a scale set there has to be one.
+    let first = format!("{MASTER}/firstConsecutiveStaticIP");
+    let given = [changes[0].clone(), (&first, json!("10.9.0.4"))];
+    assert_eq!(problems(&with(&given)).len(), 1);
+    let none = &changes[1..2];
+    assert_eq!(problems(&with(none)).len(), 1);
+}
+
+/// What enforces policies is another question than what gives pods their addresses.
+#[test]
+fn a_policy_engine_may_be_beside_the_plugin() {
+    for (plugin, policy) in [
+        ("azure", "calico"),
+        ("Azure", "Calico"),
+        ("azure", "azure"),
+        ("azure", "none"),
+        ("azure", ""),
+    ] {
+        let definition = with(&[
+            (&format!("{KUBERNETES}/networkPlugin"), json!(plugin)),
+            (&format!("{KUBERNETES}/networkPolicy"), json!(policy)),
+        ]);
+        read(&definition.to_string()).unwrap();
+    }
+    // As older definitions name the plugin.
+    read(&with(&[(&format!("{KUBERNETES}/networkPolicy"), json!("azure"))]).to_string()).unwrap();
 }
 
 #[test]
