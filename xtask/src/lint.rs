@@ -1,4 +1,4 @@
-//! `cargo xtask lint`: formatting, lints and the stored layouts; a warning is an error.
+//! `cargo xtask lint`: formatting, lints, the stored layouts and the pages; a warning is an error.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::{
     abi_layout, build_ebpf,
     command::{cargo, output, run},
-    reference, workspace,
+    pages, reference, workspace,
 };
 
 const LIMIT: Duration = Duration::from_mins(15);
@@ -22,6 +22,7 @@ pub fn main() -> Result<()> {
     run(cargo().args(["fmt", "--all", "--", "--check"]), LIMIT)?;
     abi_layout::check()?;
     reference::check()?;
+    pages::check()?;
     build_ebpf::main()?;
     run(
         cargo().args(["clippy", "--all-targets", "--", "-D", "warnings"]),

@@ -14,6 +14,7 @@ mod earlier;
 mod ebpf_object;
 mod lint;
 mod neighbour_table;
+mod pages;
 mod plugins;
 mod reference;
 mod setup;

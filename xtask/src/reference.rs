@@ -183,6 +183,14 @@ pub fn check() -> Result<()> {
     Ok(())
 }
 
+/// The keys of `masquerade`.
+pub fn masquerade_keys() -> Result<Vec<String>> {
+    let section = KEYS.iter().find(|it| it.structure == "SentMasquerade");
+    let section = section.context("no section has the keys of masquerade")?;
+    let keys = keys(section, camel_case)?.into_iter();
+    Ok(keys.map(|(key, _)| key).collect())
+}
+
 fn text(page: &Page) -> Result<String> {
     let mut text = page.introduction.to_owned();
     for section in page.sections {
