@@ -14,6 +14,8 @@
 # Environment:
 #   AZURE_VNET_SOURCE   folder, or http(s) address of a folder, with the archives (the folder of this script)
 #   CNI_PLUGINS_SOURCE  likewise, with the archives of containernetworking/plugins
+#   AZURE_VNET_KEY      public key (minisign) of who makes the archives (/etc/azure-vnet/release.pub, if it is there). With a key nothing
+#                       of an archive is unpacked unless the .minisig beside it is the key's
 #   DESTDIR             installs below this folder instead of /
 set -eu
 
@@ -28,7 +30,7 @@ fail() {
 }
 
 usage() {
-    sed -n '2,19s/^# \{0,1\}//p' "$0"
+    sed -n '2,21s/^# \{0,1\}//p' "$0"
 }
 
 architecture() {
@@ -58,6 +60,23 @@ fetch() {
     esac
 }
 
+# verify NAME: ends it all unless the archive is signed with the key. By what is on the node already: a program out of the archive would
+# say yes of itself.
+verify() {
+    fetch "${AZURE_VNET_SOURCE:-$here}" "$1.minisig"
+    if command -v minisign >/dev/null; then
+        comment=$(minisign -V -Q -p "$key" -m "$work/$1") || fail "$1 is not what the owner of $key has signed: do not install it"
+        case $(printf '%s' "$comment" | tr '\t' '\n' | grep '^file:') in
+        "file:$1") ;;
+        *) fail "$1 is signed as another file ($comment): do not install it" ;;
+        esac
+    elif "$plugins/azure-vnet" verify --help >/dev/null 2>&1; then
+        "$plugins/azure-vnet" verify --key "$key" "$work/$1" || fail "$1 is not what the owner of $key has signed: do not install it"
+    else
+        fail "there is a key, $key, and nothing here that verifies with it: install minisign"
+    fi
+}
+
 # unpack SOURCE NAME FILE...: fetches an archive, checks its sum, and unpacks it, or these files of it.
 unpack() {
     source=$1 archive=$2
@@ -68,6 +87,9 @@ unpack() {
     actual=$(sha256sum "$work/$archive" | cut -d ' ' -f 1)
     [ "$expected" = "$actual" ] ||
         fail "$archive is not what $archive.sha256 says ($actual, not $expected): download both again"
+    case $archive in
+    azure-vnet-*) [ -z "$key" ] || verify "$archive" ;;
+    esac
     mkdir -p "$work/unpacked"
     tar -xzf "$work/$archive" -C "$work/unpacked" "$@"
 }
@@ -137,6 +159,10 @@ esac
 [ "$#" -le 2 ] || fail "two versions at most, $# were given"
 [ "$(id -u)" -eq 0 ] || fail "this writes to $plugins: run it as root"
 
+key=${AZURE_VNET_KEY:-}
+if [ -z "$key" ] && [ -e "${root%/}/etc/azure-vnet/release.pub" ]; then
+    key=${root%/}/etc/azure-vnet/release.pub
+fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 from=$work/unpacked

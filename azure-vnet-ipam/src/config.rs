@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use azure_vnet_cni::{CniError, NetConf, keys};
+use azure_vnet_cni::{CniError, NetConf, foreign, keys};
 use ipnet::Ipv4Net;
 use serde::Deserialize;
 use serde_json::Value;
@@ -36,6 +36,9 @@ const WIRESERVER: &str = "http://168.63.129.16";
 
 /// Host of the instance metadata service.
 const IMDS: &str = "http://169.254.169.254";
+
+/// Bytes.
+const LONGEST_URL: usize = 1024;
 
 /// Where the original plugin has its list.
 const FILE: &str = "/etc/kubernetes/interfaces.json";
@@ -149,8 +152,12 @@ fn source(ipam: &Ipam) -> Result<Source, CniError> {
 
 fn base(key: &str, given_value: &str, default: &str) -> Result<String, CniError> {
     let base = given(given_value).unwrap_or(default);
-    if !base.starts_with("http://") {
-        return Err(wrong(key, base, "must begin with http://"));
+    if !base.starts_with("http://") || base.len() > LONGEST_URL {
+        return Err(wrong(
+            key,
+            foreign::excerpt(base).into_owned(),
+            "must begin with http:// and have at most 1024 bytes",
+        ));
     }
     Ok(base.trim_end_matches('/').into())
 }

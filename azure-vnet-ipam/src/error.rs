@@ -1,6 +1,7 @@
 //! Every error of the plugin, and its CNI code.
 
 use azure_vnet_cni::{CniError, code};
+use azure_vnet_files::LockError;
 
 use crate::{check, master, pool, source, store};
 
@@ -39,8 +40,10 @@ impl From<Error> for CniError {
             // The wireserver restarts with the host's agent; a lock is held for milliseconds.
             Error::Source(_)
             | Error::NotAnswered { .. }
-            | Error::Store(store::Error::Busy { .. } | store::Error::GivenUp) => code::TRY_AGAIN,
-            Error::Store(store::Error::Io { .. } | store::Error::Owner { .. }) => STATE,
+            | Error::Store(store::Error::Lock(LockError::Busy { .. }) | store::Error::GivenUp) => {
+                code::TRY_AGAIN
+            }
+            Error::Store(_) => STATE,
             Error::Pool(pool::Error::Empty | pool::Error::Exhausted { .. }) => EXHAUSTED,
             Error::Master(_) => code::INVALID_CONFIG,
             Error::Pool(

@@ -21,7 +21,6 @@ mod neighbours;
 mod node;
 mod pool;
 mod refresh;
-mod regular_file;
 mod salvage;
 pub mod source;
 mod static_address;

@@ -2,6 +2,7 @@
 
 use std::{fmt, net::Ipv4Addr, str::FromStr};
 
+use azure_vnet_cni::foreign;
 use serde::{Deserialize, Serialize};
 
 /// An Ethernet address.
@@ -11,7 +12,7 @@ pub struct Mac([u8; 6]);
 
 /// The text is not six hexadecimal bytes.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a MAC address")]
+#[error("\"{0}\" is not a MAC address")]
 pub struct NotAMac(String);
 
 impl Mac {
@@ -44,7 +45,9 @@ impl FromStr for Mac {
 
     /// As Azure writes it (`000D3A010203`), as Linux does (`00:0d:3a:01:02:03`) and as Windows does (with `-`).
     fn from_str(text: &str) -> Result<Self, NotAMac> {
-        bytes(text).map(Mac).ok_or_else(|| NotAMac(text.to_owned()))
+        bytes(text)
+            .map(Mac)
+            .ok_or_else(|| NotAMac(foreign::excerpt(text).into_owned()))
     }
 }
 

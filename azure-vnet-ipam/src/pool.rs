@@ -5,6 +5,7 @@ use std::{
     net::Ipv4Addr,
 };
 
+use azure_vnet_cni::pod_address;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
@@ -79,6 +80,18 @@ impl Pool {
         let lost =
             |lease: &&Lease| before.contains(&lease.address) && !known.contains(&lease.address);
         self.leases.iter().filter(lost).cloned().collect()
+    }
+
+    /// Forgets addresses that no pod can have: the record may be of a version that believed a source that had them.
+    pub fn forget_unfit(&mut self) {
+        self.subnets
+            .retain(|subnet| pod_address::unfit_subnet(subnet.prefix).is_none());
+        for Subnet {
+            prefix, addresses, ..
+        } in &mut self.subnets
+        {
+            addresses.retain(|address| pod_address::unfit_in(*address, *prefix).is_none());
+        }
     }
 
     /// Whether this is what is known about the NICs.

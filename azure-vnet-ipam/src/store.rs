@@ -7,24 +7,23 @@
 //! shows ([`heal`]); files that could not be read are kept under `….damaged`.
 
 use std::{
-    fs::{self, DirBuilder, File},
-    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
+    fs,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use crate::{pool::Pool, warn};
 use azure_vnet_cni::delegate::is_given_up;
+use azure_vnet_files::{Lock, LockError};
 use rustix::{
     fs::{Access, access},
     io::Errno,
-    process::geteuid,
 };
+
+use crate::{pool::Pool, warn};
 
 mod document;
 mod error;
 mod heal;
-mod lock;
 mod original;
 mod state;
 
@@ -51,8 +50,8 @@ pub struct Locked {
     pub state: State,
     dir: PathBuf,
     healing: Healing,
-    /// Unlocked when closed, by the kernel if we die.
-    _lock: File,
+    /// Unlocked when dropped, by the kernel if we die.
+    _lock: Lock,
 }
 
 /// What was wrong with the files.
@@ -101,18 +100,18 @@ impl Store {
     }
 
     /// Waits until no other call asks the source, for at most `limit`: then two ask, which does no harm.
-    pub fn turn(&self, limit: Duration) -> Result<Option<File>, Error> {
+    pub fn turn(&self, limit: Duration) -> Result<Option<Lock>, Error> {
         self.create()?;
-        match lock::acquire(&self.dir.join("ipam.ask.lock"), limit) {
+        match Lock::acquire(&self.dir.join("ipam.ask.lock"), limit) {
             Ok(turn) => Ok(Some(turn)),
-            Err(Error::Busy { .. }) => Ok(None),
-            Err(error) => Err(error),
+            Err(LockError::Busy { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 
     fn lock_within(&self, limit: Duration) -> Result<Locked, Error> {
         self.create()?;
-        let lock = lock::acquire(&self.dir.join("ipam.lock"), limit)?;
+        let lock = Lock::acquire(&self.dir.join("ipam.lock"), limit)?;
         // Whoever called may have taken everything back by now.
         if is_given_up() {
             return Err(Error::GivenUp);
@@ -129,28 +128,10 @@ impl Store {
         })
     }
 
-    /// Makes sure that only root can write here: whoever can gives a pod another pod's address.
+    /// Makes sure that only root can look and write here: whoever can write gives a pod another pod's address, and whoever can
+    /// look can hold the lock.
     fn create(&self) -> Result<(), Error> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.dir)
-            .map_err(Error::io("create", &self.dir))?;
-        let metadata = fs::metadata(&self.dir).map_err(Error::io("look at", &self.dir))?;
-        let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
-        if owner != geteuid().as_raw() {
-            let path = self.dir.clone();
-            return Err(Error::Owner { path, owner });
-        }
-        if mode & 0o022 == 0 {
-            return Ok(());
-        }
-        warn(format_args!(
-            "{} was writable for others (mode {mode:o}), and is not any more",
-            self.dir.display()
-        ));
-        fs::set_permissions(&self.dir, PermissionsExt::from_mode(mode & !0o022))
-            .map_err(Error::io("change the mode of", &self.dir))
+        Ok(azure_vnet_files::private_folder(&self.dir)?)
     }
 }
 

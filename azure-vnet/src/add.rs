@@ -18,6 +18,9 @@ use crate::plan::{self, Plan, PodAddress, PodRoute};
 use crate::state::{self, Attachment};
 use crate::uplink::uplink;
 
+/// Kubernetes has no longer name: a DNS subdomain (RFC 1123).
+const LONGEST_POD_NAME: usize = 253;
+
 /// Attaches the container and says what it was given.
 pub async fn add(request: &Add) -> Result<Success, Error> {
     let config = Config::read(&request.conf)?;
@@ -125,7 +128,8 @@ fn attachment(config: &Config, request: &Add, plan: &Plan, lease: &Lease<'_>) ->
 
 /// For people who look later; nothing else goes by it.
 fn pod_name(request: &Add) -> Option<String> {
-    let said = |key| request.args.get(key).filter(|value| !value.is_empty());
+    let fits = |value: &&str| (1..=LONGEST_POD_NAME).contains(&value.len());
+    let said = |key| request.args.get(key).filter(fits);
     Some(format!(
         "{}/{}",
         said("K8S_POD_NAMESPACE")?,

@@ -20,6 +20,7 @@ mod pool;
 mod status;
 mod table;
 mod teardown;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -82,6 +83,8 @@ enum Command {
     Install(install::Install),
     /// Takes the plugins and their configuration away.
     Uninstall(install::Uninstall),
+    /// Whether an archive is what the owner of a key has signed, before it is unpacked.
+    Verify(verify::Options),
 }
 
 /// How a command ended; the documented exit codes.
@@ -150,7 +153,10 @@ fn run(command: Command, output: Output) -> Result<Outcome, Failure> {
     if let Command::Generate(options) = &command {
         return generate::run(options);
     }
-    if !matches!(command, Command::Plan(_) | Command::Install(_)) {
+    if !matches!(
+        command,
+        Command::Plan(_) | Command::Install(_) | Command::Verify(_)
+    ) {
         need_root()?;
     }
     // What changes the node is in its log; what only looks says on standard error what it stumbles over.
@@ -173,6 +179,7 @@ fn run(command: Command, output: Output) -> Result<Outcome, Failure> {
         Command::Generate(_) => Ok(Outcome::Fine),
         Command::Install(options) => install::install(&options, output),
         Command::Uninstall(options) => install::uninstall(&options, output),
+        Command::Verify(options) => verify::run(&options, output),
     }
 }
 

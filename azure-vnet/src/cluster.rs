@@ -15,6 +15,7 @@ mod tests;
 use std::fmt;
 use std::net::Ipv4Addr;
 
+use azure_vnet_cni::json;
 use ipnet::Ipv4Net;
 use serde_json::Value;
 
@@ -77,7 +78,7 @@ impl fmt::Display for Problem {
 
 /// Reads a definition. All faults come at once, in the order of the document.
 pub fn read(text: &str) -> Result<Cluster, Vec<Problem>> {
-    let value: Value = serde_json::from_str(text).map_err(|error| {
+    let value: Value = json::from_slice(text.as_bytes()).map_err(|error| {
         vec![Problem {
             path: "$".to_owned(),
             what: format!("this is not JSON: {error}"),

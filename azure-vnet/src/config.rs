@@ -36,6 +36,11 @@ pub struct Config {
     pub masquerade: Masquerade,
 }
 
+/// Bytes of a file's name and of a domain's.
+const LONGEST_NAME: usize = 255;
+/// Of each list; resolvers take 3 name servers, and kubelet 32 domains.
+const MOST_DNS_ENTRIES: usize = 64;
+
 /// Keys of the reference bridge that isolate pods, or change what they see, and that this plugin does
 /// not have. Ignored, they would promise what is not there.
 const UNSUPPORTED: [&str; 6] = [
@@ -61,7 +66,9 @@ impl Config {
             master: interface("master", sent.master)?,
             ipam: ipam_type(sent.ipam)?,
             dns: (runtime.dns.and_then(SentRuntimeDns::into_dns))
-                .or_else(|| sent.dns.and_then(SentDns::into_dns)),
+                .or_else(|| sent.dns.and_then(SentDns::into_dns))
+                .map(dns)
+                .transpose()?,
             mac: requested_mac(runtime.mac, sent.args.as_ref())?,
             host_ports: host_ports(runtime.port_mappings.as_ref()),
             masquerade: masquerade::read(sent.masquerade.unwrap_or_default())?,
@@ -136,9 +143,31 @@ pub fn unicast(text: &str) -> Option<MacAddress> {
 }
 
 fn ipam_type(ipam: Option<SentIpam>) -> Result<String, Error> {
-    ipam.and_then(|ipam| ipam.kind)
-        .filter(|kind| !kind.is_empty())
-        .ok_or(Error::NoIpam)
+    let kind = ipam.and_then(|ipam| ipam.kind);
+    let kind = kind.filter(|kind| !kind.is_empty()).ok_or(Error::NoIpam)?;
+    let most = LONGEST_NAME;
+    if kind.len() > most {
+        return Err(Error::TooLong {
+            key: "ipam.type",
+            most,
+        });
+    }
+    Ok(kind)
+}
+
+/// The result repeats them, and runtimes write them into the pod's `resolv.conf`.
+fn dns(dns: Dns) -> Result<Dns, Error> {
+    let lists = [&dns.nameservers, &dns.search, &dns.options];
+    if lists.iter().any(|list| list.len() > MOST_DNS_ENTRIES) {
+        let (key, most) = ("dns", MOST_DNS_ENTRIES);
+        return Err(Error::TooMany { key, most });
+    }
+    let is_long = |text: &String| text.len() > LONGEST_NAME;
+    if is_long(&dns.domain) || lists.iter().any(|list| list.iter().any(is_long)) {
+        let (key, most) = ("dns", LONGEST_NAME);
+        return Err(Error::TooLong { key, most });
+    }
+    Ok(dns)
 }
 
 /// An absent or empty name leaves the choice to the plugin.

@@ -435,7 +435,7 @@ fn choose(wanted: Wanted, record: Option<&Record>) -> Wanted {
 
 fn lock(bridge: &str) -> Result<Lock, Error> {
     let path = Path::new(state::DIRECTORY).join(format!("datapath-{bridge}.lock"));
-    Lock::acquire(&path).map_err(|source| Error::Lock {
+    lock::acquire(&path).map_err(|source| Error::Lock {
         bridge: bridge.to_owned(),
         source,
     })

@@ -1,6 +1,7 @@
 //! Why a call failed, and the one place where that becomes a code of the CNI protocol.
 
 use azure_vnet_cni::{CniError, code};
+use azure_vnet_files::LockError;
 
 use crate::{
     apply, check, config, datapath, legacy, lock, netlink, netns, node, plan, ports, state, status,
@@ -122,7 +123,7 @@ fn node_code(error: &node::NodeError) -> u32 {
 /// A lock that others held too long may be free the next time.
 fn lock_code(error: &lock::Error, otherwise: u32) -> u32 {
     match error {
-        lock::Error::TimedOut { .. } => code::TRY_AGAIN,
-        lock::Error::Io { .. } => otherwise,
+        lock::Error::Lock(LockError::Busy { .. }) => code::TRY_AGAIN,
+        lock::Error::Lock(LockError::Io { .. }) | lock::Error::Folder(_) => otherwise,
     }
 }

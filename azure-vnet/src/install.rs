@@ -3,11 +3,12 @@
 //! kubelet and the runtimes run whatever is in the plugins' folder at that moment, so a file is never half there: it is written
 //! under another name and renamed. The configuration comes last and goes first, because with it a node says that it can run pods.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use azure_vnet_files::ReadError;
 use serde::Serialize;
 
 mod managers;
@@ -22,6 +23,12 @@ const PLUGIN: &str = "azure-vnet";
 const IPAM: &str = "azure-vnet-ipam";
 /// Plugins of the reference set that the configuration chains, and that containerd runs for every pod.
 const REFERENCE: [&str; 2] = ["portmap", "loopback"];
+
+/// The folder of the state, below the root.
+const STATE: &str = "run/azure-vnet";
+
+/// Bytes of a file; a plugin has some 10 MB, and twenty without `strip`.
+const LARGEST: u64 = 256 << 20;
 
 /// Where things go.
 #[derive(Clone, Debug)]
@@ -83,9 +90,15 @@ pub fn install(target: &Target, from: &Path) -> Result<Vec<Step>, Error> {
     for folder in [&target.plugins, &target.configuration] {
         fs::create_dir_all(folder).map_err(Error::at("create", folder))?;
     }
+    // Before kubelet makes it for a mount, with 0755; an empty root has no /run.
+    if target.root.join("run").is_dir() {
+        let folder = target.root.join(STATE);
+        azure_vnet_files::private_folder(&folder)
+            .map_err(|error| Error::at("close", &folder)(io::Error::other(error)))?;
+    }
     let mut steps = Vec::new();
     let source = from.join(PLUGIN);
-    let program = fs::read(&source).map_err(Error::at("read", &source))?;
+    let program = read(&source).map_err(Error::at("read", &source))?;
     let plugin = target.plugins.join(PLUGIN);
     steps.push(put(&plugin, &program, 0o755)?);
     steps.push(put_second_name(
@@ -107,7 +120,7 @@ pub fn install(target: &Target, from: &Path) -> Result<Vec<Step>, Error> {
 /// Takes away what [`install`] brought. The reference plugins stay, for others use them; so does a configuration that was edited.
 pub fn uninstall(target: &Target) -> Result<Vec<Step>, Error> {
     let conflist = target.configuration.join(CONFLIST_NAME);
-    let edited = fs::read(&conflist).is_ok_and(|text| text != CONFLIST.as_bytes());
+    let edited = read(&conflist).is_ok_and(|text| text != CONFLIST.as_bytes());
     let mut steps = Vec::new();
     if edited {
         // Under this name no runtime reads it any more, but nothing that was written into it is lost.
@@ -154,14 +167,16 @@ fn put_second_name(path: &Path, file: &Path, content: &[u8]) -> Result<Step, Err
 }
 
 fn link(path: &Path, file: &Path) -> io::Result<()> {
-    let (folder, new) = draft_of(path)?;
+    // One that a killed call left is gone.
+    let new = azure_vnet_files::draft(path);
+    let _ = fs::remove_file(&new);
     fs::hard_link(file, &new)?;
     fs::rename(&new, path)?;
-    File::open(folder)?.sync_all()
+    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
 }
 
 fn put_if_missing(path: &Path, source: &Path) -> Result<Step, Error> {
-    let change = match fs::read(source) {
+    let change = match read(source) {
         _ if path.exists() => Change::Kept,
         Ok(program) => return put(path, &program, 0o755),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Change::Missing,
@@ -175,7 +190,7 @@ fn put_if_missing(path: &Path, source: &Path) -> Result<Step, Error> {
 
 fn put_configuration(folder: &Path) -> Result<Step, Error> {
     let path = folder.join(CONFLIST_NAME);
-    let edited = match fs::read(&path) {
+    let edited = match read(&path) {
         Ok(text) => text != CONFLIST.as_bytes(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => false,
         Err(error) => return Err(Error::at("read", &path)(error)),
@@ -190,9 +205,17 @@ fn put_configuration(folder: &Path) -> Result<Step, Error> {
     put(&path, CONFLIST.as_bytes(), 0o644)
 }
 
+/// A FIFO or a device is none of a release, nor of what it replaces.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    azure_vnet_files::read(path, LARGEST).map_err(|error| match error {
+        ReadError::Io(error) => error,
+        other => io::Error::other(other),
+    })
+}
+
 /// Puts a file in its place in one step.
 fn put(path: &Path, content: &[u8], mode: u32) -> Result<Step, Error> {
-    let before = fs::read(path).ok();
+    let before = read(path).ok();
     let is_same = before.as_deref() == Some(content);
     let has_mode = fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o777 == mode);
     let change = match before {
@@ -201,38 +224,12 @@ fn put(path: &Path, content: &[u8], mode: u32) -> Result<Step, Error> {
         None => Change::Installed,
     };
     if change != Change::Unchanged {
-        write(path, content, mode).map_err(Error::at("write", path))?;
+        azure_vnet_files::replace(path, content, mode).map_err(Error::at("write", path))?;
     }
     Ok(Step {
         path: path.to_owned(),
         change,
     })
-}
-
-/// The folder of a file, and where in it one is made that is to take its place. Hidden, so that no runtime takes it for a plugin or a
-/// configuration. One that a killed call left is gone.
-fn draft_of(path: &Path) -> io::Result<(&Path, PathBuf)> {
-    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(io::ErrorKind::InvalidInput.into());
-    };
-    let new = folder.join(format!(".{}.new", name.display()));
-    let _ = fs::remove_file(&new);
-    Ok((folder, new))
-}
-
-fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    let (folder, new) = draft_of(path)?;
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(&new)?;
-    file.write_all(content)?;
-    // The process's umask took its share of the mode.
-    file.set_permissions(fs::Permissions::from_mode(mode))?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    File::open(folder)?.sync_all()
 }
 
 fn remove(path: PathBuf) -> Result<Option<Step>, Error> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use azure_vnet_cni::{
     CniError, NetConf, code,
     delegate::{DEFAULT_LIMIT, Delegate},
+    pod_address,
     reply::Success,
 };
 use ipnet::{IpNet, Ipv4Net};
@@ -121,6 +122,18 @@ fn usable(result: &Success) -> Result<(Ipv4Net, Ipv4Addr), CniError> {
             format!("the IPAM plugin's answer has no {what}"),
         )
     };
+    for ip in &result.ips {
+        if let IpNet::V4(net) = ip.address
+            && let Some(why) = pod_address::unfit_in(net.addr(), net.trunc())
+        {
+            return Err(CniError::new(
+                code::DELEGATE,
+                format!(
+                    "the IPAM plugin's answer has the address {net}, which no pod can have: {why}"
+                ),
+            ));
+        }
+    }
     let (address, gateway) = result
         .ips
         .iter()
@@ -132,5 +145,41 @@ fn usable(result: &Success) -> Result<(Ipv4Net, Ipv4Addr), CniError> {
     match gateway {
         Some(std::net::IpAddr::V4(gateway)) => Ok((address, gateway)),
         _ => Err(lacks("IPv4 gateway")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use azure_vnet_cni::Version;
+    use serde_json::json;
+
+    use super::*;
+
+    fn answer(address: &str) -> Result<(Ipv4Net, Ipv4Addr), CniError> {
+        let answer =
+            json!({"cniVersion": "1.0.0", "ips": [{"address": address, "gateway": "10.0.0.1"}]});
+        usable(&Success::from_json(&answer, Version::V1_0_0).unwrap())
+    }
+
+    #[test]
+    fn addresses_that_no_pod_can_have_are_refused() {
+        for address in [
+            "127.0.0.9/8",
+            "0.0.0.9/8",
+            "169.254.7.9/16",
+            "224.0.0.9/4",
+            "255.255.255.254/4",
+            "10.0.0.9/0",
+            "10.0.0.0/24",
+            "10.0.0.255/24",
+        ] {
+            let error = answer(address).unwrap_err();
+            assert_eq!(error.code, code::DELEGATE);
+            assert!(error.msg.contains(address), "{error}");
+        }
+        for address in ["10.0.0.9/24", "10.0.0.7/32"] {
+            assert_eq!(answer(address).unwrap().0.to_string(), address);
+        }
     }
 }

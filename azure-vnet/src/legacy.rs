@@ -11,9 +11,10 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
+use azure_vnet_cni::json;
 use serde_json::Value;
 
-use crate::lock::{self, Lock};
+use crate::lock;
 use crate::netlink::link::{self, Link};
 use crate::netlink::{MacAddress, Netlink, NetlinkError, gone_is_fine, neighbour};
 use crate::state;
@@ -22,6 +23,9 @@ pub use ebtables::EbtablesError;
 
 /// Where it keeps what it knows of networks; gone with a reboot.
 const STATE: &str = "/var/run/azure-vnet.json";
+
+/// Bytes; 250 pods take some 200 KB.
+const LARGEST: u64 = 16 << 20;
 
 /// Held while its file is changed.
 const LOCK: &str = "/run/azure-vnet/legacy.lock";
@@ -256,7 +260,7 @@ fn forget(endpoint: &Endpoint) -> Result<(), LegacyError> {
 /// Removes a key of the object at `path` of the file, whose other contents stay: whoever goes back to
 /// the original finds what is true.
 fn remove_key(path: &[&str], key: &str) -> Result<(), LegacyError> {
-    let _lock = Lock::acquire(Path::new(LOCK))?;
+    let _lock = lock::acquire(Path::new(LOCK))?;
     let Some(mut file) = read() else {
         return Ok(());
     };
@@ -270,8 +274,8 @@ fn remove_key(path: &[&str], key: &str) -> Result<(), LegacyError> {
 }
 
 fn read() -> Option<Value> {
-    let bytes = std::fs::read(STATE).ok()?;
-    let file = serde_json::from_slice(&bytes);
+    let bytes = azure_vnet_files::read(Path::new(STATE), LARGEST).ok()?;
+    let file = json::from_slice(&bytes);
     file.inspect_err(|error| tracing::warn!("{STATE} of the original is ignored: {error}"))
         .ok()
 }

@@ -24,6 +24,7 @@ pub mod netns;
 pub mod node;
 pub mod plan;
 pub mod ports;
+pub mod signature;
 pub mod state;
 pub mod status;
 pub mod sysctl;

@@ -99,11 +99,18 @@ impl NetNs {
     /// Opens the namespace at `path`, also when it is the plugin's own (`CNI_NETNS_OVERRIDE=1`).
     pub fn open_any(path: impl Into<PathBuf>) -> Result<Self, NetNsError> {
         let path = path.into();
-        let fd = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        // Before it is opened: a FIFO would make the call wait, and a device may do something.
+        let filesystem =
+            rustix::fs::statfs(&path).map_err(|errno| unopened(&path, errno.into()))?;
+        if !is_nsfs(&filesystem) {
+            return Err(NetNsError::NotANamespace { path });
+        }
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(&path, flags, Mode::empty())
             .map_err(|errno| unopened(&path, errno.into()))?;
         let filesystem =
             rustix::fs::fstatfs(&fd).map_err(|errno| failed("examine", &path, errno.into()))?;
-        if u64::try_from(filesystem.f_type).ok() != Some(NSFS_MAGIC) {
+        if !is_nsfs(&filesystem) {
             return Err(NetNsError::NotANamespace { path });
         }
         Ok(Self { path, fd })
@@ -160,6 +167,10 @@ impl AsFd for NetNs {
 )]
 fn enter(netns: BorrowedFd<'_>) -> Result<(), rustix::io::Errno> {
     rustix::thread::move_into_link_name_space(netns, Some(LinkNameSpaceType::Network))
+}
+
+fn is_nsfs(filesystem: &rustix::fs::StatFs) -> bool {
+    u64::try_from(filesystem.f_type).ok() == Some(NSFS_MAGIC)
 }
 
 fn unopened(path: &Path, source: io::Error) -> NetNsError {

@@ -20,7 +20,7 @@ use std::path::Path;
 
 use ipnet::Ipv4Net;
 
-use crate::lock::Lock;
+use crate::lock;
 use crate::netlink::link::Link;
 use crate::netlink::{MacAddress, Netlink};
 use crate::takeover;
@@ -99,7 +99,7 @@ pub async fn broken(netlink: &Netlink, wanted: &NodeWanted) -> Result<Vec<String
 /// The way with a lock: choose the NIC, make its bridge, write both down.
 async fn set_up(netlink: &Netlink, wanted: &NodeWanted) -> Result<(Node, Look), NodeError> {
     takeover::by_marks(netlink).await?;
-    let _lock = Lock::acquire(Path::new(LOCK))?;
+    let _lock = lock::acquire(Path::new(LOCK))?;
     let look = Look::take(netlink).await?;
     if let Some(node) = look.node(netlink, wanted).await? {
         return Ok((node, look));
@@ -137,7 +137,7 @@ pub(crate) async fn make_bridge(
 /// Takes the bridge away, and with it what the node knows of its pods. The NIC has never been touched. Says whether
 /// there was a bridge of ours.
 pub async fn leave(netlink: &Netlink, name: &str, force: bool) -> Result<bool, NodeError> {
-    let _lock = Lock::acquire(Path::new(LOCK))?;
+    let _lock = lock::acquire(Path::new(LOCK))?;
     if !force {
         refuse_other_ports(netlink, name).await?;
     }

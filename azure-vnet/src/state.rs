@@ -4,12 +4,14 @@
 //! A file is written before the first change to the kernel and removed after the last, so whatever
 //! a killed call left can be found. Nobody rewrites what another call wrote: there is no lock.
 
-use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use azure_vnet_cni::json;
+use azure_vnet_files::{ReadError, Unsafe, draft};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::netlink::MacAddress;
@@ -17,8 +19,11 @@ use crate::netlink::MacAddress;
 /// Where everything is kept.
 pub const DIRECTORY: &str = "/run/azure-vnet";
 
-/// The extension of a file that is being written.
-const DRAFT: &str = "tmp";
+/// The extensions of a file that is being written, here and by v0.1.0.
+const DRAFTS: [&str; 2] = ["new", "tmp"];
+
+/// Bytes of a file; one attachment takes some hundred, or 10,000 with the longest names.
+pub const LARGEST: u64 = 1 << 20;
 
 /// How old a draft is that nobody is writing.
 const ABANDONED: Duration = Duration::from_mins(1);
@@ -111,7 +116,7 @@ pub fn remember(attachment: Attachment) -> Result<Remembered, Error> {
 /// The attachment behind a host veth. A file that cannot be understood, or read, counts as none:
 /// what DEL does without it is nearly as much.
 pub fn find(host_veth: &str) -> Option<Attachment> {
-    serde_json::from_slice(&std::fs::read(path(host_veth)).ok()?).ok()
+    read_json(&path(host_veth))
 }
 
 /// Whether there is a file for the attachment behind a host veth, readable or not.
@@ -130,7 +135,7 @@ pub fn is_recent(host_veth: &str) -> bool {
 /// in the middle of [`remember`] left.
 pub fn forget(host_veth: &str) -> Result<(), Error> {
     let path = path(host_veth);
-    for path in [temporary(&path), path] {
+    for path in [draft(&path), path] {
         remove_file(&path).map_err(failed("remove", path))?;
     }
     Ok(())
@@ -140,7 +145,11 @@ pub fn forget(host_veth: &str) -> Result<(), Error> {
 /// writer is done within milliseconds; a file that is older than [`ABANDONED`] has none any more.
 pub fn sweep() {
     let files = files().unwrap_or_default().into_iter();
-    for path in files.filter(|path| path.extension().is_some_and(|kind| kind == DRAFT)) {
+    let is_draft = |path: &PathBuf| {
+        let kind = path.extension().and_then(|kind| kind.to_str());
+        kind.is_some_and(|kind| DRAFTS.contains(&kind))
+    };
+    for path in files.filter(is_draft) {
         let age = path.metadata().and_then(|meta| meta.modified());
         let age = age.ok().and_then(|time| time.elapsed().ok());
         if age.is_some_and(|age| age > ABANDONED) {
@@ -179,42 +188,47 @@ pub fn remove_file(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Replaces a file whole: whoever reads it, and whenever the machine stops, it is the old one or
-/// the new one.
-pub fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    std::fs::create_dir_all(directory)?;
-    let temporary = temporary(path);
-    let written = File::create(&temporary).and_then(|mut file| {
-        file.write_all(&serde_json::to_vec(value)?)?;
-        file.sync_all()
-    });
-    let renamed = written.and_then(|()| std::fs::rename(&temporary, path));
-    if renamed.is_err() {
-        let _ = std::fs::remove_file(&temporary);
+/// Makes the state's folder, and closes it for others, where `path` is in it.
+pub fn ensure_folder(path: &Path) -> Result<(), Unsafe> {
+    let ours = Path::new(DIRECTORY);
+    if !path.starts_with(ours) {
+        return Ok(());
     }
-    renamed.and_then(|()| File::open(directory)?.sync_all())
+    azure_vnet_files::private_folder(ours)?;
+    match path.parent() {
+        Some(folder) if folder != ours => azure_vnet_files::private_folder(folder),
+        _ => Ok(()),
+    }
 }
 
-/// One name for each file, since each has one writer at a time: what a killed writer left is
-/// written over.
-fn temporary(path: &Path) -> PathBuf {
-    path.with_extension(DRAFT)
+/// Replaces a file whole: whoever reads it, and whenever the machine stops, it is the old one or
+/// the new one. Each has one writer at a time.
+pub fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
+    ensure_folder(path).map_err(io::Error::other)?;
+    azure_vnet_files::replace(path, &serde_json::to_vec(value)?, 0o600)
 }
 
-/// All files. One that cannot be read is an error, as it may be of a pod that lives.
+/// What [`write_json`] wrote; `None` where there is nothing that root alone can have written, or something else.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    json::from_slice(&azure_vnet_files::read_own(path, LARGEST).ok()?).ok()
+}
+
+/// All files. One that cannot be read is an error, as it may be of a pod that lives; what is no file of ours is a damaged one.
 pub fn records() -> Result<Records, Error> {
     let mut records = Records::default();
     let files = files()?.into_iter();
     for path in files.filter(|path| path.extension().is_some_and(|kind| kind == "json")) {
-        let bytes = match std::fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            bytes => bytes.map_err(failed("read", path.clone()))?,
+        let attachment = match azure_vnet_files::read_own(&path, LARGEST) {
+            Ok(bytes) => json::from_slice(&bytes).ok(),
+            Err(error) if error.is_missing() => continue,
+            Err(ReadError::Io(error)) => return Err(failed("read", path)(error)),
+            // A FIFO, a link, somebody else's.
+            Err(_) => None,
         };
-        match (serde_json::from_slice(&bytes), path.file_stem()) {
-            (Ok(attachment), _) => records.whole.push(attachment),
-            (Err(_), Some(name)) => records.damaged.push(name.to_string_lossy().into_owned()),
-            (Err(_), None) => {}
+        match (attachment, path.file_stem()) {
+            (Some(attachment), _) => records.whole.push(attachment),
+            (None, Some(name)) => records.damaged.push(name.to_string_lossy().into_owned()),
+            (None, None) => {}
         }
     }
     Ok(records)

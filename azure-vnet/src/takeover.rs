@@ -14,7 +14,7 @@ mod steps;
 use std::path::Path;
 
 use crate::legacy;
-use crate::lock::Lock;
+use crate::lock::{self, Lock};
 use crate::names;
 use crate::netlink::link::Link;
 use crate::netlink::{Netlink, NetlinkError, address};
@@ -31,13 +31,13 @@ pub async fn complete(netlink: &Netlink) -> Result<(), NodeError> {
     if pending(netlink).await?.is_empty() {
         return Ok(());
     }
-    let lock = Lock::acquire(Path::new(node::LOCK))?;
+    let lock = lock::acquire(Path::new(node::LOCK))?;
     run_all(netlink, pending(netlink).await?, lock).await
 }
 
 /// The same where `/run` was lost: a bridge bears our mark and the MAC of a NIC, which is its port or was.
 pub async fn by_marks(netlink: &Netlink) -> Result<(), NodeError> {
-    let lock = Lock::acquire(Path::new(node::LOCK))?;
+    let lock = lock::acquire(Path::new(node::LOCK))?;
     let links = netlink.links().await?;
     let mut found = Vec::new();
     let marked = links.iter().filter(|it| it.is_bridge() && it.is_marked());

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::time::{Duration, Instant};
 
 use azure_vnet_testbed::address_plan::INTERNET;
+use azure_vnet_testbed::pod::Pod;
 use azure_vnet_testbed::process::Running;
 use azure_vnet_testbed::{Azure, PLUGIN_DIR, Vm};
 
@@ -49,20 +50,40 @@ fn as_text_and_json() {
     }
 }
 
+/// What comes back for these bytes, until the connection is closed.
+fn talk(mut stream: TcpStream, request: &[u8]) -> String {
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    // A server that has heard enough may close before all is written.
+    let _ = stream.write_all(request);
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
 struct Served<'a> {
     vm: &'a Vm,
+    address: SocketAddrV4,
     _server: Running,
 }
 
 impl<'a> Served<'a> {
     fn start(vm: &'a Vm) -> Self {
+        Self::listening(vm, "127.0.0.1:9437")
+    }
+
+    fn listening(vm: &'a Vm, listen: &str) -> Self {
         let plugin = vm.program(&format!("{PLUGIN_DIR}/azure-vnet")).unwrap();
         let server = plugin
-            .args(["metrics", "--listen", "127.0.0.1:9437"])
+            .args(["metrics", "--listen", listen])
             .start()
             .unwrap();
+        Self::of(vm, server, ADDRESS)
+    }
+
+    fn of(vm: &'a Vm, server: Running, address: SocketAddrV4) -> Self {
         let this = Self {
             vm,
+            address,
             _server: server,
         };
         let end = Instant::now() + LIMIT;
@@ -74,19 +95,17 @@ impl<'a> Served<'a> {
     }
 
     fn connect(&self) -> std::io::Result<TcpStream> {
-        let stream = self.vm.namespace().run(|| TcpStream::connect(ADDRESS))??;
+        let stream = self
+            .vm
+            .namespace()
+            .run(|| TcpStream::connect(self.address))??;
         stream.set_read_timeout(Some(LIMIT))?;
         Ok(stream)
     }
 
     /// What it answers to these bytes, until it closes the connection.
     fn ask(&self, request: &[u8]) -> String {
-        let mut stream = self.connect().unwrap();
-        // A server that has heard enough may close before all is written.
-        let _ = stream.write_all(request);
-        let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer);
-        String::from_utf8_lossy(&answer).into_owned()
+        talk(self.connect().unwrap(), request)
     }
 
     fn get(&self, path: &str) -> String {
@@ -170,8 +189,116 @@ fn a_client_gets_no_more_than_there_is() {
         "{answer}"
     );
 
-    // More idle connections than it serves at a time: they are closed, and others get their turn.
-    let idle: Vec<TcpStream> = (0..20).map(|_| served.connect().unwrap()).collect();
+    // More headers than anybody sends.
+    let headers = "X: x\r\n".repeat(100);
+    let answer = served.ask(format!("GET /metrics HTTP/1.1\r\n{headers}\r\n").as_bytes());
+    assert!(
+        answer.is_empty() || answer.starts_with("HTTP/1.1 431 "),
+        "{answer}"
+    );
+}
+
+/// Shown on v0.1.0: 60 connections of one pod, and nobody else was answered while they stayed.
+#[test]
+fn a_pod_with_a_thousand_connections_silences_nobody() {
+    let azure = Azure::builder().build().unwrap();
+    let vm = &azure.vms[0];
+    let [greedy, modest] = pods(&azure, "ebpf");
+    let everywhere = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 9437);
+    let served = Served::listening(vm, &everywhere.to_string());
+    let at_node = SocketAddrV4::new(vm.nic.primary, 9437);
+    let from = |pod: &Pod<'_>| pod.namespace().run(|| TcpStream::connect(at_node)).unwrap();
+    let mut held: Vec<TcpStream> = Vec::new();
+    for count in [60, 1000] {
+        while held.len() < count {
+            let mut stream = from(&greedy).unwrap();
+            // Half a request, so that it is not idle either.
+            let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n");
+            held.push(stream);
+        }
+        // The node's own question, as kubelet puts it, another pod's, and one more of the same pod's.
+        for answer in [
+            served.get("/healthz"),
+            talk(from(&modest).unwrap(), b"GET /healthz HTTP/1.0\r\n\r\n"),
+            talk(from(&greedy).unwrap(), b"GET /healthz HTTP/1.0\r\n\r\n"),
+        ] {
+            assert!(
+                answer.starts_with("HTTP/1.") && answer.contains(" 200 OK"),
+                "{count}: {answer}"
+            );
+        }
+    }
+}
+
+/// With a port alone nobody from outside gets as far as the socket.
+#[test]
+fn a_port_alone_is_the_nodes() {
+    let azure = Azure::builder().build().unwrap();
+    let vm = &azure.vms[0];
+    let [pod, _] = pods(&azure, "ebpf");
+    let served = Served::listening(vm, "9437");
     assert!(served.get("/healthz").starts_with("HTTP/1.1 200 "));
-    drop(idle);
+    let at_node = SocketAddrV4::new(vm.nic.primary, 9437);
+    let refused = pod.namespace().run(|| TcpStream::connect(at_node)).unwrap();
+    assert_eq!(
+        refused.unwrap_err().kind(),
+        std::io::ErrorKind::ConnectionRefused
+    );
+}
+
+/// What `conf/daemonset.yaml` leaves the container that serves them: two capabilities, and nothing to write to.
+#[test]
+fn what_the_manifest_leaves_is_enough() {
+    const MANIFEST: &str = include_str!("../../conf/daemonset.yaml");
+    assert!(MANIFEST.contains("capabilities: { drop: [ALL], add: [SYS_ADMIN, NET_ADMIN] }"));
+    for wide in [
+        "privileged:",
+        "0.0.0.0",
+        "type: DirectoryOrCreate } }\n        - { name: run",
+    ] {
+        assert!(!MANIFEST.contains(wide), "{wide}");
+    }
+    for tier in ["ebpf", "netfilter"] {
+        let azure = Azure::builder().build().unwrap();
+        let vm = &azure.vms[0];
+        let [web, _] = pods(&azure, tier);
+        let _open = connect(&azure, &web, 20000, (INTERNET[0], 8443));
+        let all = without_packets(&printed(vm, 0, &["metrics"]));
+        for folder in ["/run/azure-vnet", "/sys/fs/bpf"] {
+            for line in [
+                format!("--rbind {folder} {folder}"),
+                format!("-o remount,bind,ro {folder}"),
+            ] {
+                let mount = vm.program("mount").unwrap();
+                mount.args(line.split(' ')).checked().unwrap();
+            }
+        }
+        let plugin = format!("{PLUGIN_DIR}/azure-vnet");
+        let restricted = |arguments: &[&str]| {
+            let words = [
+                "--no-new-privs",
+                "--inh-caps=-all",
+                "--ambient-caps=-all",
+                "--bounding-set=-all,+sys_admin,+net_admin",
+            ];
+            let setpriv = vm.program("setpriv").unwrap().args(words);
+            setpriv.arg(&plugin).args(arguments)
+        };
+        let output = restricted(&["metrics"]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(without_packets(&output.stdout), all, "{tier}");
+        let at_node = format!("{}:9437", vm.nic.primary);
+        let running = restricted(&["metrics", "--listen", &at_node])
+            .start()
+            .unwrap();
+        let served = Served::of(vm, running, at_node.parse().unwrap());
+        let answer = served.get("/healthz");
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{tier}: {answer}");
+        assert!(
+            served
+                .get("/metrics")
+                .contains("azure_vnet_pods{bridge=\"azure0\"} 2\n"),
+            "{tier}"
+        );
+    }
 }

@@ -9,6 +9,7 @@ use crate::scene::{json_of, pretty, printed, run};
 const DEFINITION: &str = include_str!("../../conf/cluster-definition.json");
 const PATH: &str = "/run/cluster.json";
 const FOLDER: &str = "/run/plan";
+const LARGE: &str = "/run/large.json";
 
 fn with(vm: &Vm, changes: &[(&str, &str)]) {
     let definition = changes
@@ -115,13 +116,14 @@ fn what_cannot_be_read_or_makes_no_sense_is_refused() {
     let azure = Azure::builder().build().unwrap();
     let vm = &azure.vms[0];
     with(vm, &[]);
+    vm.write_file(LARGE, &" ".repeat((1 << 20) + 1)).unwrap();
     for (arguments, code, said) in [
         (
             &["plan", "/run/none.json"][..],
             3,
             "cannot read /run/none.json",
         ),
-        (&["plan", "/dev/zero"], 3, "has more than 1048576 bytes"),
+        (&["plan", LARGE], 3, "has more than 1048576 bytes"),
         (
             &["plan", PATH, "--nic-names", "nic"],
             3,
@@ -138,5 +140,25 @@ fn what_cannot_be_read_or_makes_no_sense_is_refused() {
             "{arguments:?}: {output:?}"
         );
         assert!(output.stderr.contains(said), "{arguments:?}: {output:?}");
+    }
+}
+
+/// Nothing waits for the writer of a FIFO, or reads a device to its end.
+#[test]
+fn what_is_no_file_is_refused() {
+    let azure = Azure::builder().build().unwrap();
+    let vm = &azure.vms[0];
+    vm.program("mkfifo")
+        .unwrap()
+        .arg("/run/fifo")
+        .checked()
+        .unwrap();
+    for path in ["/run/fifo", "/dev/zero", "/run"] {
+        let refused = run(vm, &["plan", path]);
+        assert_eq!(refused.status.code(), Some(3), "{refused:?}");
+        assert!(
+            refused.stderr.contains("is not a regular file"),
+            "{refused:?}"
+        );
     }
 }

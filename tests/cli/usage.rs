@@ -27,7 +27,7 @@ fn version_is_the_originals_line() {
 #[test]
 fn help_of_every_command() {
     let azure = Azure::builder().build().unwrap();
-    let commands: [&[&str]; 13] = [
+    let commands: [&[&str]; 14] = [
         &["--help"],
         &["status", "--help"],
         &["pods", "--help"],
@@ -41,6 +41,7 @@ fn help_of_every_command() {
         &["teardown", "--help"],
         &["install", "--help"],
         &["uninstall", "--help"],
+        &["verify", "--help"],
     ];
     assert_golden("help.txt", &transcript(&azure.vms[0], &commands));
 }

@@ -17,7 +17,11 @@
     reason = "a test fails by panicking"
 )]
 
-use std::{fs, panic, path::Path};
+use std::{
+    fs, panic,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use mutate::Mutator;
 
@@ -26,6 +30,9 @@ mod targets;
 
 /// Inputs for each target: two to three seconds of a debug build altogether.
 const INPUTS: usize = 20_000;
+
+/// Names the seconds that each target goes on for instead; for a longer run by hand.
+const SECONDS: &str = "AZURE_VNET_FUZZ_SECONDS";
 
 type Target = fn(&[u8]) -> bool;
 
@@ -59,6 +66,21 @@ fn address_file() {
     fuzz("address-file", targets::address_file);
 }
 
+#[test]
+fn ip_masq_agent() {
+    fuzz("ip-masq-agent", targets::ip_masq_agent);
+}
+
+#[test]
+fn cluster_definition() {
+    fuzz("cluster-definition", targets::cluster_definition);
+}
+
+#[test]
+fn signature() {
+    fuzz("signature", targets::signature);
+}
+
 /// Depth that a few bytes more each would not reach; the same for every target.
 #[test]
 fn depth_does_not_exhaust_the_stack() {
@@ -70,6 +92,8 @@ fn depth_does_not_exhaust_the_stack() {
             targets::prev_result,
             targets::imds,
             targets::address_file,
+            targets::ip_masq_agent,
+            targets::cluster_definition,
         ] {
             target(input.as_bytes());
         }
@@ -87,7 +111,13 @@ fn fuzz(name: &str, target: Target) {
     let seeds: Vec<&[u8]> = corpus.iter().map(|(_, input)| &input[..]).collect();
     let mut mutator = Mutator::new(&seeds);
     let mut accepted = 0;
-    for _ in 0..INPUTS {
+    let seconds = std::env::var(SECONDS)
+        .ok()
+        .and_then(|text| text.parse().ok());
+    let end = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let mut inputs = 0;
+    while end.map_or(inputs < INPUTS, |end| Instant::now() < end) {
+        inputs += 1;
         let input = mutator.next_input();
         let verdict = panic::catch_unwind(|| target(&input)).unwrap_or_else(|_| {
             panic!(
@@ -99,9 +129,10 @@ fn fuzz(name: &str, target: Target) {
     }
     // Else the inputs would be so broken that nothing behind the first check is reached, or not broken at all.
     assert!(
-        (INPUTS / 100..INPUTS).contains(&accepted),
-        "{accepted} of {INPUTS} accepted"
+        (inputs / 100..inputs).contains(&accepted),
+        "{accepted} of {inputs} accepted"
     );
+    println!("{name}: {accepted} of {inputs} accepted");
 }
 
 fn corpus(name: &str) -> Vec<(String, Vec<u8>)> {

@@ -91,18 +91,73 @@ pub fn address_file(json: &[u8]) -> bool {
     source::file::parse(json).is_ok_and(|found| gives_addresses(&found))
 }
 
+/// A file of ip-masq-agent's.
+pub fn ip_masq_agent(text: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(text) else {
+        return false;
+    };
+    match azure_vnet::masquerade::agent::parse(text) {
+        Ok(settings) => {
+            assert!(settings.ranges.iter().all(|range| *range == range.trunc()));
+            true
+        }
+        Err(reason) => shown(&reason.to_string()),
+    }
+}
+
+/// A cluster definition.
+pub fn cluster_definition(text: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(text) else {
+        return false;
+    };
+    match azure_vnet::cluster::read(text) {
+        Ok(cluster) => {
+            // What it needs can be said.
+            assert!(cluster.vms().count() > 0);
+            let _ = (cluster.needed(), cluster.usable(), cluster.fits());
+            true
+        }
+        Err(problems) => {
+            assert!(!problems.is_empty());
+            false
+        }
+    }
+}
+
+/// A public key of minisign's, and a signature. None of a fuzzer's is anybody's.
+pub fn signature(text: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(text) else {
+        return false;
+    };
+    azure_vnet::signature::is_well_formed(text)
+}
+
+/// An error is for a terminal and a log: it has an end, and nothing that they obey.
+fn shown(text: &str) -> bool {
+    assert!(text.len() < 16 << 10, "{} bytes", text.len());
+    assert!(!text.contains(char::is_control), "{text:?}");
+    false
+}
+
 /// Whether there is any; and each of them only where it may be, and once.
 fn gives_addresses(found: &Found) -> bool {
     let mut seen = BTreeSet::new();
     for subnet in &found.subnets {
         for address in &subnet.addresses {
             assert!(subnet.prefix.contains(address), "{address} is elsewhere");
+            assert_eq!(
+                azure_vnet_cni::pod_address::unfit_in(*address, subnet.prefix),
+                None
+            );
             assert_ne!(*address, subnet.prefix.network());
             assert_ne!(*address, subnet.prefix.broadcast());
             assert!(seen.insert(*address), "{address} could be given twice");
         }
     }
     assert!(found.warnings.len() < 20, "{}", found.warnings.len());
+    found.warnings.iter().for_each(|warning| {
+        shown(warning);
+    });
     !seen.is_empty()
 }
 

@@ -28,7 +28,7 @@ impl Archives {
         for name in &names {
             fs::copy(dist().join(name), folder.path().join(name)).unwrap();
         }
-        let archive = names.into_iter().find(|name| !name.ends_with(".sha256"));
+        let archive = names.into_iter().find(|name| name.ends_with(".tgz"));
         Self {
             folder,
             archive: archive.expect("an archive of that version"),
@@ -48,12 +48,37 @@ impl Archives {
         fs::remove_file(self.sum()).unwrap();
     }
 
+    pub fn remove_signature(&self) {
+        fs::remove_file(self.signature()).unwrap();
+    }
+
+    /// Another content, with its right sum: what whoever owns the folder can do.
+    pub fn replace_content(&self, version: &str) {
+        let other = Archives::copied(version);
+        fs::copy(other.archive(), self.archive()).unwrap();
+        self.sum_again();
+    }
+
+    /// The same with its signature.
+    pub fn replace_content_and_signature(&self, version: &str) {
+        self.replace_content(version);
+        fs::copy(Archives::copied(version).signature(), self.signature()).unwrap();
+    }
+
+    pub fn sum_again(&self) {
+        let sum = program_in(self.folder.path(), "sha256sum").arg(&self.archive);
+        fs::write(self.sum(), sum.checked().unwrap()).unwrap();
+    }
+
     /// As when it was made from a file that had arrived in part.
     pub fn truncate_and_sum_again(&self) {
         let file = OpenOptions::new().write(true).open(self.archive()).unwrap();
         file.set_len(file.metadata().unwrap().len() / 2).unwrap();
-        let sum = program_in(self.folder.path(), "sha256sum").arg(&self.archive);
-        fs::write(self.sum(), sum.checked().unwrap()).unwrap();
+        self.sum_again();
+    }
+
+    fn signature(&self) -> PathBuf {
+        self.folder.path().join(format!("{}.minisig", self.archive))
     }
 
     fn archive(&self) -> PathBuf {

@@ -13,4 +13,6 @@ mod by_hand;
 mod managers;
 mod node;
 mod pods;
+mod privileges;
 mod refused;
+mod signed;

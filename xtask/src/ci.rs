@@ -20,7 +20,7 @@ pub fn main() -> Result<()> {
         step("build-ebpf", build_ebpf::main),
         step("lint", lint::main),
         step("build", plugins::build),
-        step("dist", dist::main),
+        step("dist", || dist::main(&dist::Options::default())),
         step("test", || {
             tests = test::stages(&test::Options::everything())?;
             tests.check()

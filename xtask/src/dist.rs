@@ -1,4 +1,4 @@
-//! `cargo xtask dist`: what is released, an archive with the static plugins, and its checksum.
+//! `cargo xtask dist`: what is released, an archive with the static plugins, its checksum, and its signature where the key is given.
 
 use std::{
     env::consts::ARCH,
@@ -9,6 +9,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use minisign::{SecretKey, SecretKeyBox};
 
 use crate::{
     build_ebpf,
@@ -21,6 +23,8 @@ use crate::{
 
 const BUILD_LIMIT: Duration = Duration::from_mins(30);
 const LIMIT: Duration = Duration::from_mins(2);
+/// Names the password of a secret key that has one.
+const PASSWORD: &str = "AZURE_VNET_SIGNING_PASSWORD";
 /// What an archive has beside the plugins.
 const FILES: [&str; 5] = [
     "conf/10-azure.conflist",
@@ -30,8 +34,17 @@ const FILES: [&str; 5] = [
     "LICENSE",
 ];
 
+/// What to do with the archive.
+#[derive(Args, Default)]
+pub struct Options {
+    /// Signs it with this secret key of minisign's; a key with a password has it in `AZURE_VNET_SIGNING_PASSWORD`
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+}
+
 /// Builds the plugins, looks at them, and packs them.
-pub fn main() -> Result<()> {
+pub fn main(options: &Options) -> Result<()> {
+    let key = options.key.as_deref().map(secret_key).transpose()?;
     setup::main()?;
     build_ebpf::main()?;
     let folder = build()?;
@@ -39,6 +52,9 @@ pub fn main() -> Result<()> {
     size::check(&folder)?;
     let version = format!("v{}", env!("CARGO_PKG_VERSION"));
     let archive = pack(&folder, &version, &workspace::root().join("target/dist"))?;
+    if let Some(key) = &key {
+        sign(&archive, key)?;
+    }
     let size = fs::metadata(&archive)?.len();
     println!("dist: {} ({} KiB)", archive.display(), size / 1024);
     Ok(())
@@ -100,6 +116,31 @@ pub fn pack(built: &Path, version: &str, folder: &Path) -> Result<PathBuf> {
     let sum = output(command("sha256sum").arg(&name).current_dir(folder), LIMIT)?;
     fs::write(folder.join(format!("{name}.sha256")), sum)?;
     Ok(archive)
+}
+
+/// Reads a secret key.
+fn secret_key(path: &Path) -> Result<SecretKey> {
+    let text = fs::read_to_string(path).with_context(|| format!("no {}", path.display()))?;
+    let key = SecretKeyBox::from_string(&text)?;
+    Ok(match std::env::var(PASSWORD) {
+        Ok(password) => key.into_secret_key(Some(password))?,
+        Err(_) => key.into_unencrypted_secret_key()?,
+    })
+}
+
+/// Puts a signature beside an archive, with the archive's name in what is signed: one version cannot be given for another.
+pub fn sign(archive: &Path, key: &SecretKey) -> Result<()> {
+    let name = archive
+        .file_name()
+        .context("an archive has a name")?
+        .display();
+    let comment = format!("file:{name}\thashed");
+    let signature = minisign::sign(None, key, fs::File::open(archive)?, Some(&comment), None)?;
+    fs::write(
+        archive.with_added_extension("minisig"),
+        signature.into_string(),
+    )?;
+    Ok(())
 }
 
 /// What is in a folder, by name. Not the folder itself: whoever unpacks that as root gives the folder that he is in, `/tmp` for example,

@@ -51,7 +51,7 @@ enum Task {
     /// Write docs/configuration.md from the code that reads the keys
     Reference,
     /// Build what is released: an archive with the static plugins, and its checksum
-    Dist,
+    Dist(dist::Options),
     /// Lock the layouts of a new `ABI_VERSION`
     AcceptAbi,
     /// Run all that a change must pass: lint, build-ebpf, test, and the demo in its variants
@@ -67,7 +67,7 @@ fn main() -> ExitCode {
         Task::Bench(options) => bench::main(&options),
         Task::Lint => lint::main(),
         Task::Reference => reference::main(),
-        Task::Dist => dist::main(),
+        Task::Dist(options) => dist::main(&options),
         Task::AcceptAbi => abi_layout::accept(),
         Task::Ci => ci::main(),
     };

@@ -144,9 +144,14 @@ pub fn stages(options: &Options) -> Result<Tally> {
         .iter()
         .any(|stage| INSTALLERS.contains(&stage.as_str()))
     {
+        // Keys of this run alone.
+        let keys = minisign::KeyPair::generate_unencrypted_keypair()?;
         for version in DIST_VERSIONS {
-            dist::pack(&binaries, version, &binaries.join("dist"))?;
+            let archive = dist::pack(&binaries, version, &binaries.join("dist"))?;
+            dist::sign(&archive, &keys.sk)?;
         }
+        let public = keys.pk.to_box()?.into_string();
+        std::fs::write(binaries.join("dist/release.pub"), public)?;
     }
     // Compiled first, so that a stage's seconds are those of its tests; all at once when all are run.
     let mut compile = cargo();

@@ -394,3 +394,16 @@ fn random_histories_keep_the_books() {
         assert_eq!(distinct.len(), pool.leases.len());
     }
 }
+
+/// A record of v0.1.0 may have them.
+#[test]
+fn addresses_that_no_pod_can_have_are_forgotten() {
+    let mut pool = pool(vec![
+        subnet("127.0.0.0/8", true, [9]),
+        subnet("10.0.0.0/0", true, [9]),
+        subnet("10.0.0.0/24", true, [0, 9, 255]),
+    ]);
+    pool.forget_unfit();
+    let left: Vec<Ipv4Addr> = pool.addresses().collect();
+    assert_eq!(left, [ip("10.0.0.9")]);
+}

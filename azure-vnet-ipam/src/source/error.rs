@@ -2,8 +2,9 @@
 
 use std::{io, path::PathBuf, time::Duration};
 
+use azure_vnet_files::ReadError;
+
 use super::{file, http::MAX_BYTES};
-use crate::regular_file;
 
 /// Why a source did not say which addresses this VM has.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +50,7 @@ pub enum Error {
     File {
         path: PathBuf,
         #[source]
-        cause: regular_file::Error,
+        cause: ReadError,
     },
     #[error("the list of addresses, {}, is not the expected JSON: {problem}", path.display())]
     FileForm {

@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use azure_vnet_cni::keys;
+use azure_vnet_cni::{foreign, json, keys};
 use serde::Deserialize;
 
 use super::{
@@ -15,16 +15,15 @@ use super::{
     http::MAX_BYTES,
     listing::{self, Interface, Listed, ListedSubnet},
 };
-use crate::regular_file;
 
 /// The text is not such a list.
 #[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-pub struct NotAList(#[from] serde_json::Error);
+#[error("{0}")]
+pub struct NotAList(String);
 
 /// Reads the list.
 pub(super) fn fetch(path: &Path) -> Result<Found, Error> {
-    let bytes = regular_file::read(path, MAX_BYTES).map_err(|cause| Error::File {
+    let bytes = azure_vnet_files::read(path, MAX_BYTES).map_err(|cause| Error::File {
         path: path.into(),
         cause,
     })?;
@@ -68,10 +67,11 @@ struct WrittenAddress {
 ///
 /// # Errors
 /// What about it is not as expected.
-pub fn parse(json: &[u8]) -> Result<Found, NotAList> {
-    let list: List = keys::from_value(serde_json::from_slice(json)?)?;
+pub fn parse(text: &[u8]) -> Result<Found, NotAList> {
+    let list = json::from_slice(text).and_then(keys::from_value::<List>);
+    let list = list.map_err(|cause| NotAList(foreign::excerpt(&cause.to_string()).into_owned()))?;
     let interfaces: Vec<Interface> = list.interfaces.into_iter().map(interface).collect();
-    Ok(listing::secondary(&interfaces, "the list of addresses"))
+    listing::secondary(&interfaces, "the list of addresses").map_err(NotAList)
 }
 
 fn interface(written: WrittenInterface) -> Interface {

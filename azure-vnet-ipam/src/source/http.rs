@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use azure_vnet_cni::foreign;
+
 use super::Error;
 
 /// A NIC has at most 256 ipconfigs, which the most verbose source writes in some 100 bytes each.
@@ -104,12 +106,12 @@ impl Question {
     }
 
     /// The error for an answer that is not of `form`.
-    pub(super) fn not(&self, form: &'static str, problem: String) -> Error {
+    pub(super) fn not(&self, form: &'static str, problem: &str) -> Error {
         Error::Form {
             name: self.name,
             url: self.url.clone(),
             form,
-            problem,
+            problem: foreign::excerpt(problem).into_owned(),
         }
     }
 }

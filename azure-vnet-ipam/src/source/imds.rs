@@ -6,7 +6,7 @@
 
 use std::{net::Ipv4Addr, time::Duration};
 
-use azure_vnet_cni::keys;
+use azure_vnet_cni::{json, keys};
 use ipnet::Ipv4Net;
 use serde::Deserialize;
 
@@ -27,8 +27,8 @@ pub(super) fn fetch(base: &str, limit: Duration) -> Result<Found, Error> {
         // Without it the service refuses: a request that was redirected to it would not have the header.
         header: Some(("Metadata", "true")),
     };
-    let json = question.ask(limit)?;
-    parse(&json).map_err(|problem| question.not("JSON", problem))
+    let text = question.ask(limit)?;
+    parse(&text).map_err(|problem| question.not("JSON", &problem))
 }
 
 #[derive(Deserialize)]
@@ -68,17 +68,20 @@ struct Subnet {
 ///
 /// # Errors
 /// What about it is not as expected.
-pub fn parse(json: &str) -> Result<Found, String> {
-    let network = serde_json::from_str(json).and_then(keys::from_value::<Network>);
+pub fn parse(text: &str) -> Result<Found, String> {
+    let network = json::from_slice(text.as_bytes()).and_then(keys::from_value::<Network>);
     let network = network.map_err(|cause| cause.to_string())?;
+    let families = || network.interface.iter().map(|nic| &nic.ipv4);
+    // Each address is looked for in each subnet of its NIC.
+    listing::is_possible(
+        families().map(|family| family.subnet.len()).sum(),
+        families().map(|family| family.ip_address.len()).sum(),
+    )?;
     let nics = network.interface.into_iter().enumerate();
     let interfaces: Vec<Interface> = nics
         .map(|(index, nic)| interface(index == 0, nic))
         .collect();
-    Ok(listing::secondary(
-        &interfaces,
-        "the instance metadata service's list",
-    ))
+    listing::secondary(&interfaces, "the instance metadata service's list")
 }
 
 fn interface(is_first: bool, nic: Nic) -> Interface {

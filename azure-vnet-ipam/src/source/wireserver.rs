@@ -2,10 +2,16 @@
 //!
 //! The request and the document are those of Azure's own plugins; there is no public reference.
 //! `MacAddress` may be `*`, which is any NIC.
+//!
+//! The document is read by its tags, once from front to back, and nothing of it is kept but the list: no tree, no namespaces,
+//! no entities of its own. What is more than a VM can have ends the reading.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
-use roxmltree::{Document, Node};
+use quick_xml::{
+    Reader, XmlVersion,
+    events::{BytesStart, Event},
+};
 
 use super::{
     Error, Found,
@@ -15,6 +21,12 @@ use super::{
 
 const PATH: &str = "/machine/plugins?comp=nmagent&type=getinterfaceinfov1";
 
+/// The list is four deep; others may put something around an address.
+const MAX_DEPTH: usize = 16;
+const MAX_ELEMENTS: usize = 1 << 15;
+/// Of one element. Whether one is given twice is asked of each pair.
+const MAX_ATTRIBUTES: usize = 32;
+
 /// Asks the wireserver at `base`; `limit` is for all attempts together.
 pub(super) fn fetch(base: &str, limit: Duration) -> Result<Found, Error> {
     let question = Question {
@@ -23,7 +35,7 @@ pub(super) fn fetch(base: &str, limit: Duration) -> Result<Found, Error> {
         header: None,
     };
     let xml = question.ask(limit)?;
-    parse(&xml).map_err(|problem| question.not("XML", problem))
+    parse(&xml).map_err(|problem| question.not("XML", &problem))
 }
 
 /// The secondary addresses in the document.
@@ -31,51 +43,171 @@ pub(super) fn fetch(base: &str, limit: Duration) -> Result<Found, Error> {
 /// # Errors
 /// What about it is not as expected.
 pub fn parse(xml: &str) -> Result<Found, String> {
-    let document = Document::parse(xml).map_err(|cause| cause.to_string())?;
-    let root = document.root_element();
-    if !root.has_tag_name("Interfaces") {
-        let name = root.tag_name().name();
-        return Err(format!("its root is <{name}>, not <Interfaces>"));
+    let interfaces = interfaces(xml)?;
+    listing::secondary(&interfaces, "the wireserver's list")
+}
+
+/// Where the reading is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Within {
+    Document,
+    Interfaces,
+    Interface,
+    Subnet,
+    /// In an element that says nothing here, however deep.
+    Other,
+}
+
+fn interfaces(xml: &str) -> Result<Vec<Interface>, String> {
+    let mut reader = Reader::from_str(xml.trim_start_matches('\u{feff}'));
+    let mut list = List::default();
+    loop {
+        match reader.read_event().map_err(|cause| cause.to_string())? {
+            Event::Start(tag) => list.open(&tag)?,
+            Event::Empty(tag) => {
+                list.open(&tag)?;
+                list.close();
+            }
+            Event::End(_) => list.close(),
+            Event::DocType(_) => return Err("it has a DOCTYPE".to_owned()),
+            Event::Text(text) if list.is_outside() && !text.trim().is_empty() => {
+                return Err("it has text outside of its root".to_owned());
+            }
+            Event::CData(_) | Event::GeneralRef(_) if list.is_outside() => {
+                return Err("it has text outside of its root".to_owned());
+            }
+            Event::Eof => return list.finish(),
+            Event::Text(_)
+            | Event::CData(_)
+            | Event::GeneralRef(_)
+            | Event::Comment(_)
+            | Event::Decl(_)
+            | Event::PI(_) => {}
+        }
     }
-    let interfaces: Vec<Interface> = elements(root, "Interface").map(interface).collect();
-    Ok(listing::secondary(&interfaces, "the wireserver's list"))
 }
 
-fn interface(node: Node<'_, '_>) -> Interface {
-    Interface {
-        mac: text(node, "MacAddress"),
-        primary: is_primary(node),
-        subnets: elements(node, "IPSubnet").map(subnet).collect(),
+/// What was read so far.
+#[derive(Default)]
+struct List {
+    interfaces: Vec<Interface>,
+    /// The open elements, from the root.
+    open: Vec<Within>,
+    elements: usize,
+}
+
+impl List {
+    fn is_outside(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    fn open(&mut self, tag: &BytesStart<'_>) -> Result<(), String> {
+        self.elements += 1;
+        if self.elements > MAX_ELEMENTS {
+            return Err(format!("it has more than {MAX_ELEMENTS} elements"));
+        }
+        if self.open.len() == MAX_DEPTH {
+            return Err(format!("it is more than {MAX_DEPTH} elements deep"));
+        }
+        let within = self.open.last().copied().unwrap_or(Within::Document);
+        let attributes = Attributes::read(tag)?;
+        let name = tag.local_name();
+        let next = match (within, name.as_ref()) {
+            (Within::Document, "Interfaces") if self.elements == 1 => Within::Interfaces,
+            (Within::Document, _) if self.elements > 1 => {
+                return Err("it has more than one root".to_owned());
+            }
+            (Within::Document, other) => {
+                return Err(format!("its root is <{other}>, not <Interfaces>"));
+            }
+            (Within::Interfaces, "Interface") => {
+                self.interfaces.push(Interface {
+                    mac: attributes.mac,
+                    primary: attributes.is_primary,
+                    subnets: Vec::new(),
+                });
+                Within::Interface
+            }
+            (Within::Interface, "IPSubnet") => {
+                if let Some(nic) = self.interfaces.last_mut() {
+                    nic.subnets.push(ListedSubnet {
+                        prefix: attributes.prefix,
+                        addresses: Vec::new(),
+                    });
+                }
+                Within::Subnet
+            }
+            (Within::Subnet, "IPAddress") => {
+                let nic = self.interfaces.last_mut();
+                if let Some(subnet) = nic.and_then(|nic| nic.subnets.last_mut()) {
+                    subnet.addresses.push(Listed {
+                        address: attributes.address,
+                        primary: attributes.is_primary,
+                    });
+                }
+                Within::Other
+            }
+            _ => Within::Other,
+        };
+        self.open.push(next);
+        Ok(())
+    }
+
+    fn close(&mut self) {
+        self.open.pop();
+    }
+
+    fn finish(self) -> Result<Vec<Interface>, String> {
+        if self.elements == 0 {
+            return Err("it has no elements".to_owned());
+        }
+        if !self.is_outside() {
+            return Err("it ends before its elements do".to_owned());
+        }
+        Ok(self.interfaces)
     }
 }
 
-fn subnet(node: Node<'_, '_>) -> ListedSubnet {
-    let addresses = elements(node, "IPAddress").map(|node| Listed {
-        address: text(node, "Address"),
-        primary: is_primary(node),
-    });
-    ListedSubnet {
-        prefix: text(node, "Prefix"),
-        addresses: addresses.collect(),
+/// The attributes that are looked at, of whichever element; empty where it has none.
+#[derive(Default)]
+struct Attributes {
+    mac: String,
+    prefix: String,
+    address: String,
+    is_primary: bool,
+}
+
+impl Attributes {
+    fn read(tag: &BytesStart<'_>) -> Result<Self, String> {
+        let mut attributes = Self::default();
+        for (count, attribute) in tag.attributes().enumerate() {
+            if count == MAX_ATTRIBUTES {
+                let name = tag.local_name();
+                return Err(format!(
+                    "an element {:?} has more than {MAX_ATTRIBUTES} attributes",
+                    name.as_ref()
+                ));
+            }
+            let attribute = attribute.map_err(|cause| cause.to_string())?;
+            // Without a resolver for entities: XML's own five are known, others are an error.
+            let value = || -> Result<String, String> {
+                let value = attribute.normalized_value(XmlVersion::Implicit1_0);
+                value
+                    .map(Cow::into_owned)
+                    .map_err(|cause| cause.to_string())
+            };
+            match attribute.key.as_ref() {
+                "MacAddress" => attributes.mac = value()?,
+                "Prefix" => attributes.prefix = value()?,
+                "Address" => attributes.address = value()?,
+                "IsPrimary" => {
+                    attributes.is_primary = value()?.trim().eq_ignore_ascii_case("true");
+                }
+                _ => {}
+            }
+        }
+        Ok(attributes)
     }
-}
-
-fn text(node: Node<'_, '_>, attribute: &str) -> String {
-    node.attribute(attribute).unwrap_or_default().to_owned()
-}
-
-fn elements<'a, 'input>(
-    parent: Node<'a, 'input>,
-    name: &'static str,
-) -> impl Iterator<Item = Node<'a, 'input>> {
-    parent
-        .children()
-        .filter(move |node| node.has_tag_name(name))
-}
-
-fn is_primary(node: Node<'_, '_>) -> bool {
-    node.attribute("IsPrimary")
-        .is_some_and(|value| value.trim().eq_ignore_ascii_case("true"))
 }
 
 #[cfg(test)]

@@ -1,18 +1,13 @@
 //! One file of the record: JSON with a checksum, replaced as a whole.
 
-use std::{
-    fs::{self, File, OpenOptions},
-    io::{ErrorKind, Write},
-    os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
+use azure_vnet_files::ReadError;
 use crc::{CRC_32_ISO_HDLC, Crc, Table};
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::{Error, State};
-use crate::regular_file;
 
 /// Of the form of the file; a plugin that finds another one must not guess.
 const VERSION: u32 = 1;
@@ -45,66 +40,29 @@ pub enum Damage {
     #[error("damaged: its checksum is wrong")]
     Checksum,
     #[error(transparent)]
-    Unfit(regular_file::Error),
+    Unfit(ReadError),
 }
 
 /// The state in `path`.
 pub(super) fn read(path: &Path) -> Result<Result<State, Damage>, Error> {
-    match regular_file::read_own(path, MAX_BYTES) {
+    match azure_vnet_files::read_own(path, MAX_BYTES) {
         Ok(bytes) if bytes.is_empty() => Ok(Err(Damage::Empty)),
         Ok(bytes) => Ok(decode(&bytes)),
-        Err(regular_file::Error::Io(cause)) if cause.kind() == ErrorKind::NotFound => {
-            Ok(Err(Damage::Missing))
-        }
-        Err(regular_file::Error::Io(cause)) => Err(Error::io("read", path)(cause)),
+        Err(error) if error.is_missing() => Ok(Err(Damage::Missing)),
+        Err(ReadError::Io(cause)) => Err(Error::io("read", path)(cause)),
         Err(unfit) => Ok(Err(Damage::Unfit(unfit))),
     }
 }
 
 /// Replaces `path`: after a crash at any point it has the old bytes or the new ones.
 pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let new = draft(path);
-    // What a call left that was killed here, and whatever else it may be: it is not opened.
-    match fs::remove_file(&new) {
-        Err(cause) if cause.kind() != ErrorKind::NotFound => {
-            return Err(Error::io("remove", &new)(cause));
-        }
-        _ => {}
-    }
-    let replaced = write_new(&new, bytes)
-        .and_then(|()| fs::rename(&new, path).map_err(Error::io("replace", path)));
-    if replaced.is_err() {
-        // It would keep the room that the next attempt needs.
-        let _ = fs::remove_file(&new);
-    }
-    replaced?;
-    // The rename itself is in the directory.
-    let dir = path.parent().unwrap_or(Path::new("/"));
-    File::open(dir)
-        .and_then(|dir| dir.sync_all())
-        .map_err(Error::io("sync", dir))
+    azure_vnet_files::replace(path, bytes, 0o600).map_err(Error::io("write", path))
 }
 
 /// Removes what a writer of `path` left that was killed. Only for who has the lock; what cannot be removed is in the way
 /// of the next writer, who says so.
 pub(super) fn discard_draft(path: &Path) {
-    let _ = fs::remove_file(draft(path));
-}
-
-fn draft(path: &Path) -> PathBuf {
-    path.with_added_extension("new")
-}
-
-fn write_new(new: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(new)
-        .map_err(Error::io("create", new))?;
-    file.write_all(bytes)
-        .and_then(|()| file.sync_all())
-        .map_err(Error::io("write", new))
+    let _ = fs::remove_file(azure_vnet_files::draft(path));
 }
 
 /// The bytes of a file with this state.

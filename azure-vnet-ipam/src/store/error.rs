@@ -3,18 +3,20 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
+use azure_vnet_files::{LockError, Unsafe, advice};
 use rustix::io::Errno;
 
 /// Why the record cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("{} is locked by another process for more than {limit:?}; try again", path.display())]
-    Busy { path: PathBuf, limit: Duration },
     #[error("nobody waits for this call any more")]
     GivenUp,
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    #[error(transparent)]
+    Folder(#[from] Unsafe),
     #[error("cannot {action} {}{}", path.display(), advice(cause))]
     Io {
         action: &'static str,
@@ -22,12 +24,6 @@ pub enum Error {
         #[source]
         cause: io::Error,
     },
-    #[error(
-        "{} belongs to user {owner}, who could give a pod another pod's address; make it root's (chown root), or \
-         remove it",
-        path.display()
-    )]
-    Owner { path: PathBuf, owner: u32 },
 }
 
 impl Error {
@@ -43,17 +39,5 @@ impl Error {
     pub(super) fn is_full(&self) -> bool {
         matches!(self, Error::Io { cause, .. }
             if matches!(Errno::from_io_error(cause), Some(Errno::NOSPC | Errno::DQUOT)))
-    }
-}
-
-/// What to do, where the kernel's words do not say it.
-fn advice(cause: &io::Error) -> &'static str {
-    match Errno::from_io_error(cause) {
-        Some(Errno::NOSPC | Errno::DQUOT) => "; make room there",
-        Some(Errno::ROFS) => "; mount it writable, or choose another ipam.stateDir",
-        Some(Errno::ISDIR | Errno::NOTDIR | Errno::NOTEMPTY | Errno::LOOP | Errno::NXIO) => {
-            "; remove what is in its place"
-        }
-        _ => "",
     }
 }

@@ -15,7 +15,6 @@ use serde::Deserialize;
 use super::{document::MAX_BYTES, original};
 use crate::{
     pool::{Key, Lease},
-    regular_file,
     salvage::salvage,
 };
 
@@ -40,7 +39,7 @@ pub(super) fn leases(dir: &Path, damaged: &[PathBuf], boot_id: &str) -> Vec<Leas
 
 /// The leases in a damaged file that are whole. Those of another boot are void.
 fn left_in(path: &Path, boot_id: &str) -> Vec<Lease> {
-    match regular_file::read_own(path, MAX_BYTES) {
+    match azure_vnet_files::read_own(path, MAX_BYTES) {
         Ok(bytes) if contains(&bytes, boot_id) => salvage(&bytes),
         _ => Vec::new(),
     }
@@ -71,7 +70,7 @@ fn attachments(dir: &Path) -> Vec<Lease> {
                 .is_some_and(|extension| extension == "json")
         })
         .take(MAX_ATTACHMENTS)
-        .filter_map(|path| regular_file::read_own(&path, MAX_BYTES).ok())
+        .filter_map(|path| azure_vnet_files::read_own(&path, MAX_BYTES).ok())
         .filter_map(|bytes| serde_json::from_slice::<Attachment>(&bytes).ok())
         .filter(|attachment| is_link(&attachment.host_veth))
         .map(|attachment| {

@@ -16,7 +16,6 @@ use serde::Deserialize;
 use super::document::MAX_BYTES;
 use crate::{
     pool::{Key, Lease},
-    regular_file,
     salvage::salvage,
 };
 
@@ -95,5 +94,5 @@ fn read(path: &Path) -> Option<Vec<u8>> {
     if written < booted {
         return None;
     }
-    regular_file::read_own(path, MAX_BYTES).ok()
+    azure_vnet_files::read_own(path, MAX_BYTES).ok()
 }

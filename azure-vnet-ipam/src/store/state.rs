@@ -56,6 +56,7 @@ impl State {
 
     /// The state as it is in this boot: pods do not survive one.
     pub(super) fn in_boot(mut self, boot_id: String) -> State {
+        self.pool.forget_unfit();
         if self.boot_id != boot_id {
             self.pool.release_all();
             self.boot_id = boot_id;

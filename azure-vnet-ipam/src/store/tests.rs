@@ -200,7 +200,10 @@ fn a_backup_that_is_ahead_does_no_harm() {
 fn only_one_process_has_the_record() {
     let (_dir, store) = used();
     let locked = store.lock().unwrap();
-    assert!(matches!(store.lock_within(SHORT), Err(Error::Busy { .. })));
+    assert!(matches!(
+        store.lock_within(SHORT),
+        Err(Error::Lock(LockError::Busy { .. }))
+    ));
     drop(locked);
     assert!(store.lock_within(SHORT).is_ok());
 }

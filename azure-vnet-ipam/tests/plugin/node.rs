@@ -31,6 +31,8 @@ pub struct Node {
     pub network: &'static str,
     pub ifname: &'static str,
     pub args: &'static str,
+    /// The umask that the runtime runs the plugin with.
+    pub umask: &'static str,
     /// Further members of `ipam`.
     pub ipam: Value,
     /// Further members of the configuration.
@@ -51,6 +53,7 @@ impl Node {
             network: "azure",
             ifname: "eth0",
             args: "",
+            umask: "022",
             ipam: json!({}),
             members: json!({}),
             own: vec![],
@@ -142,7 +145,10 @@ impl Node {
 
     fn program(&self) -> Command {
         if self.own.is_empty() && self.neighbours.is_empty() {
-            return Command::new(plugin());
+            let mut shell = Command::new("sh");
+            let line = format!("umask {} && exec {}", self.umask, plugin().display());
+            shell.args(["-c", &line]);
+            return shell;
         }
         let own = |address: &&str| format!("ip address add {address}/32 dev lo && ");
         let pod = |address: &&str| {

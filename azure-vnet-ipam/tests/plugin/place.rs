@@ -8,6 +8,7 @@ use std::{
     io::Write,
     os::unix::fs::{PermissionsExt, chown, symlink},
     path::Path,
+    process::Command,
     thread,
 };
 
@@ -154,6 +155,59 @@ fn what_only_the_kernel_knows_is_not_given_out() {
     );
 }
 
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+/// Whatever the runtime's umask is, and whoever has made the folder before.
+#[test]
+fn nobody_else_sees_what_is_recorded() {
+    for umask in ["000", "077", "022"] {
+        for made in [None, Some(0o755), Some(0o777)] {
+            let mut node = Node::with(9);
+            node.umask = umask;
+            if let Some(mode) = made {
+                fs::create_dir(node.state("")).unwrap();
+                fs::set_permissions(node.state(""), fs::Permissions::from_mode(mode)).unwrap();
+            }
+            let output = node.call("ADD", "c1");
+            assert_eq!(address(&output), "10.20.0.5/22");
+            let said = stderr(&output).contains("was open for others");
+            assert_eq!(said, made.is_some(), "{output:?}");
+            assert_eq!(mode(&node.state("")), 0o700, "{umask} {made:?}");
+            for file in ["ipam.json", "ipam.json.backup", "ipam.lock"] {
+                assert_eq!(mode(&node.state(file)), 0o600, "{umask} {made:?} {file}");
+            }
+            assert_eq!(mode(&node.beside("azure-vnet-ipam.log")), 0o640, "{umask}");
+        }
+    }
+}
+
+/// `flock` asks for no right to write: who could open the lock before its folder was closed may have it still.
+#[test]
+fn a_lock_that_somebody_else_holds_stops_nobody() {
+    let node = node();
+    let lock = node.state("ipam.lock");
+    fs::set_permissions(node.state(""), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(&lock, fs::Permissions::from_mode(0o644)).unwrap();
+    let foreign = File::open(&lock).unwrap();
+    foreign.lock().unwrap();
+    assert_eq!(node.add("c2"), "10.20.0.6/22");
+    assert_eq!((mode(&node.state("")), mode(&lock)), (0o700, 0o600));
+    let nobody = "65534:65534";
+    let open = format!(
+        "exec chroot --userspec {nobody} / flock --nonblock --shared {} true",
+        lock.display()
+    );
+    let refused = Command::new("sh").args(["-c", &open]).output().unwrap();
+    assert!(
+        !refused.status.success() && stderr(&refused).contains("Permission denied"),
+        "{refused:?}"
+    );
+    drop(foreign);
+    assert_eq!(node.add("c3"), "10.20.0.7/22");
+}
+
 #[test]
 fn a_directory_that_others_may_write_is_closed_or_refused() {
     let node = node();
@@ -161,13 +215,10 @@ fn a_directory_that_others_may_write_is_closed_or_refused() {
     let output = node.call("ADD", "c2");
     assert_eq!(address(&output), "10.20.0.6/22");
     assert!(
-        stderr(&output).contains("was writable for others (mode 777)"),
+        stderr(&output).contains("was open for others (mode 777)"),
         "{output:?}"
     );
-    assert_eq!(
-        fs::metadata(node.state("")).unwrap().permissions().mode() & 0o777,
-        0o755
-    );
+    assert_eq!(mode(&node.state("")), 0o700);
     chown(node.state(""), Some(7), None).unwrap();
     let error = node.refused("c3");
     assert_eq!(error["code"], 112);

@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use crate::{
     error::{CniError, code},
+    json,
     netconf::NetConf,
     reply::Success,
 };
@@ -93,7 +94,7 @@ impl<'a> Delegate<'a> {
     /// delegate may have allocated something all the same: follow with [`del`](Self::del).
     pub fn add(&self) -> Result<Success, CniError> {
         let stdout = self.run("ADD")?;
-        let reply: Value = serde_json::from_slice(&stdout).map_err(|cause| {
+        let reply: Value = json::from_slice(&stdout).map_err(|cause| {
             self.failed("answered ADD with something that is not JSON")
                 .with_details(cause.to_string())
         })?;
@@ -183,7 +184,7 @@ impl<'a> Delegate<'a> {
 
 /// The error object of the delegate, if it printed one.
 fn reported(finished: &Finished) -> Option<CniError> {
-    let value = serde_json::from_slice(&finished.stdout).ok()?;
+    let value = json::from_slice(&finished.stdout).ok()?;
     CniError::from_json(&value)
 }
 

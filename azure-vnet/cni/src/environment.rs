@@ -6,7 +6,7 @@ use std::{
     ffi::{OsStr, OsString},
 };
 
-use crate::{args::Args, error::CniError};
+use crate::{args::Args, error::CniError, foreign};
 
 /// The environment of a call, taken once so that a test can give its own.
 #[derive(Clone, Debug, Default)]
@@ -163,7 +163,8 @@ impl Variables<'_> {
             return String::new();
         };
         if let Some(problem) = problem(&value) {
-            self.problems.push(format!("{name} {value:?} {problem}"));
+            let shown = foreign::excerpt(&value);
+            self.problems.push(format!("{name} \"{shown}\" {problem}"));
         }
         value
     }
@@ -199,9 +200,7 @@ impl Variables<'_> {
 }
 
 fn container_id_problem(value: &str) -> Option<&'static str> {
-    (!is_identifier(value)).then_some(
-        "must begin with a letter or digit and go on with letters, digits, '_', '.', '-'",
-    )
+    (!is_identifier(value)).then_some(IDENTIFIER)
 }
 
 /// What the kernel (`dev_valid_name`) and libcni accept as an interface name.
@@ -217,10 +216,18 @@ fn ifname_problem(value: &str) -> Option<&'static str> {
     }
 }
 
-/// The specification's pattern for container IDs and network names.
+/// Bytes of an identifier. The specification has no limit, and runtimes write 64 digits, or a name.
+const LONGEST_IDENTIFIER: usize = 1024;
+
+/// What [`is_identifier`] asks for, as the rest of a sentence.
+pub(crate) const IDENTIFIER: &str = "must begin with a letter or digit, go on with letters, digits, '_', '.', '-', and \
+                                     have at most 1024 bytes";
+
+/// The specification's pattern for container IDs and network names, and a limit.
 pub(crate) fn is_identifier(text: &str) -> bool {
     let mut bytes = text.bytes();
-    bytes.next().is_some_and(|b| b.is_ascii_alphanumeric())
+    text.len() <= LONGEST_IDENTIFIER
+        && bytes.next().is_some_and(|b| b.is_ascii_alphanumeric())
         && bytes.all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
 }
 

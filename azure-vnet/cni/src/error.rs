@@ -34,6 +34,9 @@ pub mod code {
     pub const PLUGIN: u32 = 110;
 }
 
+/// Bytes of a message, and of its details.
+const LONGEST_TEXT: usize = 8 << 10;
+
 /// What a call reports instead of a result.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{msg}{}{details}", if details.is_empty() { "" } else { ": " })]
@@ -51,7 +54,7 @@ impl CniError {
     pub fn new(code: u32, msg: impl Into<String>) -> Self {
         CniError {
             code,
-            msg: msg.into(),
+            msg: bounded(msg.into()),
             details: String::new(),
         }
     }
@@ -60,7 +63,7 @@ impl CniError {
     #[must_use]
     pub fn with_details(self, details: impl Into<String>) -> Self {
         CniError {
-            details: details.into(),
+            details: bounded(details.into()),
             ..self
         }
     }
@@ -75,11 +78,7 @@ impl CniError {
             let _ = write!(details, "{separator}{error}");
             cause = error.source();
         }
-        CniError {
-            code,
-            msg: error.to_string(),
-            details,
-        }
+        Self::new(code, error.to_string()).with_details(details)
     }
 
     /// Code 1 for a `cniVersion` that the plugins do not speak.
@@ -158,12 +157,21 @@ impl CniError {
                 .map(ToOwned::to_owned)
         };
         let code = u32::try_from(value.get("code")?.as_u64()?).ok()?;
-        Some(CniError {
-            code: if code == 0 { code::DELEGATE } else { code },
-            msg: text("msg").filter(|msg| !msg.is_empty())?,
-            details: text("details").unwrap_or_default(),
-        })
+        let code = if code == 0 { code::DELEGATE } else { code };
+        let msg = text("msg").filter(|msg| !msg.is_empty())?;
+        Some(Self::new(code, msg).with_details(text("details").unwrap_or_default()))
     }
+}
+
+/// An error repeats what was given, which may be megabytes: runtimes log it, and kubelet writes it into events.
+fn bounded(mut text: String) -> String {
+    let length = text.len();
+    if length > LONGEST_TEXT {
+        text.truncate(text.floor_char_boundary(LONGEST_TEXT));
+        // Writing to a String cannot fail.
+        let _ = write!(text, "… ({length} bytes)");
+    }
+    text
 }
 
 #[cfg(test)]
@@ -190,6 +198,23 @@ mod tests {
             error.details,
             r#"config is "9.9.9", plugin supports [0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0]"#
         );
+    }
+
+    #[test]
+    fn a_text_has_a_limit() {
+        let long = "é".repeat(1 << 20);
+        for error in [
+            CniError::unsupported_field("vlan", &json!(long)),
+            CniError::decode("x").with_details(long.clone()),
+            CniError::from_error(code::PLUGIN, &io::Error::other(long.clone())),
+        ] {
+            let text = error.to_string();
+            assert!(
+                text.len() < 8300 && text.ends_with(" bytes)"),
+                "{} bytes",
+                text.len()
+            );
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ use tracing::dispatcher::{DefaultGuard, Dispatch};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::foreign;
 use crate::netconf::NetConf;
 
 pub use call::served;
@@ -152,7 +153,8 @@ impl Sinks {
     }
 }
 
-/// Where one line goes. It comes in one piece and is appended in one piece, whoever else writes.
+/// Where one line goes. It comes in one piece and is appended in one piece, whoever else writes; what others have named in it makes
+/// no second line of it, and nothing that a terminal obeys.
 struct Line {
     file: Option<Arc<File>>,
     on_stderr: bool,
@@ -163,6 +165,10 @@ impl Write for Line {
         if LEFT.load(Ordering::Relaxed) {
             return Ok(text.len());
         }
+        let length = text.len();
+        let text = String::from_utf8_lossy(text);
+        let text = foreign::line(text.trim_end_matches('\n')).into_owned() + "\n";
+        let text = text.as_bytes();
         if let Some(mut file) = self.file.as_deref() {
             // A full disk must not keep the warning from standard error.
             let _ = file.write_all(text);
@@ -170,7 +176,7 @@ impl Write for Line {
         if self.on_stderr {
             io::stderr().write_all(text)?;
         }
-        Ok(text.len())
+        Ok(length)
     }
 
     fn flush(&mut self) -> io::Result<()> {

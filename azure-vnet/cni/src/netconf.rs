@@ -5,7 +5,13 @@ use std::str::FromStr;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::{environment::is_identifier, error::CniError, keys, reply::Success, version::Version};
+use crate::{
+    environment::{IDENTIFIER, is_identifier},
+    error::CniError,
+    foreign, json, keys,
+    reply::Success,
+    version::Version,
+};
 
 /// A configuration whose version is spoken and whose network name is valid; the rest is the plugin's to read.
 #[derive(Clone, Debug)]
@@ -46,7 +52,7 @@ impl NetConf {
         self.version
     }
 
-    /// The network's name: `^[A-Za-z0-9][A-Za-z0-9_.-]*$`.
+    /// The network's name: `^[A-Za-z0-9][A-Za-z0-9_.-]{0,1023}$`.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -104,7 +110,7 @@ pub(crate) fn requested_version(raw: &[u8]) -> Option<Version> {
 }
 
 fn object(raw: &[u8]) -> Result<Map<String, Value>, CniError> {
-    match serde_json::from_slice(raw) {
+    match json::from_slice(raw) {
         Ok(Value::Object(object)) => Ok(object),
         Ok(_) => Err(CniError::decode(
             "the configuration on standard input is not a JSON object",
@@ -141,8 +147,8 @@ fn network_name(object: &Map<String, Value>) -> Result<String, CniError> {
             Err(CniError::invalid_config("missing network name"))
         }
         Some(other) => Err(CniError::invalid_config(format!(
-            "network name {other} must be a string that begins with a letter or digit and goes on \
-             with letters, digits, '_', '.', '-'"
+            "network name {} {IDENTIFIER}",
+            foreign::excerpt(&other.to_string()),
         ))),
     }
 }
@@ -210,6 +216,38 @@ mod tests {
             assert_eq!(rejected.version, Version::V0_3_0);
         }
         assert_eq!(code(r#"{"cniVersion":"0.3.0"}"#), 7);
+    }
+
+    #[test]
+    fn a_network_name_has_a_limit() {
+        let conf = |length| {
+            format!(
+                r#"{{"cniVersion":"0.3.0","name":"{}"}}"#,
+                "n".repeat(length)
+            )
+        };
+        assert_eq!(read(&conf(1024)).unwrap().name().len(), 1024);
+        for length in [1025, 1 << 20] {
+            let error = read(&conf(length)).unwrap_err().error;
+            assert_eq!(error.code, 7);
+            assert!(
+                error.msg.contains("at most 1024 bytes") && error.msg.len() < 1024,
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_configuration_has_a_limit_of_values() {
+        let many = format!(
+            r#"{{"cniVersion":"0.3.0","name":"n1","x":[{}0]}}"#,
+            "0,".repeat(1 << 20)
+        );
+        let error = read(&many).unwrap_err().error;
+        assert!(
+            error.code == 6 && error.details.contains("values"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 
 use azure_vnet_abi::{Be16, FlowKey, Mac, Reason, programs};
+use azure_vnet_cni::foreign;
 use clap::Args;
 use serde::Serialize;
 
@@ -306,8 +307,9 @@ impl fmt::Display for Explanation {
         };
         writeln!(
             out,
-            "{} {name} ({pod}) -> {to_end}, {tier} tier",
-            self.protocol.name()
+            "{} {} ({pod}) -> {to_end}, {tier} tier",
+            self.protocol.name(),
+            foreign::line(name)
         )?;
         let seen = self
             .seen_as

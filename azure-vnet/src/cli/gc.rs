@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use azure_vnet_cni::NetConf;
+use azure_vnet_cni::{NetConf, foreign, json};
 use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
@@ -160,6 +160,9 @@ async fn collect(
         .map_err(|error| Failure::new(error.msg))
 }
 
+/// Bytes of a list of plugins.
+const LARGEST: u64 = 1 << 20;
+
 /// What our plugin gets from the configuration of this network.
 fn configuration(directory: &Path, network: &str) -> Result<NetConf, Failure> {
     let found = configurations(directory).find(|plugin| plugin["name"] == network);
@@ -178,8 +181,8 @@ fn configuration(directory: &Path, network: &str) -> Result<NetConf, Failure> {
 /// What our plugin gets from each list that has it.
 fn configurations(directory: &Path) -> impl Iterator<Item = Value> {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    let texts = entries.filter_map(|entry| std::fs::read(entry.path()).ok());
-    let lists = texts.filter_map(|text| serde_json::from_slice::<Value>(&text).ok());
+    let texts = entries.filter_map(|entry| azure_vnet_files::read(&entry.path(), LARGEST).ok());
+    let lists = texts.filter_map(|text| json::from_slice::<Value>(&text).ok());
     lists.filter_map(|list| {
         let is_ours = |plugin: &&Value| plugin["type"] == "azure-vnet";
         let mut plugin = list["plugins"].as_array()?.iter().find(is_ours)?.clone();
@@ -193,7 +196,7 @@ impl fmt::Display for Collected {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let verb = if self.dry_run { "would go" } else { "went" };
         for gone in &self.attachments {
-            writeln!(out, "{} {verb}", gone.who)?;
+            writeln!(out, "{} {verb}", foreign::line(&gone.who))?;
         }
         for address in &self.forgotten {
             writeln!(out, "{address} forgotten by the datapath")?;

@@ -1,10 +1,11 @@
 //! `azure-vnet metrics`: what there is to count, as Prometheus reads it.
 
+mod clients;
 mod collect;
 mod exposition;
 mod serve;
 
-use std::net::SocketAddr;
+use std::net::{AddrParseError, Ipv4Addr, SocketAddr};
 
 use clap::Args;
 
@@ -15,9 +16,17 @@ use exposition::Metrics;
 /// Once on standard output, or for whoever asks.
 #[derive(Args)]
 pub struct Options {
-    /// Serves /metrics and /healthz over HTTP here, such as 127.0.0.1:9437, until stopped.
-    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with = "json")]
+    /// Serves /metrics and /healthz over HTTP here until stopped; with a port alone for this node only (127.0.0.1).
+    #[arg(long, value_name = "[ADDRESS:]PORT", value_parser = listen, conflicts_with = "json")]
     listen: Option<SocketAddr>,
+}
+
+/// A port alone is nobody's but the node's.
+fn listen(text: &str) -> Result<SocketAddr, AddrParseError> {
+    match text.parse::<u16>() {
+        Ok(port) => Ok((Ipv4Addr::LOCALHOST, port).into()),
+        Err(_) => text.parse(),
+    }
 }
 
 /// Prints or serves the metrics.

@@ -1,8 +1,11 @@
 //! Printing: text or JSON, and nobody panics when the reader has gone.
+//!
+//! Names in a text are others' to choose: nothing in it but the ends of lines is obeyed by a terminal. JSON is exact.
 
 use std::fmt::Display;
 use std::io::{self, Write as _};
 
+use azure_vnet_cni::foreign;
 use serde::Serialize;
 
 use super::Failure;
@@ -28,7 +31,7 @@ impl Output {
             let text = serde_json::to_string_pretty(result).map_err(|error| Failure::of(&error))?;
             line(&text);
         } else {
-            lines(&result.to_string());
+            lines(&foreign::lines(&result.to_string()));
         }
         Ok(())
     }
@@ -66,7 +69,7 @@ pub fn lines(text: &str) -> bool {
 
 /// Says on standard error why the command failed.
 pub fn complain(why: &str) {
-    let _ = writeln!(io::stderr(), "azure-vnet: {why}");
+    let _ = writeln!(io::stderr(), "azure-vnet: {}", foreign::line(why));
 }
 
 /// Columns of a terminal that nobody has made wider.

@@ -1,11 +1,12 @@
 //! `azure-vnet plan`: what a cluster definition needs before its pods can run.
 
 use std::fmt;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::fs;
+use std::io::{self, Read as _};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
+use azure_vnet_files::ReadError;
 use clap::Args;
 use ipnet::Ipv4Net;
 use serde::Serialize;
@@ -121,22 +122,29 @@ pub fn run(options: &Options, output: Output) -> Result<Outcome, Failure> {
 }
 
 fn read(path: &Path) -> Result<String, Failure> {
-    let failed =
-        |error: io::Error| Failure::new(format!("cannot read {}: {error}", path.display()));
-    let mut text = String::new();
-    let read = if path == Path::new("-") {
-        io::stdin().take(LARGEST + 1).read_to_string(&mut text)
-    } else {
-        let file = fs::File::open(path).map_err(failed)?;
-        file.take(LARGEST + 1).read_to_string(&mut text)
+    let shown = path.display();
+    let too_large = || {
+        Failure::new(format!(
+            "{shown} has more than {LARGEST} bytes: no cluster definition"
+        ))
     };
-    if read.map_err(failed)? as u64 > LARGEST {
-        let path = path.display();
-        return Err(Failure::new(format!(
-            "{path} has more than {LARGEST} bytes: no cluster definition"
-        )));
+    if path == Path::new("-") {
+        let mut text = String::new();
+        let read = io::stdin().take(LARGEST + 1).read_to_string(&mut text);
+        let length = read.map_err(|error| Failure::new(format!("cannot read {shown}: {error}")))?;
+        return if length as u64 > LARGEST {
+            Err(too_large())
+        } else {
+            Ok(text)
+        };
     }
-    Ok(text)
+    azure_vnet_files::read_text(path, LARGEST).map_err(|error| match error {
+        ReadError::TooLarge(_) => too_large(),
+        ReadError::NotRegular => Failure::new(format!(
+            "{shown} is not a regular file; - reads standard input"
+        )),
+        other => Failure::new(format!("cannot read {shown}: {other}")),
+    })
 }
 
 /// All of the files or none: what is there already ends it before the first is written.
@@ -158,10 +166,7 @@ fn write(folder: &Path, files: &Files, force: bool) -> Result<Vec<PathBuf>, Fail
     fs::create_dir_all(folder)
         .map_err(|error| Failure::new(format!("cannot create {}: {error}", folder.display())))?;
     for (path, (_, content)) in paths.iter().zip(contents) {
-        let mut file = OpenOptions::new();
-        let file = file.write(true).create(true).truncate(true);
-        file.open(path)
-            .and_then(|mut file| file.write_all(content.as_bytes()))
+        azure_vnet_files::replace(path, content.as_bytes(), 0o644)
             .map_err(|error| Failure::new(format!("cannot write {}: {error}", path.display())))?;
     }
     Ok(paths)

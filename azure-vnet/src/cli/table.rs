@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use azure_vnet_cni::foreign;
+
 /// Rows of cells under a header.
 #[derive(Debug, Default)]
 pub struct Table {
@@ -22,8 +24,9 @@ impl Table {
         }
     }
 
-    /// One row more.
+    /// One row more. A cell is on one line, whatever is in it.
     pub fn row<const N: usize>(&mut self, cells: [String; N]) {
+        let cells = cells.map(|cell| foreign::line(&cell).into_owned());
         self.rows.push(cells.into());
     }
 
@@ -68,6 +71,17 @@ mod tests {
         assert_eq!(
             table.to_string(),
             "name         packets\nin_range           7\nx         1234567890\n"
+        );
+    }
+
+    #[test]
+    fn a_cell_is_on_one_line() {
+        let mut table = Table::new(&["name", "link"]);
+        table.row(["web\n10.0.0.9  db".into(), "up".into()]);
+        table.row(["\u{1b}[2J".into(), "up".into()]);
+        assert_eq!(
+            table.to_string(),
+            "name               link\nweb\\n10.0.0.9  db  up\n\\u{1b}[2J          up\n"
         );
     }
 }

@@ -36,6 +36,22 @@ pub enum Error {
         /// Its value.
         value: String,
     },
+    /// A text that is longer than what it means can be.
+    #[error("\"{key}\" has a text of more than {most} bytes")]
+    TooLong {
+        /// Which key.
+        key: &'static str,
+        /// Bytes.
+        most: usize,
+    },
+    /// A list with more than anybody uses.
+    #[error("\"{key}\" has a list of more than {most} entries")]
+    TooMany {
+        /// Which key.
+        key: &'static str,
+        /// Entries.
+        most: usize,
+    },
     /// Not the MAC of an interface.
     #[error("\"{key}\": {value} is not a unicast MAC address such as \"0a:58:0a:00:00:05\"")]
     Mac {

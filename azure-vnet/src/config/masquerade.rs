@@ -94,6 +94,10 @@ pub fn read(sent: SentMasquerade) -> Result<Masquerade, Problems> {
         MOST_PREFIXES / 4,
     );
     problems.limit("rules", rules.len(), MOST_RULES);
+    // What is too much is not compiled.
+    if !problems.0.is_empty() {
+        return Err(problems);
+    }
     let policy = if off {
         Source::Off
     } else {

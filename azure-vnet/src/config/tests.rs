@@ -363,3 +363,29 @@ fn dns_of_the_runtime_comes_first() {
         (vec!["10.0.0.11".to_owned()], vec!["a".to_owned()])
     );
 }
+
+#[test]
+fn texts_and_lists_have_limits() {
+    let long = "a".repeat(256);
+    for (extra, what) in [
+        (
+            json!({"ipam": {"type": long}}),
+            "\"ipam.type\" has a text of more than 255 bytes",
+        ),
+        (
+            json!({"dns": {"domain": long}}),
+            "\"dns\" has a text of more than 255 bytes",
+        ),
+        (
+            json!({"runtimeConfig": {"dns": {"searches": [long]}}}),
+            "\"dns\" has a text of more than 255 bytes",
+        ),
+        (
+            json!({"dns": {"search": vec!["a"; 65]}}),
+            "\"dns\" has a list of more than 64 entries",
+        ),
+    ] {
+        let error = Config::read(&conf(&extra)).unwrap_err();
+        assert_eq!((error.code(), error.to_string().as_str()), (7, what));
+    }
+}

@@ -4,6 +4,7 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
+use azure_vnet_cni::json;
 use serde::Deserialize;
 
 /// Where runtimes look for lists, unless they are told otherwise.
@@ -18,6 +19,9 @@ const HARMLESS: [&str; 6] = [
     "sbr",
     "loopback",
 ];
+
+/// Bytes of a list of plugins.
+const LARGEST: u64 = 1 << 20;
 
 #[derive(Deserialize)]
 struct List {
@@ -42,9 +46,9 @@ fn ingress_is_ours_in(directory: &Path, network: &str) -> bool {
     let texts = entries
         .map(|entry| entry.path())
         .filter(|path| path.extension() == Some(OsStr::new("conflist")))
-        .filter_map(|path| std::fs::read(path).ok());
+        .filter_map(|path| azure_vnet_files::read(&path, LARGEST).ok());
     let mut lists = texts
-        .filter_map(|text| serde_json::from_slice::<List>(&text).ok())
+        .filter_map(|text| json::from_slice::<List>(&text).ok())
         .filter(|list| list.name == network)
         .peekable();
     let harmless = |plugin: &Plugin| HARMLESS.contains(&plugin.kind.as_str());

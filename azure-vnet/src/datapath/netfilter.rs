@@ -304,7 +304,11 @@ mod tests {
         let mut odd = uplink();
         odd.bridge = "e\"; flush ruleset".into();
         let directory = tempfile::tempdir().unwrap();
-        let lock = Lock::acquire(&directory.path().join("lock")).unwrap();
+        let lock = Lock::acquire(
+            &directory.path().join("lock"),
+            std::time::Duration::from_secs(5),
+        )
+        .unwrap();
         let refused = install(&odd, &[], &lock);
         assert!(matches!(refused, Err(NetfilterError::Name(_))));
     }

@@ -51,8 +51,7 @@ impl Record {
     /// The choice of an earlier call since boot. A file that cannot be read counts as none: the
     /// choice is made again, and making it again loses nothing.
     pub fn read(bridge: &str) -> Option<Self> {
-        let text = std::fs::read(path(bridge)).ok()?;
-        serde_json::from_slice(&text).ok()
+        state::read_json(&path(bridge))
     }
 
     /// The bridges that have a datapath.

@@ -188,7 +188,7 @@ impl Settings {
 
     /// What an earlier call wrote; a file that cannot be read counts as none, until the next ADD.
     pub fn read(bridge: &str) -> Option<Self> {
-        serde_json::from_slice(&std::fs::read(path(bridge)).ok()?).ok()
+        state::read_json(&path(bridge))
     }
 
     /// Writes it down, under the bridge's lock. Without it the node works, but changes wait for an ADD.

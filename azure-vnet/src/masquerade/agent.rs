@@ -13,10 +13,10 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use super::MOST_PREFIXES;
-use crate::lock::Lock;
+use crate::lock;
 use crate::state;
 
-pub use file::{Reason, range};
+pub use file::{Reason, parse, range};
 
 /// Where the files are.
 pub const DIRECTORY: &str = "/etc/config";
@@ -171,14 +171,12 @@ fn check(what: &'static str, directory: &Path, count: usize, most: usize) -> Res
 }
 
 fn remembered(path: &Path) -> InForce {
-    let text = std::fs::read(path).ok();
-    text.and_then(|text| serde_json::from_slice(&text).ok())
-        .unwrap_or_default()
+    state::read_json(path).unwrap_or_default()
 }
 
 /// Under a lock: a file has one writer at a time. Another call may have been faster.
 fn remember(path: &Path, now: &InForce, before: &InForce) -> io::Result<()> {
-    let lock = Lock::acquire(&path.with_extension("lock"));
+    let lock = lock::acquire(&path.with_extension("lock"));
     let _lock = lock.map_err(|error| io::Error::other(error.to_string()))?;
     if remembered(path) != *before {
         return Ok(());

@@ -104,6 +104,6 @@ pub fn boot() -> String {
 }
 
 fn read(path: &Path) -> Option<Record> {
-    let record: Record = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    let record: Record = state::read_json(path)?;
     (record.version == VERSION && record.boot == boot()).then_some(record)
 }

@@ -15,7 +15,7 @@ use super::own_route::{self, OwnRoute, Way};
 use super::{LOCK, NodeError, bridge, nic, record, settings};
 use crate::datapath::{Addresses, Pod};
 use crate::live;
-use crate::lock::Lock;
+use crate::lock;
 use crate::netlink::link::Link;
 use crate::netlink::route::{self, MAIN};
 use crate::netlink::{Netlink, Request, gone_is_fine};
@@ -213,7 +213,7 @@ async fn mend_bridges(netlink: &Netlink, look: &Look) -> Result<bool, NodeError>
             continue;
         }
         tracing::info!("mending: the bridge {}", found.record.bridge);
-        let _lock = Lock::acquire(Path::new(LOCK))?;
+        let _lock = lock::acquire(Path::new(LOCK))?;
         bridge::ensure(netlink, &found.record.bridge, nic).await?;
         made = true;
     }

@@ -1,14 +1,12 @@
 //! Kernel settings of the whole node that pods need. What they were is written down first, so that it can be set back.
 
-use std::fs;
-use std::io;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::NodeError;
 use super::record;
-use crate::lock::Lock;
+use crate::lock;
 use crate::state;
 use crate::sysctl::{self, Sysctl};
 
@@ -37,7 +35,7 @@ pub fn forward() -> Result<(), NodeError> {
     if is_forwarding()? {
         return Ok(());
     }
-    let _lock = Lock::acquire(Path::new(super::LOCK))?;
+    let _lock = lock::acquire(Path::new(super::LOCK))?;
     forward_under_lock()
 }
 
@@ -77,11 +75,7 @@ pub fn restore(bridge: &str) -> Result<(), NodeError> {
     if record::all().iter().any(|record| record.bridge != bridge) {
         return Ok(());
     }
-    let former: Vec<Former> = match fs::read(FORMER) {
-        Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_default(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(NodeError::file("read", Path::new(FORMER), error)),
-    };
+    let former: Vec<Former> = state::read_json(Path::new(FORMER)).unwrap_or_default();
     for Former { path, value } in former {
         Sysctl { path, value }.set()?;
     }
@@ -93,10 +87,7 @@ pub fn restore(bridge: &str) -> Result<(), NodeError> {
 /// and what it thinks of redirects (ip-sysctl, `ip_forward`). `ip_forward` itself comes first, so
 /// that setting it back does not undo the others.
 fn remember() -> Result<(), NodeError> {
-    let mut former: Vec<Former> = match fs::read(FORMER) {
-        Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_default(),
-        Err(_) => Vec::new(),
-    };
+    let mut former: Vec<Former> = state::read_json(Path::new(FORMER)).unwrap_or_default();
     let mut paths = vec![SEND_REDIRECTS.to_owned()];
     if former.is_empty() {
         paths.insert(0, IP_FORWARD.to_owned());

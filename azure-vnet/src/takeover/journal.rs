@@ -2,10 +2,10 @@
 //! whoever comes next knows what was meant, and what the node had. It is at the place of the record that takes its place
 //! in the end. The journal of another boot counts as none.
 
-use std::fs;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
+use azure_vnet_cni::json;
 use rtnetlink::packet_core::{Emitable, Parseable};
 use rtnetlink::packet_route::address::AddressMessage;
 use rtnetlink::packet_route::route::RouteMessage;
@@ -166,7 +166,9 @@ pub fn all() -> Vec<Journal> {
 }
 
 fn read(path: &Path) -> Option<Journal> {
-    let journal: Journal = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    // v0.1.0 wrote it with whatever mode the runtime's umask left: without it the node's addresses would have to be guessed.
+    let bytes = azure_vnet_files::read(path, state::LARGEST).ok()?;
+    let journal: Journal = json::from_slice(&bytes).ok()?;
     (journal.boot == record::boot()).then_some(journal)
 }
 

@@ -10,6 +10,7 @@
 
 mod addresses;
 mod check;
+mod files;
 #[allow(
     dead_code,
     reason = "the stages `faults` and `never_twice` use the rest"

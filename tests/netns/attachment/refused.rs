@@ -57,16 +57,25 @@ fn own_namespace_is_refused_before_anything() {
     let node = Node::new(Tier::Tcx);
     let mut container = node.container();
     container.end_sandbox();
+    node.sh("mkfifo /run/fifo");
     let before = node.traces();
     for (netns, names) in [
         ("/proc/self/ns/net", "itself"),
         ("/run/netns/none", "/run/netns/none"),
         ("/etc/hostname", "hostname"),
+        ("/run/fifo", "not a network namespace"),
+        ("/run/fifo/x", "/run/fifo/x"),
+        ("/dev/zero", "not a network namespace"),
+        ("/run", "not a network namespace"),
     ] {
         container.netns = netns.into();
         let (code, text) = container.call("ADD", &json!({})).error();
         assert!(code == 4 && text.contains(names), "{netns}: {code} {text}");
         assert_eq!(node.traces(), before, "{netns}");
+        // What is none (any more) is no reason not to delete.
+        if netns != "/proc/self/ns/net" {
+            container.del().ok();
+        }
     }
     container.netns = "/proc/self/ns/net".into();
     container.ifname = "pod0";

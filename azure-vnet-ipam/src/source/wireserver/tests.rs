@@ -1,4 +1,8 @@
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::format_collect,
+    reason = "a test fails by panicking, and may be slow"
+)]
 
 use super::*;
 
@@ -117,4 +121,103 @@ fn what_is_no_such_document_is_an_error() {
         assert!(parse(xml).is_err(), "{xml}");
     }
     assert_eq!(found("<Interfaces/>"), []);
+}
+
+/// Shown on v0.1.0: 205 KB cost 375 s and 207 MB, for each name was looked up in all namespaces around it.
+#[test]
+fn a_document_has_a_depth() {
+    let nested: String = (0..9000).map(|n| format!("<a xmlns:n{n}=\"u\">")).collect();
+    let xml = format!("<Interfaces>{nested}{}</Interfaces>", "</a>".repeat(9000));
+    assert!(xml.len() > 200_000);
+    assert_eq!(parse(&xml).unwrap_err(), "it is more than 16 elements deep");
+    let fits = format!(
+        "<Interfaces>{}{}</Interfaces>",
+        "<a>".repeat(15),
+        "</a>".repeat(15)
+    );
+    assert!(parse(&fits).is_ok());
+}
+
+/// Likewise 11 s: each attribute was compared with all before it.
+#[test]
+fn an_element_has_a_number_of_attributes() {
+    let with = |count: usize| {
+        let attributes: String = (0..count).map(|n| format!(" a{n}=\"\"")).collect();
+        parse(&format!(
+            "<Interfaces><Interface{attributes}/></Interfaces>"
+        ))
+    };
+    let error = "an element \"Interface\" has more than 32 attributes";
+    for count in [33, 80_000] {
+        assert_eq!(with(count).unwrap_err(), error);
+    }
+    assert!(with(32).is_ok());
+}
+
+#[test]
+fn a_document_has_a_number_of_elements() {
+    let with = |count: usize| {
+        parse(&format!(
+            "<Interfaces>{}</Interfaces>",
+            "<a/>".repeat(count)
+        ))
+    };
+    assert!(with(32_767).is_ok());
+    assert_eq!(with(32_768).unwrap_err(), "it has more than 32768 elements");
+}
+
+#[test]
+fn what_is_somewhere_else_is_not_listed() {
+    let xml = r#"<Interfaces>
+  <IPSubnet Prefix="10.0.0.0/24"><IPAddress Address="10.0.0.7"/></IPSubnet>
+  <Interface MacAddress="*"><!-- a comment --><Other><IPSubnet Prefix="10.0.0.0/24"><IPAddress Address="10.0.0.8"/></IPSubnet></Other>
+    <IPSubnet Prefix="10.0.0.0/24">text<Other><IPAddress Address="10.0.0.9"/></Other>
+      <n:IPAddress xmlns:n="u" Address="10.0.0.&#49;0"/></IPSubnet></Interface>
+</Interfaces>"#;
+    let expected = vec!["10.0.0.10".to_owned()];
+    assert_eq!(found(xml), [("10.0.0.0/24".to_owned(), false, expected)]);
+}
+
+#[test]
+fn what_is_not_well_formed_is_an_error() {
+    for xml in [
+        "<Interfaces/><Interfaces/>",
+        "<Interfaces/>x",
+        "x<Interfaces/>",
+        "<Interfaces></Interface>",
+        "<Interfaces><Interface></Interfaces>",
+        "</Interfaces>",
+        "<Interfaces a=\"1\" a=\"2\"/>",
+        "<Interfaces><Interface MacAddress=\"&own;\"/></Interfaces>",
+        "<Interfaces/><![CDATA[x]]>",
+        "<Interfaces/>&amp;",
+    ] {
+        assert!(parse(xml).is_err(), "{xml}");
+    }
+}
+
+#[test]
+fn addresses_that_no_pod_can_have_are_skipped() {
+    for net in [
+        "127.0.0.9/8",
+        "0.0.0.9/8",
+        "224.0.0.9/4",
+        "255.255.255.254/4",
+        "10.0.0.9/0",
+    ] {
+        let address = net.split('/').next().unwrap();
+        let xml = format!(
+            r#"<Interfaces><Interface MacAddress="*" IsPrimary="true"><IPSubnet Prefix="{net}">
+               <IPAddress Address="{address}"/></IPSubnet></Interface></Interfaces>"#
+        );
+        let found = parse(&xml).unwrap();
+        assert!(
+            found
+                .subnets
+                .iter()
+                .all(|subnet| subnet.addresses.is_empty()),
+            "{net}"
+        );
+        assert_eq!(found.warnings.len(), 1, "{net}");
+    }
 }

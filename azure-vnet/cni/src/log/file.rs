@@ -1,9 +1,9 @@
 //! A log file that many short processes append to, and of which there is never more than twice the limit.
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -31,11 +31,7 @@ fn open_within(path: &Path, limit: u64) -> io::Result<File> {
 
 /// Not for everybody: container IDs and addresses are in it.
 fn append(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o640)
-        .open(path)
+    azure_vnet_files::append(path, 0o640)
 }
 
 /// Renames `file`, unless somebody is at it: then writing on into the long one does no harm. Says whether `path` is

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+use azure_vnet_cni::json;
 use serde_json::Value;
 
 use super::super::bridges::{Bridge, Problem};
@@ -89,9 +90,12 @@ fn configurations() -> Vec<PathBuf> {
     paths
 }
 
+/// Bytes of a list of plugins.
+const LARGEST: u64 = 1 << 20;
+
 /// The list, if our plugin is in it.
 fn ours(path: &Path) -> Option<Value> {
-    let list: Value = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
+    let list: Value = json::from_slice(&azure_vnet_files::read(path, LARGEST).ok()?).ok()?;
     our_plugin(&list).is_some().then_some(list)
 }
 

@@ -1,13 +1,12 @@
-//! Metrics over HTTP, with a limit on everything that a client could ask for more of: connections, bytes of a
+//! Metrics over HTTP, with a limit on everything that a client could ask for more of: connections ([`Clients`]), bytes of a
 //! request, time, and how often the maps are read.
 
-use std::cell::RefCell;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use azure_vnet_cni::foreign;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
@@ -16,16 +15,17 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::Mutex;
 
 use super::super::{Failure, bridges, output};
+use super::clients::{Clients, Place};
 use super::collect;
 use crate::netlink::Netlink;
 
-/// Whoever comes while so many are served waits.
-const CONNECTIONS: usize = 16;
 /// Of a request's line and headers, in bytes; hyper takes no less.
 const LONGEST_REQUEST: usize = 8192;
+/// Of a request; Prometheus sends ten.
+const MOST_HEADERS: usize = 64;
 const HEADER_LIMIT: Duration = Duration::from_secs(5);
 const CONNECTION_LIMIT: Duration = Duration::from_secs(30);
 /// How long an answer is good: reading a full flow table takes a fraction of a second of CPU.
@@ -42,20 +42,14 @@ pub async fn serve(address: SocketAddr) -> Result<(), Failure> {
         .map_err(|error| Failure::new(format!("cannot listen on {address}: {error}")))?;
     let address = listener.local_addr().unwrap_or(address);
     output::complain(&format!("serving http://{address}/metrics and /healthz"));
-    let permits = Arc::new(Semaphore::new(CONNECTIONS));
+    let clients = Clients::default();
     let answers = Rc::new(Answers::default());
     let serving = async {
         loop {
-            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
-                return;
-            };
             match listener.accept().await {
-                Ok((stream, _)) => {
-                    let answers = Rc::clone(&answers);
-                    tokio::task::spawn_local(async move {
-                        let _ = tokio::time::timeout(CONNECTION_LIMIT, talk(stream, answers)).await;
-                        drop(permit);
-                    });
+                Ok((stream, peer)) => {
+                    let place = clients.admit(peer.ip());
+                    tokio::task::spawn_local(serve_one(stream, place, Rc::clone(&answers)));
                 }
                 Err(_) => tokio::time::sleep(PAUSE).await,
             }
@@ -63,6 +57,14 @@ pub async fn serve(address: SocketAddr) -> Result<(), Failure> {
     };
     tokio::task::LocalSet::new().run_until(serving).await;
     Ok(())
+}
+
+/// Until the client has what it wants, its time is over, or its place is another's.
+async fn serve_one(stream: TcpStream, mut place: Place, answers: Rc<Answers>) {
+    tokio::select! {
+        _ = tokio::time::timeout(CONNECTION_LIMIT, talk(stream, answers)) => {}
+        () = place.ended() => {}
+    }
 }
 
 async fn talk(stream: TcpStream, answers: Rc<Answers>) {
@@ -75,15 +77,16 @@ async fn talk(stream: TcpStream, answers: Rc<Answers>) {
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_LIMIT)
         .max_buf_size(LONGEST_REQUEST)
+        .max_headers(MOST_HEADERS)
         .serve_connection(TokioIo::new(stream), service)
         .await;
 }
 
-/// The last answers, as long as they are fresh.
+/// The last answers, as long as they are fresh. One request looks at a time; those who come meanwhile get what it finds.
 #[derive(Default)]
 struct Answers {
-    metrics: RefCell<Option<(Instant, Bytes)>>,
-    health: RefCell<Option<(Instant, StatusCode, Bytes)>>,
+    metrics: Mutex<Option<(Instant, Bytes)>>,
+    health: Mutex<Option<(Instant, StatusCode, Bytes)>>,
 }
 
 impl Answers {
@@ -97,7 +100,10 @@ impl Answers {
             return response;
         }
         match request.uri().path() {
-            "/metrics" => response(StatusCode::OK, self.metrics()),
+            "/metrics" => {
+                let (status, body) = self.metrics().await;
+                response(status, body)
+            }
             "/healthz" => {
                 let (status, body) = self.health().await;
                 response(status, body)
@@ -109,30 +115,44 @@ impl Answers {
         }
     }
 
-    fn metrics(&self) -> Bytes {
-        if let Some((when, text)) = &*self.metrics.borrow()
+    /// On a thread of their own, so that whoever asks for the health does not wait for a full table to be read.
+    async fn metrics(&self) -> (StatusCode, Bytes) {
+        let mut last = self.metrics.lock().await;
+        if let Some((when, text)) = &*last
             && when.elapsed() < FRESH
         {
-            return text.clone();
+            return (StatusCode::OK, text.clone());
         }
-        let text = Bytes::from(collect::all().to_string());
-        *self.metrics.borrow_mut() = Some((Instant::now(), text.clone()));
-        text
+        match tokio::task::spawn_blocking(|| collect::all().to_string()).await {
+            Ok(text) => {
+                let text = Bytes::from(text);
+                *last = Some((Instant::now(), text.clone()));
+                (StatusCode::OK, text)
+            }
+            Err(error) => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                format!("{error}\n").into(),
+            ),
+        }
     }
 
     async fn health(&self) -> (StatusCode, Bytes) {
-        if let Some((when, status, text)) = &*self.health.borrow()
+        let mut last = self.health.lock().await;
+        if let Some((when, status, text)) = &*last
             && when.elapsed() < FRESH
         {
             return (*status, text.clone());
         }
         let (status, text) = match problems().await {
             Ok(problems) if problems.is_empty() => (StatusCode::OK, "ok\n".to_owned()),
-            Ok(problems) => (StatusCode::SERVICE_UNAVAILABLE, problems.join("\n") + "\n"),
+            Ok(problems) => {
+                let problems: Vec<_> = problems.iter().map(|what| foreign::line(what)).collect();
+                (StatusCode::SERVICE_UNAVAILABLE, problems.join("\n") + "\n")
+            }
             Err(failure) => (StatusCode::SERVICE_UNAVAILABLE, format!("{failure}\n")),
         };
         let text = Bytes::from(text);
-        *self.health.borrow_mut() = Some((Instant::now(), status, text.clone()));
+        *last = Some((Instant::now(), status, text.clone()));
         (status, text)
     }
 }

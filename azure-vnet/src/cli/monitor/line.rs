@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use std::time::SystemTime;
 
 use azure_vnet_abi::{Be16, Event, FlowKey, FlowKind, Reason};
+use azure_vnet_cni::foreign;
 use serde::Serialize;
 
 use super::super::bridges;
@@ -152,7 +153,7 @@ impl fmt::Display for Told {
             self.reason
         )?;
         if let Some(name) = &self.name {
-            write!(out, " {name}")?;
+            write!(out, " {}", foreign::line(name))?;
         }
         write!(out, " {}", self.protocol)?;
         if let (Some(source), Some(destination)) = (self.source, self.destination) {

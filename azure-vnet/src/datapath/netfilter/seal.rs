@@ -31,7 +31,7 @@ impl Seal {
 
     /// The same, of another table.
     pub fn at(path: &Path) -> Option<Self> {
-        serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+        state::read_json(path)
     }
 
     /// Writes it down, under the bridge's lock. Without it the rules work, and are installed anew by the next call.

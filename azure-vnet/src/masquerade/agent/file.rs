@@ -1,14 +1,11 @@
 //! One file of ip-masq-agent: YAML or JSON, keys in any case.
 
-use std::fs::OpenOptions;
-use std::io::{self, Read as _};
 use std::net::Ipv4Addr;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use azure_vnet_cni::keys;
+use azure_vnet_cni::{foreign, json, keys};
+use azure_vnet_files::ReadError;
 use ipnet::Ipv4Net;
-use rustix::fs::OFlags;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -17,18 +14,15 @@ use super::Settings;
 /// Bytes; a thousand ranges take some 20,000.
 const LARGEST: u64 = 256 << 10;
 
+/// Ranges that an error names.
+const MOST_NAMED: usize = 20;
+
 /// What is wrong with a file.
 #[derive(Debug, thiserror::Error)]
 pub enum Reason {
-    /// It cannot be read.
-    #[error("{0}")]
-    Io(#[from] io::Error),
-    /// A pipe, a device.
-    #[error("not a regular file")]
-    Kind,
-    /// It is too large.
-    #[error("larger than {} KiB", LARGEST >> 10)]
-    Large,
+    /// It cannot be read, is no regular file, or is too large.
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// Neither YAML nor JSON.
     #[error("neither YAML nor JSON: {0}")]
     Syntax(String),
@@ -51,11 +45,20 @@ struct Sent {
 
 /// Reads a file. An empty one says: nothing is exempt.
 pub fn read(path: &Path) -> Result<Settings, Reason> {
-    let text = text(path)?;
+    // A `ConfigMap` is mounted as links to files.
+    parse(&azure_vnet_files::read_text(path, LARGEST)?)
+}
+
+/// What the text of a file says.
+///
+/// # Errors
+/// It is neither YAML nor JSON, or says what cannot be.
+pub fn parse(text: &str) -> Result<Settings, Reason> {
     // The value of an empty document is null.
-    let sent = match document(&text)? {
+    let sent = match document(text)? {
         Value::Null => Sent::default(),
-        value => keys::from_value(value).map_err(|error| Reason::Shape(error.to_string()))?,
+        value => keys::from_value(value)
+            .map_err(|error| Reason::Shape(foreign::excerpt(&error.to_string()).into_owned()))?,
     };
     Ok(Settings {
         ranges: ranges(&sent.non_masquerade_cidrs.unwrap_or_default())?,
@@ -63,29 +66,29 @@ pub fn read(path: &Path) -> Result<Settings, Reason> {
     })
 }
 
-/// A `ConfigMap` is mounted as links to files. Whatever else a name leads to must not make the call
-/// wait, hence non-blocking.
-fn text(path: &Path) -> Result<String, Reason> {
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
-        .open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(Reason::Kind);
+/// More than the file of anybody who knows what it is for; aliases may not make it longer than it is.
+fn limits() -> serde_saphyr::Options {
+    serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_depth: 16,
+            max_nodes: json::MAX_VALUES,
+            max_events: 2 * json::MAX_VALUES,
+            max_documents: 1,
+            max_anchors: 64,
+            max_aliases: 64,
+            max_recorded_anchor_events: 4096,
+        },
     }
-    let mut text = String::new();
-    file.take(LARGEST + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > LARGEST {
-        return Err(Reason::Large);
-    }
-    Ok(text)
 }
 
 /// JSON first: nearly all of it is YAML, but YAML does not take tabs for indentation.
 fn document(text: &str) -> Result<Value, Reason> {
-    serde_json::from_str(text)
-        .or_else(|_| serde_saphyr::from_str(text))
-        .map_err(|error| Reason::Syntax(error.to_string().lines().next().unwrap_or("").to_owned()))
+    json::from_slice(text.as_bytes())
+        .or_else(|_| serde_saphyr::from_str_with_options(text, limits()))
+        .map_err(|error| {
+            let text = error.to_string();
+            Reason::Syntax(foreign::excerpt(text.lines().next().unwrap_or("")).into_owned())
+        })
 }
 
 /// An empty entry (a lone `-`) says nothing, and pods' IPv6 leaves under no policy.
@@ -102,6 +105,11 @@ fn ranges(texts: &[Option<String>]) -> Result<Vec<Ipv4Net>, Reason> {
     if wrong.is_empty() {
         Ok(ranges)
     } else {
+        let more = wrong.len().saturating_sub(MOST_NAMED);
+        wrong.truncate(MOST_NAMED);
+        if more > 0 {
+            wrong.push(format!("and {more} more"));
+        }
         Err(Reason::Ranges(wrong.join(", ")))
     }
 }
@@ -111,7 +119,10 @@ pub fn range(text: &str) -> Result<Ipv4Net, String> {
     let range = text
         .parse::<Ipv4Net>()
         .or_else(|_| text.parse::<Ipv4Addr>().map(Ipv4Net::from))
-        .map_err(|_| format!("\"{text}\" is not an IPv4 CIDR such as \"10.0.0.0/8\""))?;
+        .map_err(|_| {
+            let text = foreign::excerpt(text);
+            format!("\"{text}\" is not an IPv4 CIDR such as \"10.0.0.0/8\"")
+        })?;
     if range == range.trunc() {
         Ok(range)
     } else {

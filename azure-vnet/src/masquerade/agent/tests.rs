@@ -6,6 +6,8 @@
 
 use std::fs;
 
+use azure_vnet_files::ReadError;
+
 use super::*;
 
 fn directory(files: &[(&str, &str)]) -> tempfile::TempDir {
@@ -167,7 +169,7 @@ fn a_config_map_is_links_to_files() {
 fn a_bad_file_keeps_the_last_good_set_and_is_counted_once() {
     let error = |text: &str| Error::File {
         path: text.into(),
-        reason: Reason::Kind,
+        reason: Reason::Read(ReadError::NotRegular),
     };
     let good = next(
         Ok(Some(settings(&["10.0.0.0/8"], true))),
@@ -180,4 +182,32 @@ fn a_bad_file_keeps_the_last_good_set_and_is_counted_once() {
     assert_eq!(next(Err(error("two")), &bad).refused, 2);
     let gone = next(Ok(None), &bad);
     assert_eq!((gone.settings, gone.problem, gone.refused), (None, None, 1));
+}
+
+#[test]
+fn a_file_has_bounds() {
+    let deep = format!("nonMasqueradeCIDRs: {}{}", "[".repeat(40), "]".repeat(40));
+    let aliases: String = (0..100).map(|n| format!("a{n}: &a{n} [1]\n")).collect();
+    let documents = "---\n{}\n".repeat(3);
+    let nodes = format!("x: [{}0]", "0,".repeat(120_000));
+    assert_eq!(merged(&[("ip-masq-agent", &nodes)]), settings(&[], false));
+    for text in [&deep, &aliases, &documents] {
+        let problem = refused(&[("ip-masq-agent", text)]);
+        assert!(problem.contains("neither YAML nor JSON"), "{problem}");
+    }
+    let nodes = format!("x: [{}0]", "0,".repeat(131_072));
+    assert!(refused(&[("ip-masq-agent", &nodes)]).contains("larger than 262144 bytes"));
+}
+
+#[test]
+fn an_error_does_not_repeat_the_file() {
+    let text = format!("nonMasqueradeCIDRs: [\"{}\"]", "x\u{1b}".repeat(10_000));
+    let many = format!("nonMasqueradeCIDRs: [{}x]", "x,".repeat(10_000));
+    for text in [&text, &many] {
+        let problem = refused(&[("ip-masq-agent", text)]);
+        assert!(
+            problem.len() < 4096 && !problem.contains('\u{1b}'),
+            "{problem}"
+        );
+    }
 }
