@@ -28,7 +28,7 @@ use crate::{
     icmp::IcmpError,
     life::{self, Way},
     packet::{ICMP, Ipv4, NETWORK, Part, Plain, TCP, Transport},
-    pods,
+    partial, pods,
     rewrite::{self, End},
     verdict::Outcome,
 };
@@ -110,7 +110,9 @@ pub fn out(
     life::touch(key, flow, (ip, transport), uplink, flow::now(), Way::Out);
     let to = (flow.address, flow.port);
     rewrite::source_mac(ctx, uplink.mac)?;
-    rewrite::endpoint(ctx, End::Source, ip, transport, to, 1)?;
+    let mended = rewrite::endpoint(ctx, End::Source, ip, transport, to, 1)?;
+    let coverage = mended.coverage(ctx, ip.source, to.0)?;
+    partial::refuse_outside_of(ctx, coverage, ip.protocol, ip.transport)?;
     Ok(to_nic(uplink))
 }
 

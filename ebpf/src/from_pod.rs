@@ -13,7 +13,7 @@ use crate::{
         self, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_QINQ, ETHERTYPE_VLAN, Frame,
         Ipv4, Plain, Transport,
     },
-    pods, rewrite,
+    partial, pods, rewrite,
     verdict::{self, Outcome},
 };
 
@@ -62,6 +62,9 @@ fn decide(ctx: &TcContext) -> Outcome {
     }
     match frame.ether_type {
         ETHERTYPE_IPV4 => ipv4(ctx, port, &key, is_uncommon),
+        ETHERTYPE_ARP if frame.destination.is_group() && frame.destination != Mac::BROADCAST => {
+            Err(Reason::ToGroup)
+        }
         ETHERTYPE_ARP => arp::answer(ctx, ifindex, port),
         ETHERTYPE_IPV6 => Err(Reason::Ipv6),
         ETHERTYPE_VLAN | ETHERTYPE_QINQ => Err(Reason::Tagged),
@@ -74,23 +77,29 @@ const LOOPBACK_NET: u8 = 127;
 
 #[inline(always)]
 fn ipv4(ctx: &TcContext, port: &Port, key: &FlowKey, is_uncommon: bool) -> Outcome {
-    let (source, to) = match key.protocol {
+    let (source, to, protocol, transport) = match key.protocol {
         NO_KEY => {
             let ip = Ipv4::read(ctx)?;
-            (ip.source, ip.destination)
+            (ip.source, ip.destination, ip.protocol, ip.transport)
         }
-        _ => (key.source, key.destination),
+        protocol => (
+            key.source,
+            key.destination,
+            protocol,
+            packet::PLAIN_TRANSPORT,
+        ),
     };
     if !pods::may_send(port, source) {
         return Err(Reason::SpoofedAddress);
     }
     // portmap has the kernel route that (`route_localnet`): a pod would reach what listens for the node alone.
     if to.raw().to_ne_bytes()[0] == LOOPBACK_NET {
-        return Err(Reason::PolicyDrop);
+        return Err(Reason::Loopback);
     }
     if packet::is_to_group(ctx)? {
         return Err(Reason::ToGroup);
     }
+    partial::refuse_outside(ctx, protocol, transport)?;
     if is_uncommon {
         match fast::uncommon_out(ctx) {
             fast::SLOW => {}
@@ -108,10 +117,10 @@ fn ipv4(ctx: &TcContext, port: &Port, key: &FlowKey, is_uncommon: bool) -> Outco
 }
 
 /// A pod may change its MAC, which is learnt, but not to one that would turn the bridge's table
-/// against the node and its pods: the NIC's, the router's, or a group address.
+/// against the node and its pods: the NIC's, the router's, a group address, or none.
 #[inline(always)]
 fn admit_mac(ifindex: u32, port: &Port, mac: Mac, uplink: &Uplink) -> Result<(), Reason> {
-    if mac == uplink.mac || mac == Mac::FABRIC || mac.is_group() {
+    if mac == uplink.mac || mac == Mac::FABRIC || mac.is_group() || mac == Mac::NONE {
         return Err(Reason::SpoofedMac);
     }
     pods::learn(ifindex, port, mac);

@@ -11,6 +11,8 @@ use azure_vnet_abi::{Be16, Be32, FlowKey, Mac, Reason};
 pub const NETWORK: usize = 14;
 /// Bytes of an IPv4 header without options.
 const IPV4_MINIMUM: usize = 20;
+/// Where the transport header of a [`Plain`] packet begins.
+pub const PLAIN_TRANSPORT: usize = NETWORK + IPV4_MINIMUM;
 /// Bytes of a TCP header without options: as far as this program reads.
 const TCP_MINIMUM: usize = 20;
 
@@ -130,7 +132,7 @@ impl Plain {
     /// Reads all its headers; `None` is every other packet, also one whose lengths cannot be right.
     #[inline(always)]
     pub fn read(ctx: &TcContext) -> Option<Self> {
-        const TRANSPORT: usize = NETWORK + IPV4_MINIMUM;
+        const TRANSPORT: usize = PLAIN_TRANSPORT;
         const PORTS: usize = 4;
         const UDP_HEADER: usize = 8;
         const TCP_SEQUENCE: usize = TRANSPORT + 4;

@@ -103,7 +103,7 @@ fn what_is_for_the_nodes_loopback_goes_nowhere() {
             other(2, WEB.address, to),
         ] {
             node.from_pod(&WEB, &packet.frame(WEB.mac, FABRIC))
-                .drops(Reason::PolicyDrop, &[]);
+                .drops(Reason::Loopback, &[]);
         }
     }
 }
@@ -183,7 +183,7 @@ fn each_pod_has_its_own_address() {
 fn macs_that_would_divert_others_traffic_are_dropped() {
     let node = Node::new();
     let multicast = Mac([0x01, 0, 0x5e, 0, 0, 1]);
-    for mac in [NIC, FABRIC, BROADCAST, multicast] {
+    for mac in [NIC, FABRIC, BROADCAST, multicast, Mac::NONE] {
         node.from_pod(&WEB, &syn().frame(mac, FABRIC))
             .drops(Reason::SpoofedMac, &[]);
     }

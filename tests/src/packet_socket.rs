@@ -11,6 +11,25 @@ pub fn packet_socket(device: &str) -> io::Result<Socket> {
     open(device, 0)
 }
 
+/// The same for frames that begin with a [`vnet_header`].
+pub fn offloading_socket(device: &str) -> io::Result<Socket> {
+    let socket = packet_socket(device)?;
+    set(&socket, libc::SOL_PACKET, PACKET_VNET_HDR, 1)?;
+    Ok(socket)
+}
+
+/// What says that the checksum of a frame is to be computed from `start` on, and to be written `offset` bytes behind that; without
+/// them, that nothing is to be done.
+pub fn vnet_header(checksum: Option<(u16, u16)>) -> [u8; VNET_HDR_BYTES] {
+    let mut header = [0; VNET_HDR_BYTES];
+    if let Some((start, offset)) = checksum {
+        header[0] = NEEDS_CHECKSUM;
+        header[6..8].copy_from_slice(&start.to_ne_bytes());
+        header[8..].copy_from_slice(&offset.to_ne_bytes());
+    }
+    header
+}
+
 /// A socket that receives frames of this protocol, or with 0 none.
 pub(crate) fn open(device: &str, protocol: u16) -> io::Result<Socket> {
     let socket = Socket::new(Domain::from(libc::AF_PACKET), Type::RAW, None)?;
@@ -111,8 +130,10 @@ const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
 /// Flags, kind, length of the headers, payload of a segment, start and offset of the checksum.
 const VNET_HDR_BYTES: usize = 10;
 
+/// `VIRTIO_NET_HDR_F_NEEDS_CSUM`.
+const NEEDS_CHECKSUM: u8 = 1;
+
 fn offloaded(header: &[u8]) -> Offloaded {
-    const NEEDS_CHECKSUM: u8 = 1;
     let half_word = |at: usize| usize::from(u16::from_ne_bytes([header[at], header[at + 1]]));
     Offloaded {
         checksum: (header[0] & NEEDS_CHECKSUM != 0).then(|| (half_word(6), half_word(8))),

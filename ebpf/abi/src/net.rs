@@ -81,6 +81,12 @@ impl Mac {
     /// What Azure's fabric answers every ARP request with, and so does the node: the pods' router.
     pub const FABRIC: Self = Self([0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc]);
 
+    /// Everybody's.
+    pub const BROADCAST: Self = Self([0xff; 6]);
+
+    /// Nobody's.
+    pub const NONE: Self = Self([0; 6]);
+
     /// Whether it is of many: multicast, broadcast.
     #[inline]
     pub const fn is_group(self) -> bool {

@@ -42,9 +42,9 @@ pub enum Reason {
     ArpIgnored = 16,
     /// From a pod with an address that is not its own.
     SpoofedAddress = 17,
-    /// From a pod with the NIC's or the fabric's MAC or a group address as source.
+    /// From a pod with the NIC's or the fabric's MAC, a group's or none as source.
     SpoofedMac = 18,
-    /// IPv4 from a pod to a group MAC (broadcast, multicast): nothing is flooded.
+    /// From a pod to a group MAC, but for ARP to all: nothing is flooded.
     ToGroup = 19,
     /// IPv6 from a pod, to which Azure has given no IPv6 address.
     Ipv6 = 20,
@@ -72,11 +72,15 @@ pub enum Reason {
     PodFlowLimit = 31,
     /// The programs run, but user space has not told them about the NIC.
     Unconfigured = 32,
+    /// From a pod to 127.0.0.0/8, which the kernel may route (`route_localnet`).
+    Loopback = 33,
+    /// From a pod with a checksum that the kernel is to write over addresses, ports or another header than the transport's.
+    PartialChecksum = 34,
 }
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 35] = [
         Self::NotOurs,
         Self::InRange,
         Self::Exempt,
@@ -110,6 +114,8 @@ impl Reason {
         Self::FlowTableFull,
         Self::PodFlowLimit,
         Self::Unconfigured,
+        Self::Loopback,
+        Self::PartialChecksum,
     ];
 
     /// How many there are: the size of the `counters` map.
@@ -155,6 +161,8 @@ impl Reason {
             Self::FlowTableFull => "flow_table_full",
             Self::PodFlowLimit => "pod_flow_limit",
             Self::Unconfigured => "unconfigured",
+            Self::Loopback => "loopback",
+            Self::PartialChecksum => "partial_checksum",
         }
     }
 
@@ -195,7 +203,9 @@ impl Reason {
             | Self::PortSearchGoesOn
             | Self::FlowTableFull
             | Self::PodFlowLimit
-            | Self::Unconfigured => false,
+            | Self::Unconfigured
+            | Self::Loopback
+            | Self::PartialChecksum => false,
         }
     }
 }

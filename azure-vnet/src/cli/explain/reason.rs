@@ -27,7 +27,7 @@ pub fn meaning(reason: Reason) -> &'static str {
         Reason::ArpAnswered => "an ARP request, answered with the router's MAC",
         Reason::ArpIgnored => "ARP that asks for nobody else's address",
         Reason::SpoofedAddress => "the source is not the pod's own address",
-        Reason::SpoofedMac => "the source MAC is the NIC's, the fabric's or a group's",
+        Reason::SpoofedMac => "the source MAC is the NIC's, the fabric's, a group's or none",
         Reason::ToGroup => "sent to a group MAC: nothing is flooded",
         Reason::UnknownSource => {
             "the source is no pod's, and it came from the bridge by a port that no program guards"
@@ -48,6 +48,10 @@ pub fn meaning(reason: Reason) -> &'static str {
         Reason::PodFlowLimit => "the pod has as many flows as one pod may have (flowsPerPod)",
         Reason::Ipv6 => "IPv6, of which Azure has given the pod no address",
         Reason::EtherType => "neither IPv4 nor ARP",
+        Reason::Loopback => "for the node's loopback network, which is the node's alone",
+        Reason::PartialChecksum => {
+            "a checksum that the kernel is to write over addresses or ports, after all checks (PACKET_VNET_HDR)"
+        }
         Reason::Unconfigured => "the programs have not been told about the NIC",
         Reason::IcmpErrorOut => "an ICMP error about a packet of a flow",
         Reason::MasqueradedFast => {
