@@ -2,11 +2,11 @@
 //!
 //! Every step that changes something returns a guard; leaving early takes all of them back.
 
+use azure_vnet_cni::Add;
 use azure_vnet_cni::reply::{Dns, Interface, Ip, Route, Success};
-use azure_vnet_cni::{Add, CniError};
 
 use crate::apply::{self, Applied};
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::datapath::{self, Datapath, Pod};
 use crate::error::Error;
 use crate::lease::Lease;
@@ -15,6 +15,7 @@ use crate::netlink::{MacAddress, Netlink};
 use crate::netns::NetNs;
 use crate::node::{self, Node, NodeWanted};
 use crate::plan::{self, Plan, PodAddress, PodRoute};
+use crate::pod_mac;
 use crate::state::{self, Attachment};
 use crate::uplink::uplink;
 
@@ -25,11 +26,11 @@ const LONGEST_POD_NAME: usize = 253;
 pub async fn add(request: &Add) -> Result<Success, Error> {
     let config = Config::read(&request.conf)?;
     let previous = request.conf.prev_result()?;
-    let mac = requested_mac(&config, request)?;
     let netns = NetNs::of_container(&request.netns)?;
     let host = Netlink::current()?;
     let pod = Netlink::in_netns(&netns)?;
     apply::refuse_existing(&netns, &pod, &request.ifname).await?;
+    let mac = pod_mac::requested(&config, request, &host).await?;
 
     let lease = Lease::request(&config.ipam, &request.path, &request.conf)?;
     let (node, look) = node::ensure(&host, &wanted(&config, &lease)).await?;
@@ -51,18 +52,6 @@ pub async fn add(request: &Add) -> Result<Success, Error> {
     applied.commit();
     remembered.commit();
     Ok(success(&config, request, &plan, previous, lease.commit()))
-}
-
-/// `CNI_ARGS` is asked last (CONVENTIONS.md).
-fn requested_mac(config: &Config, request: &Add) -> Result<Option<MacAddress>, CniError> {
-    match (config.mac, request.args.get("MAC")) {
-        (None, Some(text)) => config::unicast(text).map(Some).ok_or_else(|| {
-            CniError::invalid_environment(format!(
-                "CNI_ARGS has MAC={text:?}, which is not a unicast MAC address"
-            ))
-        }),
-        (mac, _) => Ok(mac),
-    }
 }
 
 fn wanted(config: &Config, lease: &Lease<'_>) -> NodeWanted {

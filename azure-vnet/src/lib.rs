@@ -23,6 +23,7 @@ pub mod netlink;
 pub mod netns;
 pub mod node;
 pub mod plan;
+pub mod pod_mac;
 pub mod ports;
 pub mod signature;
 pub mod state;

@@ -128,6 +128,16 @@ pub fn address_behind(host_mac: MacAddress) -> Option<Ipv4Addr> {
     }
 }
 
+/// The other way round: whose MAC [`pod_mac`] makes this one, if anybody's.
+pub fn address_of(pod_mac: MacAddress) -> Option<Ipv4Addr> {
+    match pod_mac.0 {
+        [first, second, a, b, c, d] if [first, second] == POD_MAC => {
+            Some(Ipv4Addr::new(a, b, c, d))
+        }
+        _ => None,
+    }
+}
+
 /// The MAC that a plan gives the pod with this first address, where nobody asks for another.
 pub fn pod_mac(address: Ipv4Addr) -> MacAddress {
     mac(POD_MAC, address.into())

@@ -25,6 +25,10 @@ pub struct PodSpec {
     pub ifname: String,
     /// Ports of the node that lead to the pod.
     pub port_mappings: Vec<PortMapping>,
+    /// The MAC of its interface (capability `mac`).
+    pub mac: Option<String>,
+    /// `CNI_ARGS` beside those of every pod.
+    pub args: Vec<(String, String)>,
     /// Write the keys of `runtimeConfig` with capitals, as containerd does, not as the specification has them.
     pub go_keys: bool,
     /// Run the reference `loopback` plugin beside the list's first plugin, as containerd does.
@@ -65,6 +69,8 @@ impl PodSpec {
             name: name.to_owned(),
             ifname: "eth0".into(),
             port_mappings: Vec::new(),
+            mac: None,
+            args: Vec::new(),
             go_keys: true,
             loopback: true,
         }
@@ -104,12 +110,16 @@ impl PodSpec {
         ]
         .map(|(key, value)| (key.to_owned(), value.to_owned()));
         args.rotate_left(usize::try_from(random() % 5).unwrap_or_default());
-        args.to_vec()
+        [&args[..], &self.args].concat()
     }
 
     fn capability_args(&self) -> Map<String, Value> {
+        let mut capabilities = Map::new();
+        if let Some(mac) = &self.mac {
+            capabilities.insert("mac".to_owned(), json!(mac));
+        }
         if self.port_mappings.is_empty() {
-            return Map::new();
+            return capabilities;
         }
         let mapping = |PortMapping {
                            host,
@@ -122,10 +132,9 @@ impl PodSpec {
                 json!({ "hostPort": host, "containerPort": container, "protocol": protocol })
             }
         };
-        Map::from_iter([(
-            "portMappings".to_owned(),
-            self.port_mappings.iter().map(mapping).collect(),
-        )])
+        let mappings = self.port_mappings.iter().map(mapping).collect();
+        capabilities.insert("portMappings".to_owned(), mappings);
+        capabilities
     }
 }
 
