@@ -119,7 +119,10 @@ pub fn lists(rules: Rules, bridge: &str) -> Vec<Part> {
         return vec![frames, nat, filter];
     }
     filter.jumps.push(("INPUT", own("IN")));
-    filter.lists.push(pods("IN", "-s {}/32 -j RETURN"));
+    // What listens for the node alone is for no pod, though the kernel may route it (`route_localnet`).
+    filter
+        .lists
+        .push(pods("IN", "-s {}/32 ! -d 127.0.0.0/8 -j RETURN"));
     let mut parts = vec![nat, filter];
     if can_run(IP6TABLES) && std::fs::exists("/proc/net/if_inet6").unwrap_or(false) {
         let mut six = part(IP6TABLES, "filter");

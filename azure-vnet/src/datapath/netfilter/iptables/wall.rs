@@ -72,6 +72,8 @@ pub fn chains(uplink: &Uplink) -> Vec<(String, Vec<String>)> {
             vec![
                 drop("-p ARP --arp-op ! Request "),
                 jump("", "ASK"),
+                // The answer would go to all pods.
+                drop("-p ARP --arp-mac-src Multicast "),
                 "-d Broadcast -j RETURN".into(),
                 drop("-d Multicast "),
                 to_the_router,
@@ -83,6 +85,9 @@ pub fn chains(uplink: &Uplink) -> Vec<(String, Vec<String>)> {
             vec![
                 "-p IPv4 -j RETURN".into(),
                 "-p ARP -j RETURN".into(),
+                // Counted by themselves.
+                drop("-p IPv6 "),
+                drop("-p 802_1Q "),
                 drop(""),
             ],
         ),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use azure_vnet_abi::Mac;
+use azure_vnet_abi::{Mac, Reason};
 
 use super::super::elements::{Elements, SETS};
 use super::{installed, policy, table};
@@ -33,7 +33,11 @@ pub fn emptied(table: &str) -> String {
 /// neighbour. The bridge has read the address before this hook and calls the packet another's, so it has to be told twice.
 ///
 /// The payload's own type is asked and not the packet's, which the kernel has freed of one VLAN tag. A group's MAC as the
-/// source is dropped by the bridge itself.
+/// source, or none, is dropped by the bridge itself.
+///
+/// A question is answered to the MAC in it: with a group's there, all pods would hear the answer.
+///
+/// A rule that drops counts, and says why in the words of the other tier's reasons.
 struct Wall<'a> {
     uplink: &'a Uplink,
     elements: &'a Elements,
@@ -45,6 +49,26 @@ impl fmt::Display for Wall<'_> {
         let (table, nic, router) = (table(&uplink.bridge), uplink.mac, MacAddress(Mac::FABRIC.0));
         let [_, ports, sources, addresses] =
             SETS.map(|(_, set)| list(elements.in_set(set).map(installed::written)));
+        let [
+            spoofed_address,
+            spoofed_mac,
+            ipv6,
+            tagged,
+            ether_type,
+            loopback,
+            to_group,
+            arp_ignored,
+        ] = [
+            Reason::SpoofedAddress,
+            Reason::SpoofedMac,
+            Reason::Ipv6,
+            Reason::Tagged,
+            Reason::EtherType,
+            Reason::Loopback,
+            Reason::ToGroup,
+            Reason::ArpIgnored,
+        ]
+        .map(dropped);
         write!(
             formatter,
             r"table bridge {table} {{
@@ -63,25 +87,28 @@ impl fmt::Display for Wall<'_> {
     chain prerouting {{
         type filter hook prerouting priority -300; policy accept;
         iifname @ports goto pod
-        ip saddr @addresses counter drop
-        arp saddr ip @addresses counter drop
+        ip saddr @addresses {spoofed_address}
+        arp saddr ip @addresses {spoofed_address}
     }}
     chain pod {{
-        ether saddr {{ {nic}, {router} }} counter drop
+        ether saddr {{ {nic}, {router} }} {spoofed_mac}
         ether type vmap {{ ip : goto packet, arp : goto question }}
-        counter drop
+        ether type ip6 {ipv6}
+        ether type {{ 0x8100, 0x88a8 }} {tagged}
+        {ether_type}
     }}
     chain packet {{
-        iifname . ip saddr != @sources counter drop
-        ip daddr 127.0.0.0/8 counter drop
-        ether daddr & 01:00:00:00:00:00 != 00:00:00:00:00:00 counter drop
+        iifname . ip saddr != @sources {spoofed_address}
+        ip daddr 127.0.0.0/8 {loopback}
+        ether daddr & 01:00:00:00:00:00 != 00:00:00:00:00:00 {to_group}
         ether daddr != {router} ether daddr set {router} meta pkttype set host
     }}
     chain question {{
-        arp operation != request counter drop
-        iifname . arp saddr ip != @sources counter drop
+        arp operation != request {arp_ignored}
+        iifname . arp saddr ip != @sources {spoofed_address}
+        arp saddr ether & 01:00:00:00:00:00 != 00:00:00:00:00:00 {spoofed_mac}
         ether daddr ff:ff:ff:ff:ff:ff accept
-        ether daddr & 01:00:00:00:00:00 != 00:00:00:00:00:00 counter drop
+        ether daddr & 01:00:00:00:00:00 != 00:00:00:00:00:00 {to_group}
         ether daddr != {router} ether daddr set {router} meta pkttype set host
     }}
 }}
@@ -165,6 +192,11 @@ pub fn drained(table: &str) -> String {
 ",
         emptied(table)
     )
+}
+
+/// Drops, counts, and says why.
+fn dropped(reason: Reason) -> String {
+    format!("counter drop comment \"{}\"", reason.name())
 }
 
 /// `elements = { … }`, or nothing: nft takes no empty list.
