@@ -21,6 +21,11 @@ impl Mac {
         let [a, b, c, d] = address.octets();
         Mac([0x0a, 0x58, a, b, c, d])
     }
+
+    /// Its bytes.
+    pub fn octets(self) -> [u8; 6] {
+        self.0
+    }
 }
 
 impl From<[u8; 6]> for Mac {

@@ -1,4 +1,5 @@
-//! The neighbour entries that somebody has set, by one netlink dump (rtnetlink(7), `RTM_GETNEIGH`).
+//! The neighbour entries that somebody has set, by one netlink dump, and where a bridge forwards, by one request for each MAC
+//! (rtnetlink(7), `RTM_GETNEIGH`): a bridge's whole table is as long as others make it.
 //!
 //! `/proc/net/arp` says the same. But there the kernel begins anew for every page, and its neighbour table is one for all
 //! network namespaces: half a millisecond of an ADD beside 200 pods.
@@ -8,8 +9,7 @@ use std::{io, net::Ipv4Addr, time::Duration};
 use rustix::{
     fd::OwnedFd,
     net::{
-        AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netdevice, recv, send,
-        socket_with,
+        AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with,
         sockopt::{Timeout, set_socket_timeout},
     },
 };
@@ -26,9 +26,13 @@ const PART: usize = 32 << 10;
 const MESSAGE_HEADER: usize = 16;
 const NEIGHBOUR_HEADER: usize = 12;
 
-/// `NLM_F_REQUEST | NLM_F_DUMP` of `linux/netlink.h`, and `AF_INET`, in the width they have in a message.
-const FLAGS: u16 = 0x0301;
+/// `NLM_F_REQUEST` and `NLM_F_DUMP` of `linux/netlink.h`, `AF_INET` and `AF_BRIDGE`, in the width they have in a message.
+const REQUEST: u16 = 0x0001;
+const DUMP: u16 = 0x0300;
 const IPV4: u8 = 2;
+const BRIDGE: u8 = 7;
+/// Of `linux/neighbour.h`: the bridge that is asked.
+const NDA_MASTER: u16 = 9;
 
 /// A neighbour that was set, not learnt.
 #[derive(Debug, PartialEq, Eq)]
@@ -56,7 +60,7 @@ impl Neighbours {
 
     /// All that are permanent, of IPv4.
     pub fn permanent(&self) -> io::Result<Vec<Neighbour>> {
-        send(&self.0, &request(), SendFlags::empty())?;
+        send(&self.0, &request(DUMP, IPV4, &[]), SendFlags::empty())?;
         let mut part = vec![0; PART];
         let mut neighbours = Vec::new();
         loop {
@@ -71,20 +75,39 @@ impl Neighbours {
         }
     }
 
-    /// The name of a link; none if it is gone.
-    pub fn name_of(&self, link: u32) -> Option<String> {
-        netdevice::index_to_name(&self.0, link).ok()
+    /// Whether a bridge knows the way to a MAC (Linux 5.0).
+    pub fn is_forwarded(&self, bridge: u32, mac: Mac) -> io::Result<bool> {
+        let master = attribute(NDA_MASTER, &bridge.to_ne_bytes());
+        let wanted = [attribute(libc::NDA_LLADDR, &mac.octets()), master].concat();
+        send(&self.0, &request(0, BRIDGE, &wanted), SendFlags::empty())?;
+        let mut answer = vec![0; PART];
+        let (length, _) = recv(&self.0, &mut answer[..], RecvFlags::empty())?;
+        match collect(answer.get(..length).unwrap_or_default(), &mut Vec::new()) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+            answer => answer.map(|_| true),
+        }
     }
 }
 
-fn request() -> [u8; MESSAGE_HEADER + NEIGHBOUR_HEADER] {
-    let mut request = [0; MESSAGE_HEADER + NEIGHBOUR_HEADER];
-    let length: u32 = 28;
+fn request(flags: u16, family: u8, attributes: &[u8]) -> Vec<u8> {
+    let length = MESSAGE_HEADER + NEIGHBOUR_HEADER + attributes.len();
+    let mut request = vec![0; MESSAGE_HEADER + NEIGHBOUR_HEADER];
+    // A few attributes of a few bytes.
+    let length = u32::try_from(length).unwrap_or_default();
     request[..4].copy_from_slice(&length.to_ne_bytes());
     request[4..6].copy_from_slice(&libc::RTM_GETNEIGH.to_ne_bytes());
-    request[6..8].copy_from_slice(&FLAGS.to_ne_bytes());
-    request[MESSAGE_HEADER] = IPV4;
+    request[6..8].copy_from_slice(&(REQUEST | flags).to_ne_bytes());
+    request[MESSAGE_HEADER] = family;
+    request.extend(attributes);
     request
+}
+
+/// `struct rtattr`, with what follows it aligned.
+fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(4 + value.len()).unwrap_or_default();
+    let mut attribute = [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), value].concat();
+    attribute.resize(attribute.len().next_multiple_of(4), 0);
+    attribute
 }
 
 /// Takes what one part of the dump has; whether it was the last.
@@ -160,13 +183,6 @@ mod tests {
         message
     }
 
-    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-        let length = u16::try_from(4 + value.len()).unwrap();
-        let mut attribute = [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), value].concat();
-        attribute.resize(attribute.len().next_multiple_of(4), 0);
-        attribute
-    }
-
     fn entry(state: u16, attributes: &[Vec<u8>]) -> Vec<u8> {
         let header = [&[2, 0, 0, 0, 7, 0, 0, 0][..], &state.to_ne_bytes(), &[0; 2]].concat();
         let body = [header, attributes.concat()].concat();
@@ -222,6 +238,8 @@ mod tests {
     fn the_kernel_answers() {
         let neighbours = Neighbours::open().unwrap();
         neighbours.permanent().unwrap();
-        assert_eq!(neighbours.name_of(1).as_deref(), Some("lo"));
+        // The loopback link is no bridge.
+        let mac = Mac::of_pod(Ipv4Addr::new(10, 0, 0, 5));
+        assert!(neighbours.is_forwarded(1, mac).is_err());
     }
 }

@@ -6,11 +6,7 @@
 //! entry that goes with the link; the original has no such entries, and takes its neighbours away. `/proc` shows the
 //! routes as text (`net/ipv4/fib_trie.c`, the same since Linux 2.6.13), in the network namespace of the reader.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs, io,
-    net::Ipv4Addr,
-};
+use std::{collections::BTreeSet, fs, io, net::Ipv4Addr};
 
 use crate::{
     mac::Mac,
@@ -49,14 +45,10 @@ fn unknown(what: &str, cause: &io::Error) {
 /// The pods that a bridge knows as neighbours.
 fn pods() -> io::Result<BTreeSet<Ipv4Addr>> {
     let neighbours = Neighbours::open()?;
-    let mut bridges = Bridges {
-        neighbours: &neighbours,
-        tables: BTreeMap::new(),
-    };
     let mut all = neighbours.permanent()?;
-    all.retain(|neighbour| {
-        neighbour.mac != Mac::of_pod(neighbour.address) || bridges.forward(neighbour)
-    });
+    // If nobody can say whether a link leads to the neighbour, one may.
+    let may_lead = |it: &Neighbour| neighbours.is_forwarded(it.link, it.mac).unwrap_or(true);
+    all.retain(|it| it.mac != Mac::of_pod(it.address) || may_lead(it));
     Ok(all.iter().map(|neighbour| neighbour.address).collect())
 }
 
@@ -89,33 +81,6 @@ fn leaves(text: &str) -> impl Iterator<Item = (Ipv4Addr, Kind)> {
         };
         Some((leaf?, kind))
     })
-}
-
-/// The forwarding tables of the bridges asked about, by the bridge's index; none for what does not say.
-struct Bridges<'a> {
-    neighbours: &'a Neighbours,
-    tables: BTreeMap<u32, Option<BTreeSet<Mac>>>,
-}
-
-impl Bridges<'_> {
-    /// Whether a link of the bridge leads to the neighbour; if nobody can say, one may.
-    fn forward(&mut self, neighbour: &Neighbour) -> bool {
-        let table = self.tables.entry(neighbour.link).or_insert_with(|| {
-            let bridge = self.neighbours.name_of(neighbour.link)?;
-            let path = format!("/sys/class/net/{bridge}/brforward");
-            fs::read(path).ok().map(|entries| forwarded(&entries))
-        });
-        table
-            .as_ref()
-            .is_none_or(|table| table.contains(&neighbour.mac))
-    }
-}
-
-/// `struct __fdb_entry` of `linux/if_bridge.h`: 16 bytes, the MAC first. Addresses of the bridge itself are not listed.
-fn forwarded(entries: &[u8]) -> BTreeSet<Mac> {
-    let (entries, _) = entries.as_chunks::<16>();
-    let mac = |entry: &[u8; 16]| entry.first_chunk::<6>().copied().map(Mac::from);
-    entries.iter().filter_map(mac).collect()
 }
 
 #[cfg(test)]
@@ -156,13 +121,5 @@ Local:
         assert_eq!(of(Kind::Local), [[10, 0, 0, 4].into(), Ipv4Addr::LOCALHOST]);
         assert_eq!(of(Kind::Route), [Ipv4Addr::new(10, 0, 0, 9)]);
         assert_eq!(leaves("").count(), 0);
-    }
-
-    #[test]
-    fn a_forwarding_table_is_a_list_of_macs() {
-        let mac = Mac::of_pod([10, 0, 0, 5].into());
-        let entry = [0x0a, 0x58, 10, 0, 0, 5, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-        assert_eq!(forwarded(&entry), [mac].into());
-        assert_eq!(forwarded(&entry[..15]), BTreeSet::new());
     }
 }
