@@ -25,6 +25,8 @@ pub mod dhcp;
 pub mod dns;
 pub mod exchange;
 mod fabric;
+pub mod field;
+pub mod frame;
 pub mod host;
 pub mod http;
 pub mod icmp;

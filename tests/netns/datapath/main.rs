@@ -17,7 +17,6 @@ mod foreign;
 mod forged_macs;
 mod iptables;
 mod lifecycle;
-mod never_leak;
 mod offloads;
 mod reserved_ports;
 mod scarce_ports;

@@ -3,17 +3,15 @@
 use std::net::Ipv4Addr;
 
 use azure_vnet_testbed::address_plan::{INTERNET, PEERED};
+use azure_vnet_testbed::field::{CLOSED, Field, Seen, Tier, key, run};
+use azure_vnet_testbed::frame::{Frame, PORT, RST, SYN, tcp, udp};
 use azure_vnet_testbed::namespace::Namespace;
-
-use super::Way;
-use super::field::{CLOSED, Field, Seen, azure, key, run};
-use super::frame::{Frame, PORT, RST, SYN, tcp, udp};
 
 #[test]
 fn what_connection_tracking_cannot_place_stays_in_the_ranges() {
-    for way in Way::WALLED {
-        let azure = azure(way);
-        let field = Field::new(&azure);
+    for tier in Tier::RULES {
+        let azure = tier.azure();
+        let field = Field::new(&azure, tier);
         let (pod, node) = (&field.pod, field.vm.nic.primary);
         let own = pod.address;
         let seen = Seen::by_router(own);
@@ -38,7 +36,7 @@ fn what_connection_tracking_cannot_place_stays_in_the_ranges() {
             let packet = tcp(own, destination, port, flags, &key);
             let frame = Frame::ipv4(pod.mac, packet);
             let seen = field.seen(pod, &key, &frame, expected);
-            assert_eq!(seen, expected, "{way:?}: {name}");
+            assert_eq!(seen, expected, "{tier:?}: {name}");
         }
         let port = PORT.to_string();
         field.run(&format!(
@@ -51,22 +49,22 @@ fn what_connection_tracking_cannot_place_stays_in_the_ranges() {
             let key = key();
             let frame = Frame::ipv4(pod.mac, udp(own, destination, &key));
             let seen = field.seen(pod, &key, &frame, expected);
-            assert_eq!(seen, expected, "{way:?}: {name}");
+            assert_eq!(seen, expected, "{tier:?}: {name}");
         }
-        assert_eq!(azure.fabric.leaked().unwrap(), 0, "{way:?}");
+        assert_eq!(azure.fabric.leaked().unwrap(), 0, "{tier:?}");
     }
 }
 
 /// And it is counted.
 #[test]
 fn what_a_rule_closes_does_not_leave() {
-    for way in Way::WALLED {
-        let azure = azure(way);
-        let field = Field::new(&azure);
+    for tier in Tier::RULES {
+        let azure = tier.azure();
+        let field = Field::new(&azure, tier);
         let pod = &field.pod;
         let expected = Seen::by_router(pod.address);
         let counted = || {
-            if way == Way::Nft {
+            if tier == Tier::Nft {
                 let text = field.run("nft list chain ip azure-vnet-azure0 closed");
                 return number_after(&text, "packets ");
             }
@@ -79,9 +77,9 @@ fn what_a_rule_closes_does_not_leave() {
             let key = key();
             let frame = Frame::ipv4(pod.mac, udp(pod.address, CLOSED, &key));
             let seen = field.seen(pod, &key, &frame, expected);
-            assert_eq!(seen, expected, "{way:?}");
+            assert_eq!(seen, expected, "{tier:?}");
         }
-        assert_eq!(counted() - before, 3, "{way:?}");
+        assert_eq!(counted() - before, 3, "{tier:?}");
     }
 }
 
@@ -89,9 +87,9 @@ fn what_a_rule_closes_does_not_leave() {
 #[test]
 fn what_does_not_come_from_the_bridge_passes() {
     const CONTAINER: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 2);
-    for way in [Way::Nft, Way::Iptables, Way::IptablesAlone] {
-        let azure = azure(way);
-        let field = Field::new(&azure);
+    for tier in [Tier::Nft, Tier::Iptables, Tier::IptablesAlone] {
+        let azure = tier.azure();
+        let field = Field::new(&azure, tier);
         let container = Namespace::network().unwrap();
         let peer = container.net_path();
         for line in [
@@ -127,9 +125,9 @@ fn what_does_not_come_from_the_bridge_passes() {
                 socket.send_to(&key, (destination, PORT)).unwrap();
             };
             let seen = field.seen_of(&key, send, expected);
-            assert_eq!(seen, expected, "{way:?}: to {destination}");
+            assert_eq!(seen, expected, "{tier:?}: to {destination}");
         }
-        assert_eq!(azure.fabric.verdicts(0).unwrap().spoofed(), 0, "{way:?}");
+        assert_eq!(azure.fabric.verdicts(0).unwrap().spoofed(), 0, "{tier:?}");
     }
 }
 

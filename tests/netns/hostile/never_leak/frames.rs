@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use azure_vnet_testbed::address_plan::{FABRIC_MAC, INTERNET, Mac, PEERED};
 use azure_vnet_testbed::icmp::internet_checksum;
+use azure_vnet_testbed::packet_socket::vnet_header;
 use fastrand::Rng;
 
 const ICMP: u8 = 1;
@@ -15,8 +16,15 @@ const OTHERS: [u8; 6] = [2, 4, 47, 50, 132, 136];
 /// Few, so that packets meet the flows of others, and some of them in the range that is masqueraded with.
 const PORTS: [u16; 7] = [1, 53, 80, 4500, 15_000, 20_000, 40_000];
 
-const VLAN: [u8; 4] = [0x81, 0, 0, 5];
-const QINQ: [u8; 4] = [0x88, 0xa8, 0, 6];
+/// With a number, and with none, which the kernel takes off.
+const VLAN: [[u8; 4]; 2] = [[0x81, 0, 0, 5], [0x81, 0, 0, 0]];
+const QINQ: [[u8; 4]; 2] = [[0x88, 0xa8, 0, 6], [0x88, 0xa8, 0, 0]];
+
+/// LLDP, MPLS, `PPPoE`, EAPOL, a tag of old, AVB.
+const TYPES: [u16; 6] = [0x88cc, 0x8847, 0x8864, 0x888e, 0x9100, 0x22f0];
+/// BPDU, and what Cisco's devices say to each other: an LLC header, the second with SNAP.
+const BPDU: [u8; 3] = [0x42, 0x42, 3];
+const SNAP: [u8; 8] = [0xaa, 0xaa, 3, 0, 0, 0x0c, 0x20, 0];
 
 /// A pod that keeps to no rule.
 pub struct Hostile {
@@ -24,21 +32,44 @@ pub struct Hostile {
     /// Its own address, and that of another pod.
     pub address: Ipv4Addr,
     pub neighbour: Ipv4Addr,
-    /// Its own MAC, and that of the NIC.
+    /// Its own MAC, that of the other pod, and that of the NIC.
     pub mac: Mac,
+    pub neighbours_mac: Mac,
     pub nic: Mac,
 }
 
 impl Hostile {
-    pub fn frame(&mut self) -> Vec<u8> {
+    /// A frame with what the kernel is told of it (`PACKET_VNET_HDR`).
+    pub fn offloaded(&mut self) -> Vec<u8> {
+        let checksum = (self.rng.u8(..4) == 0).then(|| self.checksum());
+        [&vnet_header(checksum)[..], &self.frame()].concat()
+    }
+
+    /// Where the kernel is to write a checksum: in the header's place, which is right for UDP or TCP, or anywhere.
+    fn checksum(&mut self) -> (u16, u16) {
+        match self.rng.u8(..4) {
+            0 => (34, 6),
+            1 => (34, 16),
+            2 => (34, self.rng.u16(..20)),
+            _ => (self.rng.u16(20..44), self.rng.u16(..16)),
+        }
+    }
+
+    fn frame(&mut self) -> Vec<u8> {
         let mut frame = self.destination().to_vec();
         frame.extend(self.source());
         frame.extend(self.tags());
-        match self.rng.u8(..24) {
+        match self.rng.u8(..32) {
             0 => {
                 frame.extend([0x86, 0xdd]);
                 frame.extend(self.ipv6());
             }
+            3 => {
+                frame.extend(self.of(&TYPES).to_be_bytes());
+                frame.extend(self.ipv4());
+            }
+            4 => frame.extend([&[0, 38], &BPDU[..], &[0; 35]].concat()),
+            5 => frame.extend([&[0, 64], &SNAP[..], &self.ipv4()].concat()),
             1 => {
                 frame.extend([0x08, 0x06]);
                 frame.extend(self.arp());
@@ -52,12 +83,18 @@ impl Hostile {
         frame
     }
 
-    /// The router's, mostly; else the node's own, which routes it, or everybody's.
+    fn of<T: Copy>(&mut self, all: &[T]) -> T {
+        all[self.rng.usize(..all.len())]
+    }
+
+    /// The router's, mostly; else the node's own, which routes it, everybody's, another pod's, or one that bridges keep to themselves.
     fn destination(&mut self) -> [u8; 6] {
-        match self.rng.u8(..16) {
+        match self.rng.u8(..20) {
             0 => self.nic.0,
             1 => [0xff; 6],
             2 => [0x01, 0, 0x5e, 0, 0, 1],
+            3 => self.neighbours_mac.0,
+            4 => [0x01, 0x80, 0xc2, 0, 0, self.rng.u8(..16)],
             _ => FABRIC_MAC.0,
         }
     }
@@ -68,17 +105,20 @@ impl Hostile {
             1 => FABRIC_MAC.0,
             2 => [2, 0, 0, 0, 0, self.rng.u8(..)],
             3 => [self.rng.u8(..) | 1, 0, 0, 0, 0, 1],
+            4 => self.neighbours_mac.0,
+            5 => [0; 6],
             _ => self.mac.0,
         }
     }
 
     fn tags(&mut self) -> Vec<u8> {
+        let (vlan, qinq) = (self.of(&VLAN), self.of(&QINQ));
         match self.rng.u8(..24) {
-            0 => VLAN.to_vec(),
-            1 => QINQ.to_vec(),
-            2 => [VLAN, VLAN].concat(),
-            3 => [QINQ, VLAN].concat(),
-            4 => [QINQ, VLAN, VLAN].concat(),
+            0 => vlan.to_vec(),
+            1 => qinq.to_vec(),
+            2 => [vlan, vlan].concat(),
+            3 => [qinq, vlan].concat(),
+            4 => [qinq, vlan, vlan].concat(),
             _ => Vec::new(),
         }
     }
@@ -146,6 +186,8 @@ impl Hostile {
             1 => Ipv4Addr::new(224, 0, 0, 1),
             2 => Ipv4Addr::BROADCAST,
             3 => Ipv4Addr::new(240, 0, 0, 1),
+            4 => Ipv4Addr::LOCALHOST,
+            5 => self.neighbour,
             _ => INTERNET[self.rng.usize(..INTERNET.len())],
         }
     }

@@ -1,21 +1,27 @@
-//! A node with two pods, a port of its bridge that is nobody's, and taps wherever a frame may come.
+//! A node with two pods, a port of its bridge that is nobody's, and taps wherever a frame may come: for tests of what passes, frame by
+//! frame, in each tier. What fails here fails the test.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    reason = "a fixture fails as its test does, by panicking"
+)]
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use azure_vnet_testbed::address_plan::{Mac, PEERED};
-use azure_vnet_testbed::conflist::Conflist;
-use azure_vnet_testbed::namespace::Namespace;
-use azure_vnet_testbed::packet_socket::{Tap, packet_socket};
-use azure_vnet_testbed::pod::{Pod, PodSpec};
-use azure_vnet_testbed::{Azure, Vm};
 use serde_json::{Value, json};
 use socket2::Socket;
 
-use super::Way;
-use super::frame::{Frame, is_icmp, source_of, udp};
+use crate::address_plan::{Mac, PEERED};
+use crate::conflist::Conflist;
+use crate::frame::{Frame, is_arp, is_icmp, source_of, udp};
+use crate::namespace::Namespace;
+use crate::packet_socket::{Tap, packet_socket};
+use crate::pod::{Pod, PodSpec};
+use crate::{Azure, Builder, PLUGIN_DIR, Vm};
 
 /// How long anything may take.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -23,7 +29,65 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// Out of range, and closed by a rule of the policy.
 pub const CLOSED: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 11);
 
-/// The source address with which a packet was seen at each place.
+/// What judges the frames of pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tier {
+    /// The programs, attached by TCX.
+    Tcx,
+    /// The programs, attached by `cls_bpf`.
+    ClsBpf,
+    /// Rules of nft.
+    Nft,
+    /// Rules of iptables and ebtables.
+    Iptables,
+    /// Rules of iptables: there is no wall.
+    IptablesAlone,
+}
+
+impl Tier {
+    /// Those that mean the same.
+    pub const WALLED: [Self; 4] = [Self::Tcx, Self::ClsBpf, Self::Nft, Self::Iptables];
+    /// Those of them that are rules.
+    pub const RULES: [Self; 2] = [Self::Nft, Self::Iptables];
+
+    /// Whether it is programs.
+    pub fn is_ebpf(self) -> bool {
+        matches!(self, Self::Tcx | Self::ClsBpf)
+    }
+
+    /// A simulated Azure whose VM has this tier.
+    pub fn azure(self) -> Azure {
+        self.azure_with(Azure::builder())
+    }
+
+    /// The same of another size.
+    pub fn azure_with(self, builder: Builder) -> Azure {
+        let mut azure = builder.build().unwrap();
+        let vm = &mut azure.vms[0];
+        match self {
+            Self::Tcx | Self::Nft => {}
+            Self::ClsBpf => vm.set_environment("AZURE_VNET_FORCE_CLS_BPF", "1"),
+            Self::Iptables => vm.replace_programs(&[("nft", None)]).unwrap(),
+            Self::IptablesAlone => {
+                let hidden = ["nft", "ebtables-restore", "ebtables-save"].map(|it| (it, None));
+                vm.replace_programs(&hidden).unwrap();
+            }
+        }
+        azure
+    }
+
+    /// The shipped list with this tier. One destination is [`CLOSED`].
+    pub fn list(self, fast_path: bool) -> Conflist {
+        let masquerade = json!({
+            "datapath": if self.is_ebpf() { "ebpf" } else { "netfilter" },
+            "fastPath": fast_path,
+            "rules": [{ "to": format!("{CLOSED}/32"), "action": "drop" }],
+        });
+        Conflist::shipped().with_setting("azure-vnet", "masquerade", &masquerade)
+    }
+}
+
+/// The source address with which a packet was seen at each place, 0.0.0.0 for what is neither IPv4 nor ARP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
     /// Where the bridge hands it to the node.
@@ -35,12 +99,14 @@ pub struct Seen {
 }
 
 impl Seen {
+    /// It was seen at none of them.
     pub const NOWHERE: Self = Self {
         router: None,
         neighbour: None,
         fabric: None,
     };
 
+    /// It came to the node.
     pub fn by_router(source: Ipv4Addr) -> Self {
         Self {
             router: Some(source),
@@ -48,6 +114,8 @@ impl Seen {
         }
     }
 
+    /// And to the fabric.
+    #[must_use]
     pub fn and_fabric(self, source: Ipv4Addr) -> Self {
         Self {
             fabric: Some(source),
@@ -55,6 +123,8 @@ impl Seen {
         }
     }
 
+    /// And to the second pod.
+    #[must_use]
     pub fn and_neighbour(self, source: Ipv4Addr) -> Self {
         Self {
             neighbour: Some(source),
@@ -64,53 +134,58 @@ impl Seen {
 }
 
 /// Somebody who sends.
+#[derive(Debug)]
 pub struct Sender {
+    /// Its address.
     pub address: Ipv4Addr,
+    /// The MAC of its interface.
     pub mac: Mac,
     socket: Socket,
     /// What comes to it.
     pub tap: Tap,
 }
 
+/// The node with all that.
+#[derive(Debug)]
 pub struct Field<'a> {
+    /// The node.
     pub vm: &'a Vm,
+    /// What judges.
+    pub tier: Tier,
+    /// The pod that sends.
     pub pod: Sender,
+    /// The pod that should not hear of it.
     pub neighbour: Sender,
     /// At a port of the bridge that we know nothing of.
     pub stranger: Sender,
     router: Tap,
     fabric: Tap,
-    _pods: [Pod<'a>; 2],
+    /// The pods that the senders are.
+    pub pods: [Pod<'a>; 2],
     _stranger: Namespace,
 }
 
-/// A simulated Azure whose VM goes this way.
-pub fn azure(way: Way) -> Azure {
-    let mut azure = Azure::builder().build().unwrap();
-    if !way.hidden().is_empty() {
-        azure.vms[0].replace_programs(way.hidden()).unwrap();
-    }
-    azure
-}
-
 impl<'a> Field<'a> {
-    pub fn new(azure: &'a Azure) -> Self {
+    /// Makes it of the first VM, all of whose packets go the slow way.
+    pub fn new(azure: &'a Azure, tier: Tier) -> Self {
+        Self::with(azure, tier, &tier.list(false))
+    }
+
+    /// The same with a list of its own.
+    pub fn with(azure: &'a Azure, tier: Tier, list: &Conflist) -> Self {
         let vm = &azure.vms[0];
-        let masquerade = json!({
-            "datapath": "netfilter", "rules": [{ "to": format!("{CLOSED}/32"), "action": "drop" }],
-        });
-        let list = Conflist::shipped().with_setting("azure-vnet", "masquerade", &masquerade);
         let pods =
-            ["pod", "neighbour"].map(|name| vm.add_pod(&list, &PodSpec::named(name)).unwrap());
+            ["pod", "neighbour"].map(|name| vm.add_pod(list, &PodSpec::named(name)).unwrap());
         let (stranger, sender) = stranger(vm);
         let field = Self {
             vm,
+            tier,
             pod: Sender::new(pods[0].namespace(), pods[0].address),
             neighbour: Sender::new(pods[1].namespace(), pods[1].address),
             stranger: sender,
             router: tap(vm.namespace(), Some("azure0")),
             fabric: tap(azure.fabric.namespace(), None),
-            _pods: pods,
+            pods,
             _stranger: stranger,
         };
         // The node learns the gateway's MAC.
@@ -160,7 +235,8 @@ impl<'a> Field<'a> {
                 let ours = frames.iter().find(|frame| {
                     !is_icmp(frame) && frame.windows(key.len()).any(|bytes| bytes == key)
                 });
-                ours.and_then(|frame| source_of(frame))
+                // Of other types than IPv4 and ARP it is nobody's.
+                ours.map(|frame| source_of(frame).unwrap_or(Ipv4Addr::UNSPECIFIED))
             });
             let seen = Seen {
                 router,
@@ -174,6 +250,11 @@ impl<'a> Field<'a> {
         }
     }
 
+    /// What came to the node by the bridge since the last look.
+    pub fn to_router(&self) -> Vec<Vec<u8>> {
+        self.router.frames().unwrap()
+    }
+
     /// Waits until a packet that passes is at the fabric; what else came there is kept.
     pub fn fence(&self, from: &Sender, kept: &mut Vec<Vec<u8>>) {
         let key = key();
@@ -183,10 +264,15 @@ impl<'a> Field<'a> {
         } else {
             from
         };
-        let packet = udp(from.address, PEERED, &key);
-        from.send(&Frame::ipv4(from.mac, packet));
+        let frame = Frame::ipv4(from.mac, udp(from.address, PEERED, &key));
         let deadline = Instant::now() + LIMIT;
+        let mut next = Instant::now();
         loop {
+            if Instant::now() >= next {
+                // One that came into a full queue is lost.
+                from.send(&frame);
+                next = Instant::now() + Duration::from_millis(200);
+            }
             let frames = self.fabric.frames().unwrap();
             let is_there = holds(&frames, &key);
             kept.extend(frames);
@@ -195,6 +281,38 @@ impl<'a> Field<'a> {
             }
             assert!(Instant::now() < deadline, "the fence did not come");
             sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// How many packets were dropped for this reason. Rules of ebtables only tell IPv6 from the rest.
+    pub fn dropped(&self, reason: &str) -> u64 {
+        match self.tier {
+            Tier::Tcx | Tier::ClsBpf => {
+                let text = self.run(&format!("{PLUGIN_DIR}/azure-vnet status --json"));
+                let status: Value = serde_json::from_str(&text).unwrap();
+                let counters = status["bridges"][0]["counters"].as_array().unwrap();
+                let counter = counters.iter().find(|it| it["reason"] == reason).unwrap();
+                assert_eq!(counter["dropped"], true, "{reason}");
+                counter["packets"].as_u64().unwrap()
+            }
+            Tier::Nft => {
+                let text = self.run("nft -j list table bridge azure-vnet-azure0");
+                let listing: Value = serde_json::from_str(&text).unwrap();
+                let rules = listing["nftables"].as_array().unwrap().iter();
+                let ours = rules.filter(|it| it["rule"]["comment"] == reason);
+                ours.flat_map(|it| it["rule"]["expr"].as_array().unwrap())
+                    .filter_map(|it| it["counter"]["packets"].as_u64())
+                    .sum()
+            }
+            Tier::Iptables | Tier::IptablesAlone => {
+                let text = self.run("ebtables -t nat -L --Lc");
+                let is_of = |rule: &str| rule.ends_with("-p IPv6 ") == (reason == "ipv6");
+                let drops = text.lines().filter_map(|line| line.split_once("-j DROP"));
+                let counts = drops.filter(|(rule, _)| is_of(rule));
+                let counts =
+                    counts.filter_map(|(_, rest)| rest.split(' ').nth(4)?.parse::<u64>().ok());
+                counts.sum()
+            }
         }
     }
 
@@ -214,7 +332,7 @@ impl<'a> Field<'a> {
         [&self.router, &from.tap]
             .map(|place| {
                 let mut frames = place.frames().unwrap();
-                frames.retain(|frame| super::frame::is_arp(frame));
+                frames.retain(|frame| is_arp(frame));
                 frames
             })
             .into()
@@ -222,7 +340,8 @@ impl<'a> Field<'a> {
 }
 
 impl Sender {
-    fn new(namespace: &Namespace, address: Ipv4Addr) -> Self {
+    /// Somebody with this address behind `eth0` of a namespace.
+    pub fn new(namespace: &Namespace, address: Ipv4Addr) -> Self {
         let socket = namespace.run(|| packet_socket("eth0")).unwrap().unwrap();
         let text = run(namespace, "ip -j link show eth0");
         let links: Value = serde_json::from_str(&text).unwrap();
@@ -238,6 +357,7 @@ impl Sender {
         }
     }
 
+    /// Sends a frame.
     pub fn send(&self, frame: &Frame) {
         self.socket.send(&frame.bytes()).unwrap();
     }
@@ -283,6 +403,7 @@ fn tap(namespace: &Namespace, device: Option<&str>) -> Tap {
     namespace.run(|| Tap::start(device)).unwrap().unwrap()
 }
 
+/// The same in any namespace.
 pub fn run(namespace: &Namespace, line: &str) -> String {
     let mut words = line.split(' ');
     let program = namespace.program(words.next().unwrap()).unwrap();
