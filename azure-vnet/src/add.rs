@@ -34,10 +34,8 @@ pub async fn add(request: &Add) -> Result<Success, Error> {
 
     let lease = Lease::request(&config.ipam, &request.path, &request.conf)?;
     let (node, look) = node::ensure(&host, &wanted(&config, &lease)).await?;
-    let datapath = Datapath::ensure(
-        config.masquerade.datapath,
-        uplink(&config, lease.address.trunc(), &node)?,
-    )?;
+    let uplink = uplink(&config, lease.address.trunc(), &node);
+    let datapath = Datapath::ensure(config.masquerade.datapath, uplink)?;
 
     let host_veth = names::host_veth(request.conf.name(), &request.container_id, &request.ifname);
     let plan = plan(&host_veth, &request.ifname, &lease, &node, mac)?;

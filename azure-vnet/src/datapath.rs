@@ -6,6 +6,7 @@ mod batch;
 mod bpffs;
 mod chained;
 mod ebpf;
+mod inbound;
 mod maps;
 mod netfilter;
 mod nics;
@@ -23,6 +24,7 @@ pub mod watch;
 
 use std::fmt;
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -33,6 +35,7 @@ use crate::lock::{self, Lock};
 use crate::masquerade::{Policy, Source, Timeouts};
 use crate::netlink::MacAddress;
 use crate::node::Seen;
+use crate::ports;
 use crate::state;
 
 use crate::live::{self, interface_index, is_link, pods};
@@ -105,8 +108,8 @@ pub struct Uplink {
     pub mtu: u32,
     /// Whether established flows pass routing and netfilter by.
     pub fast_path: bool,
-    /// First and last port for masquerading.
-    pub ports: (u16, u16),
+    /// First and last port for masquerading, or why there are none (eBPF tier).
+    pub ports: Result<(u16, u16), ports::Error>,
     /// When idle flows end (eBPF tier).
     pub timeouts: Timeouts,
     /// How many flows a pod may have (eBPF tier).
@@ -118,6 +121,13 @@ pub struct Uplink {
     pub subnet: Ipv4Net,
     /// As `subnet`.
     pub source: Source,
+}
+
+impl Uplink {
+    fn port_range(&self) -> Result<RangeInclusive<u16>, EbpfError> {
+        let (first, last) = self.ports.clone()?;
+        Ok(first..=last)
+    }
 }
 
 /// A pod's interface.
@@ -227,7 +237,8 @@ impl Datapath {
     /// Makes sure that the datapath of `uplink` is in place. What is there already is kept: with
     /// `Auto` the tier that the first call chose. A tier that is set up anew, or again after its
     /// state was lost, serves all pods of the bridge at once.
-    pub fn ensure(wanted: Wanted, uplink: Uplink) -> Result<Self, Error> {
+    pub fn ensure(wanted: Wanted, mut uplink: Uplink) -> Result<Self, Error> {
+        keep_ports(wanted, &mut uplink);
         if let Some(tier) = Running::find(wanted, &uplink)
             && tier.has_policy(&uplink)
         {
@@ -418,6 +429,28 @@ fn serve<'a>(
 /// Whether it is written down what the datapath of `bridge` is, and what it was told.
 pub fn is_known(bridge: &str) -> bool {
     Record::read(bridge).is_some() && Settings::read(bridge).is_some()
+}
+
+/// Where the eBPF tier is in force already and the node leaves no ports any more, it goes on with those that it has: to give the
+/// tier up would cost every pod its flows. `doctor` says that the node's own sockets may get the same ports.
+fn keep_ports(wanted: Wanted, uplink: &mut Uplink) {
+    if let Err(error) = &uplink.ports
+        && let Some(ports) = ports_kept(wanted, &uplink.bridge)
+    {
+        tracing::warn!(
+            "{}-{} stay the ports to masquerade with: {error}",
+            ports.0,
+            ports.1
+        );
+        uplink.ports = Ok(ports);
+    }
+}
+
+fn ports_kept(wanted: Wanted, bridge: &str) -> Option<(u16, u16)> {
+    match (wanted, Record::read(bridge)?.tier) {
+        (Wanted::Auto, Tier::Ebpf(_)) => Settings::read(bridge)?.ports(),
+        _ => None,
+    }
 }
 
 /// The packet counters of a bridge's eBPF tier.

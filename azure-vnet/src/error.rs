@@ -4,7 +4,7 @@ use azure_vnet_cni::{CniError, code};
 use azure_vnet_files::LockError;
 
 use crate::{
-    apply, check, config, datapath, legacy, lock, netlink, netns, node, plan, ports, state, status,
+    apply, check, config, datapath, legacy, lock, netlink, netns, node, plan, state, status,
 };
 
 /// The node's network cannot be brought into shape.
@@ -35,9 +35,6 @@ pub enum Error {
     /// The lease has no address.
     #[error(transparent)]
     NoAddress(#[from] plan::NoAddress),
-    /// No ports to masquerade with.
-    #[error("no ports to masquerade with")]
-    Ports(#[from] ports::Error),
     /// The pod's network.
     #[error(transparent)]
     Apply(#[from] apply::ApplyError),
@@ -82,9 +79,7 @@ impl Error {
         match self {
             Self::Cni(error) => error.code,
             Self::Config(error) => error.code(),
-            Self::Ports(_) | Self::Difference(check::Difference::NotListed { .. }) => {
-                code::INVALID_CONFIG
-            }
+            Self::Difference(check::Difference::NotListed { .. }) => code::INVALID_CONFIG,
             Self::Difference(_) => DIFFERENCE,
             Self::NotReady(error) => error.code(),
             Self::NetNs(_) => code::INVALID_ENVIRONMENT,
@@ -92,6 +87,9 @@ impl Error {
             Self::Node(error) => node_code(error),
             Self::Apply(_) | Self::Netlink(_) | Self::NoAddress(_) | Self::Legacy(_) => POD,
             Self::Datapath(datapath::Error::Lock { source, .. }) => lock_code(source, DATAPATH),
+            Self::Datapath(datapath::Error::Ebpf(datapath::EbpfError::Ports(_))) => {
+                code::INVALID_CONFIG
+            }
             Self::Datapath(_) => DATAPATH,
             Self::Runtime(_) => code::INTERNAL,
         }

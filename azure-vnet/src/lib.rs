@@ -8,6 +8,7 @@ pub mod check;
 pub mod cli;
 pub mod cluster;
 pub mod config;
+mod conntrack;
 pub mod datapath;
 pub mod del;
 pub mod error;

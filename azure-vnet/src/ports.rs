@@ -30,7 +30,7 @@ pub enum Ports {
 }
 
 /// Why there is no range.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Neither `auto` nor a range.
     #[error("\"{0}\" is neither \"auto\" nor a range such as \"10240-29999\", from 1024 up")]
@@ -47,7 +47,7 @@ pub enum Error {
     },
     /// The node's own sockets may have nearly all.
     #[error(
-        "net.ipv4.ip_local_port_range and the NodePorts leave no 1024 ports in a row: make the former smaller"
+        "net.ipv4.ip_local_port_range and the NodePorts leave no 1024 ports in a row: make the former smaller (32768 60999 is the kernel's own)"
     )]
     NoneFree,
 }
@@ -85,6 +85,12 @@ impl Ports {
             Self::Auto if !overlap(&PREFERRED, local) => Ok((*PREFERRED.start(), *PREFERRED.end())),
             Self::Auto => widest_gap(local).ok_or(Error::NoneFree),
         }
+    }
+
+    /// The same where nothing is masqueraded: a range is written down, and no flow gets a port of it.
+    pub fn choose_unused(&self, local: &RangeInclusive<u16>) -> (u16, u16) {
+        self.choose(local)
+            .unwrap_or((*PREFERRED.start(), *PREFERRED.end()))
     }
 }
 

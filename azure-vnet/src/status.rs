@@ -71,7 +71,8 @@ async fn ready(request: &Status) -> Result<Config, NotReady> {
             });
         }
     }
-    datapath::probe(config.masquerade.datapath)?;
+    let masquerade = &config.masquerade;
+    datapath::probe(masquerade.datapath, masquerade.port_range().err().as_ref())?;
     Ok(config)
 }
 

@@ -11,12 +11,11 @@ use crate::masquerade::agent;
 use crate::netlink::{Netlink, address};
 use crate::node::record::{self, Record};
 use crate::node::{self, Node, NodeWanted};
-use crate::ports;
 
 /// For the pods of `subnet`.
-pub fn uplink(config: &Config, subnet: Ipv4Net, node: &Node) -> Result<Uplink, Error> {
+pub fn uplink(config: &Config, subnet: Ipv4Net, node: &Node) -> Uplink {
     let source = &config.masquerade.policy;
-    Ok(Uplink {
+    Uplink {
         bridge: node.bridge.name.clone(),
         bridge_ifindex: node.bridge.index,
         name: node.nic.name.clone(),
@@ -25,13 +24,13 @@ pub fn uplink(config: &Config, subnet: Ipv4Net, node: &Node) -> Result<Uplink, E
         mac: node.mac,
         mtu: node.nic.mtu,
         fast_path: config.masquerade.fast_path,
-        ports: config.masquerade.ports.choose(&ports::local_range())?,
+        ports: config.masquerade.port_range(),
         timeouts: config.masquerade.timeouts,
         flows_per_pod: config.masquerade.flows_per_pod,
         policy: source.policy(subnet, agent::in_force().settings.as_ref()),
         subnet,
         source: source.clone(),
-    })
+    }
 }
 
 /// Sets a datapath up anew for pods whose own is lost with all that was written down of it, as an ADD with this configuration
@@ -58,7 +57,7 @@ async fn revive(netlink: &Netlink, conf: &NetConf) -> Result<(), Error> {
     {
         if let Some((subnet, node)) = node_of(netlink, record).await? {
             tracing::info!("mending: the datapath of {} is lost", record.bridge);
-            Datapath::ensure(config.masquerade.datapath, uplink(&config, subnet, &node)?)?;
+            Datapath::ensure(config.masquerade.datapath, uplink(&config, subnet, &node))?;
         }
     }
     Ok(())

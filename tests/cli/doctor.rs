@@ -268,6 +268,33 @@ fn a_configuration_that_is_refused_or_comes_second() {
     );
 }
 
+/// Before the first pod, where a configuration says which tier is wanted.
+#[test]
+fn a_node_that_leaves_no_ports_is_named_before_an_add_fails() {
+    for (datapath, verdict) in [
+        ("ebpf", Some("problem")),
+        ("auto", Some("warning")),
+        ("netfilter", None),
+        ("off", None),
+    ] {
+        let azure = Azure::builder().build().unwrap();
+        let vm = &azure.vms[0];
+        vm.write_file(
+            &format!("{CONFIG_DIR}/10-azure.conflist"),
+            &list(datapath).to_json(),
+        )
+        .unwrap();
+        let before = wrong(vm);
+        shell(vm, "sysctl -qw net.ipv4.ip_local_port_range=1024\t65535");
+        let new: Vec<_> = wrong(vm)
+            .into_iter()
+            .filter(|it| !before.contains(it))
+            .collect();
+        let expected = verdict.map(|verdict| ("ports_free".to_owned(), verdict.to_owned()));
+        assert_eq!(new, Vec::from_iter(expected), "{datapath}");
+    }
+}
+
 /// The pod's namespace went without a DEL.
 #[test]
 fn what_is_left_of_a_pod_is_found_and_collected() {

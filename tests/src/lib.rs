@@ -20,6 +20,7 @@ mod anti_spoofing;
 mod azure;
 pub mod conflist;
 pub mod connection;
+pub mod conntrack;
 pub mod debian;
 pub mod dhcp;
 pub mod dns;

@@ -14,6 +14,8 @@ use std::fmt;
 use clap::Args;
 use serde::Serialize;
 
+pub use conflicts::catches_pods as masquerades;
+
 use super::output::{self, Output};
 use super::{Failure, Outcome, bridges};
 use crate::netlink::Netlink;

@@ -3,6 +3,8 @@
 //! In the eBPF tier the programs themselves are asked ([`datapath::Rehearsal`]), in the netfilter tier the rules that
 //! are in place.
 
+mod capacity;
+mod doubts;
 mod packet;
 mod reason;
 
@@ -75,6 +77,8 @@ struct Explanation {
     because: String,
     /// Flows that the pod has with this destination now.
     flows: usize,
+    /// What of others may make it otherwise, or could not be looked at; a sentence each.
+    doubts: Vec<String>,
 }
 
 /// What becomes of the packet.
@@ -113,6 +117,7 @@ pub async fn run(options: &Options, output: Output) -> Result<Outcome, Failure> 
         rule: None,
         because: String::new(),
         flows: 0,
+        doubts: Vec::new(),
     };
     let record = datapath::Record::read(&pod.bridge);
     let Some(tier) = record.map(|record| record.tier) else {
@@ -129,8 +134,14 @@ pub async fn run(options: &Options, output: Output) -> Result<Outcome, Failure> 
         explanation.because = because;
     } else {
         match tier {
-            Tier::Ebpf(_) => explanation.ask_programs(&pod, options.from_port).await?,
+            Tier::Ebpf(_) => {
+                explanation.ask_programs(&pod, options.from_port).await?;
+                explanation.look_for_room()?;
+            }
             Tier::Netfilter => explanation.ask_rules()?,
+        }
+        if explanation.verdict != Verdict::Dropped {
+            explanation.doubts = doubts::about(tier, explanation.pod, explanation.to);
         }
     }
     explanation.count_flows();
@@ -182,11 +193,14 @@ impl Explanation {
             self.to.into(),
             Be16::from_host(self.to_port),
         );
-        let Some(rehearsal) = Rehearsal::prepare(&pod.bridge, &flow).map_err(failed)? else {
-            return Err(Failure::new(
-                "the eBPF maps are not pinned; the next ADD makes them anew",
-            ));
-        };
+        let lacking = Rehearsal::lacking(&pod.bridge);
+        if !lacking.is_empty() {
+            let lacking = lacking.join(", ");
+            return Err(Failure::new(format!(
+                "the programs cannot be asked: of their eBPF maps these are not pinned: {lacking}; azure-vnet gc, or the next ADD or DEL, makes them anew"
+            )));
+        }
+        let rehearsal = Rehearsal::prepare(&pod.bridge, &flow).map_err(failed)?;
         let nic = view::uplink(&pod.bridge).map_err(failed)?;
         let nic = nic.unwrap_or_default().mac;
         let netlink = Netlink::current().map_err(|error| Failure::of(&error))?;
@@ -228,6 +242,20 @@ impl Explanation {
         } else {
             Verdict::Masqueraded
         };
+        Ok(())
+    }
+
+    /// The programs that were asked have tables of their own, which are empty; those in place may have no room for one more flow.
+    fn look_for_room(&mut self) -> Result<(), Failure> {
+        if self.reason != Some(Reason::FlowCreated.name()) {
+            return Ok(());
+        }
+        let Some((reason, because)) = capacity::lacking(self)? else {
+            return Ok(());
+        };
+        (self.verdict, self.seen_as) = (Verdict::Dropped, None);
+        self.reason = Some(reason.name());
+        self.because = because;
         Ok(())
     }
 
@@ -331,6 +359,9 @@ impl fmt::Display for Explanation {
         )?;
         if let Some(rule) = &self.rule {
             writeln!(out, "  Decided by the rule for {rule}")?;
+        }
+        for doubt in &self.doubts {
+            writeln!(out, "{}", output::wrapped(&format!("But: {doubt}"), 2))?;
         }
         if self.verdict != Verdict::Local {
             writeln!(

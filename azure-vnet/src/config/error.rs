@@ -4,7 +4,6 @@ use azure_vnet_cni::code;
 use serde_json::Value;
 
 use super::masquerade;
-use crate::ports;
 
 /// What is wrong with a configuration. Every text names the key, the value and what would do.
 #[derive(Debug, thiserror::Error)]
@@ -63,9 +62,6 @@ pub enum Error {
     /// Whatever is wrong with the `masquerade` object.
     #[error(transparent)]
     Masquerade(#[from] masquerade::Problems),
-    /// Not a range of ports that this node leaves free.
-    #[error("masquerade.ports: {0}")]
-    Ports(#[from] ports::Error),
 }
 
 impl Error {

@@ -36,7 +36,7 @@ use serde_json::Value;
 use super::sent::SentMasquerade;
 use crate::datapath::Wanted;
 use crate::masquerade::{MOST_PREFIXES, MOST_RULE_ENTRIES, MOST_RULES, Preset, Source, Timeouts};
-use crate::ports::Ports;
+use crate::ports::{self, Ports};
 
 mod rule;
 mod timeouts;
@@ -56,6 +56,17 @@ pub struct Masquerade {
     pub fast_path: bool,
     /// What the policy is made of.
     pub policy: Source,
+}
+
+impl Masquerade {
+    /// First and last port to masquerade with on this node, as it is now; why there are none is the eBPF tier's concern alone.
+    pub fn port_range(&self) -> Result<(u16, u16), ports::Error> {
+        let local = ports::local_range();
+        match self.policy {
+            Source::Off => Ok(self.ports.choose_unused(&local)),
+            Source::On { .. } => self.ports.choose(&local),
+        }
+    }
 }
 
 /// What is wrong with the object, all of it.

@@ -7,17 +7,19 @@ use aya::maps::MapError;
 use aya::pin::PinError;
 use aya::programs::{ProgramError, ProgramType, TcAttachType};
 use aya::sys::is_program_supported;
-use azure_vnet_abi::programs;
+use azure_vnet_abi::{maps as maps_abi, programs};
 
 use super::attach::{AttachError, Mechanism};
 use super::bpffs::{self, Pins};
 use super::chained;
+use super::inbound;
 use super::maps;
 use super::object::{BUILD, Programs};
 use super::predecessors::Predecessors;
 use super::{Counters, Departed, Elsewhere, Pod, Uplink, Way, policy, reserve};
 use crate::names;
 use crate::netlink::Netlink;
+use crate::ports;
 
 /// The tier in place.
 pub struct Ebpf {
@@ -56,12 +58,14 @@ impl Ebpf {
     /// Loads the programs, or replaces those of another build or another version without losing a packet
     /// or a flow, and serves `pods`. The maps are filled before the first program runs.
     pub fn set_up(uplink: &Uplink, pods: &[Pod]) -> Result<Self, EbpfError> {
+        uplink.port_range()?;
         let pins = Pins::of(&uplink.bridge);
         pins.create(BUILD).map_err(EbpfError::Bpffs)?;
         let predecessors = Predecessors::of(&pins);
         let has_lost_maps = !pins.have_all_maps();
         policy::forget_halves(&pins)?;
         predecessors.hand_over_maps(&pins)?;
+        let has_no_flows = !pins.map(maps_abi::FLOWS).exists();
         let mut programs = Programs::load(&pins)?;
         reserve::install(uplink)?;
         maps::configure(&pins, uplink)?;
@@ -74,6 +78,9 @@ impl Ebpf {
                 Err(_) if !super::is_link(pod.ifindex) => drop(maps::forget_dead(&pins)?),
                 result => result?,
             }
+        }
+        if has_no_flows {
+            inbound::adopt(&pins, uplink, pods)?;
         }
         attach(&mut programs, this.mechanism, &pins, uplink)?;
         if has_lost_maps || !predecessors.is_empty() {
@@ -298,6 +305,9 @@ pub enum EbpfError {
     /// There is no BPF file system, and none could be mounted.
     #[error("the BPF file system at /sys/fs/bpf cannot be used")]
     Bpffs(#[source] std::io::Error),
+    /// The node leaves no ports to masquerade with.
+    #[error("no ports to masquerade with")]
+    Ports(#[from] ports::Error),
     /// The kernel has no TC programs.
     #[error("the kernel has no eBPF programs for traffic control (CONFIG_NET_CLS_BPF)")]
     Unsupported,

@@ -28,7 +28,7 @@ pub fn configure(pins: &Pins, uplink: &Uplink) -> Result<(), EbpfError> {
         none if none == Secret::default() => draw_secret()?,
         secret => secret,
     };
-    let wanted = uplink_entry(uplink).with_secret(secret);
+    let wanted = uplink_entry(uplink)?.with_secret(secret);
     if present != wanted {
         map.set(0, wanted, 0)
             .map_err(|source| EbpfError::map(maps::UPLINK, source))?;
@@ -43,7 +43,7 @@ pub fn has_ports(pins: &Pins, uplink: &Uplink) -> Result<bool, EbpfError> {
     let map: Array<MapData, UplinkEntry> = open(pins, maps::UPLINK)?;
     let entry = map.get(&0, 0);
     let entry = entry.map_err(|source| EbpfError::map(maps::UPLINK, source))?;
-    Ok((entry.port_min, entry.port_max) == uplink.ports)
+    Ok(Ok((entry.port_min, entry.port_max)) == uplink.ports)
 }
 
 /// The ports that no new flow is given.
@@ -452,11 +452,11 @@ fn draw_secret() -> Result<Secret, EbpfError> {
     Ok(Secret([half(bits), half(bits >> 64)]))
 }
 
-fn uplink_entry(uplink: &Uplink) -> UplinkEntry {
-    UplinkEntry::new(
+fn uplink_entry(uplink: &Uplink) -> Result<UplinkEntry, EbpfError> {
+    let entry = UplinkEntry::new(
         Be32::from(uplink.address),
         Mac(uplink.mac.0),
-        uplink.ports.0..=uplink.ports.1,
+        uplink.port_range()?,
         jiffies_per_second(),
         uplink.timeouts.into(),
     )
@@ -466,7 +466,8 @@ fn uplink_entry(uplink: &Uplink) -> UplinkEntry {
         uplink.fast_path,
     )
     .with_flows_per_pod(uplink.flows_per_pod)
-    .routed_by(uplink.bridge_ifindex)
+    .routed_by(uplink.bridge_ifindex);
+    Ok(entry)
 }
 
 /// `CONFIG_HZ`: the coarse clock advances once a jiffy, so its resolution is one.

@@ -279,7 +279,7 @@ mod tests {
             mtu: 1500,
             fast_path: true,
             mac: MacAddress([0, 0x0d, 0x3a, 1, 2, 3]),
-            ports: (10240, 29999),
+            ports: Ok((10240, 29999)),
             timeouts: Timeouts::default(),
             flows_per_pod: 1000,
             policy: Source::Off.policy("10.0.0.0/20".parse().unwrap(), None),

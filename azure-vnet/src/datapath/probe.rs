@@ -1,8 +1,9 @@
 //! Looking without touching: what CHECK and STATUS want to know of the datapath.
 
-use super::{Error, Pod, Record, Tier, Wanted, chain, ebpf, netfilter};
+use super::{Error, Pod, Record, Tier, Wanted, chain, ebpf, netfilter, ports_kept};
 use crate::netlink::Netlink;
 use crate::netlink::link::Link;
+use crate::ports;
 
 /// The links between a pod and the fabric, as they are now.
 #[derive(Clone, Copy, Debug)]
@@ -68,12 +69,19 @@ pub async fn defects(netlink: &Netlink, way: Way<'_>, pod: &Pod) -> Result<Vec<S
     inspection.defects(netlink, way, pod).await
 }
 
-/// Whether the wanted tier could be set up, as far as can be told in a few system calls.
-pub fn probe(wanted: Wanted) -> Result<(), Error> {
+/// Whether the wanted tier could be set up, as far as can be told in a few system calls. `no_ports` is why there are none to
+/// masquerade with, if so.
+pub fn probe(wanted: Wanted, no_ports: Option<&ports::Error>) -> Result<(), Error> {
     let netfilter = |ebpf| netfilter::probe().map_err(|source| Error::Netfilter { source, ebpf });
+    let mut bridges = Record::all().into_iter().map(|(bridge, _)| bridge);
+    let no_ports = no_ports.filter(|_| !bridges.any(|it| ports_kept(wanted, &it).is_some()));
+    let ebpf = || match no_ports {
+        Some(error) => Err(error.clone().into()),
+        None => ebpf::probe(),
+    };
     match wanted {
-        Wanted::Ebpf => Ok(ebpf::probe()?),
+        Wanted::Ebpf => Ok(ebpf()?),
         Wanted::Netfilter => netfilter(None),
-        Wanted::Auto => ebpf::probe().or_else(|error| netfilter(Some(chain(&error)))),
+        Wanted::Auto => ebpf().or_else(|error| netfilter(Some(chain(&error)))),
     }
 }

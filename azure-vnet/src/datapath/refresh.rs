@@ -11,9 +11,11 @@ use super::{
     Addresses, Datapath, Error, Mechanism, Nics, Pod, Record, Tier, Uplink, Wanted, ebpf,
     interface_index, lock, netfilter, pods, record, serve, tell_nics,
 };
+use crate::conntrack;
 use crate::masquerade::{Digest, Source, Timeouts, agent};
 use crate::netlink::MacAddress;
 use crate::node::Seen;
+use crate::ports;
 use crate::state;
 
 /// What the datapath of a bridge was told by the last ADD: all that it takes to compile its policy anew.
@@ -27,7 +29,8 @@ pub struct Settings {
     fast_path: bool,
     address: Ipv4Addr,
     mac: MacAddress,
-    ports: (u16, u16),
+    /// None where the node left none: the netfilter tier needs none.
+    ports: Option<(u16, u16)>,
     #[serde(default)]
     timeouts: Timeouts,
     #[serde(default = "default_flows_per_pod")]
@@ -177,7 +180,7 @@ impl Settings {
             fast_path: uplink.fast_path,
             address: uplink.address,
             mac: uplink.mac,
-            ports: uplink.ports,
+            ports: uplink.ports.clone().ok(),
             timeouts: uplink.timeouts,
             flows_per_pod: uplink.flows_per_pod,
             subnet: uplink.subnet,
@@ -191,14 +194,27 @@ impl Settings {
         state::read_json(&path(bridge))
     }
 
-    /// Writes it down, under the bridge's lock. Without it the node works, but changes wait for an ADD.
+    /// Writes down what is in force by now, under the bridge's lock. Without it the node works, but changes wait for an ADD. What
+    /// connection tracking sends with the address before ends: it would go on so for as long as its remote answers, or longer.
     pub fn write(&self, bridge: &str) {
         let path = path(bridge);
-        if Self::read(bridge).as_ref() != Some(self)
-            && let Err(error) = state::write_json(&path, self)
+        let before = Self::read(bridge);
+        if before.as_ref() == Some(self) {
+            return;
+        }
+        if let Some(address) = before.map(|it| it.address).filter(|it| *it != self.address)
+            && let Err(error) = conntrack::forget_translated(address)
         {
+            tracing::warn!("connection tracking goes on sending with {address}: {error}");
+        }
+        if let Err(error) = state::write_json(&path, self) {
             tracing::warn!("cannot write {}: {error}", path.display());
         }
+    }
+
+    /// First and last port that the datapath was told, if it was told any.
+    pub fn ports(&self) -> Option<(u16, u16)> {
+        self.ports
     }
 
     /// Forgets what the datapath of `bridge` was told.
@@ -243,7 +259,7 @@ impl Settings {
             fast_path: self.fast_path,
             address: self.address,
             mac: self.mac,
-            ports: self.ports,
+            ports: self.ports.ok_or(ports::Error::NoneFree),
             timeouts: self.timeouts,
             flows_per_pod: self.flows_per_pod,
             policy: self.source.policy(self.subnet, files.as_ref()),

@@ -40,16 +40,20 @@ pub struct Performed {
 }
 
 impl Rehearsal {
-    /// Loads the programs onto the settings of `bridge`; `None` if its maps are not pinned. `flow` is put into the flow
+    /// The maps that a rehearsal needs and that are not pinned: without one of them it would be about other settings.
+    pub fn lacking(bridge: &str) -> Vec<&'static str> {
+        let pins = Pins::of(bridge);
+        let needed = SHARED.into_iter();
+        needed.filter(|name| !pins.map(name).exists()).collect()
+    }
+
+    /// Loads the programs onto the settings of `bridge`, whose maps are pinned. `flow` is put into the flow
     /// table, if it is in the real one, with the entry for its replies.
-    pub fn prepare(bridge: &str, flow: &FlowKey) -> Result<Option<Self>, EbpfError> {
-        if view::uplink(bridge)?.is_none() {
-            return Ok(None);
-        }
+    pub fn prepare(bridge: &str, flow: &FlowKey) -> Result<Self, EbpfError> {
         let pins = Pins::of(bridge);
         let mut loader = EbpfLoader::new();
         loader.map_max_entries(maps::FLOWS, FLOWS);
-        for name in SHARED.into_iter().filter(|name| pins.map(name).exists()) {
+        for name in SHARED {
             loader.map_pin_path(name, pins.map(name));
         }
         let mut ebpf = loader.load(OBJECT).map_err(EbpfError::load)?;
@@ -64,7 +68,7 @@ impl Rehearsal {
         }
         let mut this = Self { ebpf };
         this.copy_flow(bridge, flow)?;
-        Ok(Some(this))
+        Ok(this)
     }
 
     fn copy_flow(&mut self, bridge: &str, key: &FlowKey) -> Result<(), EbpfError> {

@@ -8,6 +8,7 @@ use std::net::Ipv4Addr;
 
 use super::refresh::Settings;
 use super::{Error, Record, Tier, ebpf, lock, netfilter, pods};
+use crate::conntrack;
 
 /// What is known of a pod that goes. Its link is gone already.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,10 +28,29 @@ pub fn remove_pod(bridge: &str, pod: &Departed) -> Result<(), Error> {
     if tier != Some(Tier::Netfilter) {
         ebpf::remove_pod(bridge, pod)?;
     }
-    if matches!(tier, Some(Tier::Ebpf(_))) || tier.is_none() && pod.address.is_none() {
-        return Ok(());
+    let is_by_maps_alone =
+        matches!(tier, Some(Tier::Ebpf(_))) || tier.is_none() && pod.address.is_none();
+    let mut gone = Vec::from_iter(pod.address);
+    if !is_by_maps_alone {
+        gone.extend(sweep_elements(bridge)?);
     }
-    sweep_elements(bridge).map(drop)
+    forget_connections(bridge, gone);
+    Ok(())
+}
+
+/// Ends what connection tracking knows of pods that are gone, in both tiers: in one it translates, and in the other it
+/// does so for Services and hostPorts. Without its netlink (`nf_conntrack_netlink`) its entries end in their time.
+fn forget_connections(bridge: &str, mut gone: Vec<Ipv4Addr>) {
+    let Ok(alive) = pods(bridge) else {
+        return;
+    };
+    // Another pod may have the address by now.
+    gone.retain(|address| alive.iter().all(|pod| pod.address != *address));
+    gone.sort_unstable();
+    gone.dedup();
+    if let Err(error) = conntrack::forget(&gone) {
+        tracing::warn!("connection tracking keeps its entries of {gone:?}: {error}");
+    }
 }
 
 /// Takes everything of the datapath of `bridge` away, in both tiers: no pod is left, nor a filter on the
@@ -97,6 +117,7 @@ impl Forgotten {
     fn note(&mut self, bridge: &str, addresses: Result<Vec<Ipv4Addr>, Error>) {
         match addresses {
             Ok(addresses) => {
+                forget_connections(bridge, addresses.clone());
                 let pods = addresses.into_iter();
                 self.pods
                     .extend(pods.map(|address| (bridge.to_owned(), address)));

@@ -27,7 +27,7 @@ pub fn refresh(uplink: &Uplink, pod: &Pod) -> Result<(), Error> {
 pub fn install(uplink: &Uplink) -> Result<(), EbpfError> {
     let pins = Pins::of(&uplink.bridge);
     let before = maps::reserved(&pins)?;
-    let mut wanted = of_node(uplink, &before);
+    let mut wanted = of_node(uplink, &before)?;
     add_host_ports(&mut wanted, &before);
     if *wanted.bits() != *before {
         maps::reserve(&pins, wanted.bits())?;
@@ -37,7 +37,7 @@ pub fn install(uplink: &Uplink) -> Result<(), EbpfError> {
 
 fn is_current(uplink: &Uplink) -> Result<bool, EbpfError> {
     let now = maps::reserved(&Pins::of(&uplink.bridge))?;
-    let mut wanted = of_node(uplink, &now);
+    let mut wanted = of_node(uplink, &now)?;
     // The records of all pods are read where one may have a hostPort in the range.
     if *wanted.bits() != *now {
         add_host_ports(&mut wanted, &now);
@@ -45,15 +45,15 @@ fn is_current(uplink: &Uplink) -> Result<bool, EbpfError> {
     Ok(*wanted.bits() == *now)
 }
 
-fn of_node(uplink: &Uplink, before: &ReservedPorts) -> Reserved {
-    let mut reserved = Reserved::none(uplink.ports.0..=uplink.ports.1);
+fn of_node(uplink: &Uplink, before: &ReservedPorts) -> Result<Reserved, EbpfError> {
+    let mut reserved = Reserved::none(uplink.port_range()?);
     if let Err(error) = reserved.add_node() {
         tracing::warn!(
             "which ports the node's sockets use is not known, so pods may get them: {error}"
         );
         reserved.keep(before);
     }
-    reserved
+    Ok(reserved)
 }
 
 /// Of all networks: portmap's rules are about every address of the node.

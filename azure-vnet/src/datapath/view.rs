@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, HashMap, MapData, MapError, MapInfo};
 use azure_vnet_abi::{
-    Be32, Flow, FlowKey, Judgement, Pod as PodEntry, PolicyKey, PolicyState, ReservedPorts,
+    Be32, Flow, FlowKey, Judgement, Pod as PodEntry, PolicyKey, PolicyState, ReservedPorts, Share,
     Uplink as UplinkEntry, maps,
 };
 use ipnet::Ipv4Net;
@@ -117,6 +117,14 @@ pub fn flow_table_size(bridge: &str) -> Result<Option<u32>, EbpfError> {
     }
     let info = MapInfo::from_pin(&path).map_err(failed(maps::FLOWS))?;
     Ok(Some(info.max_entries()))
+}
+
+/// How many flows the programs count for a pod; none where it is not known to them.
+pub fn share(bridge: &str, pod: Ipv4Addr) -> Result<Option<i64>, EbpfError> {
+    let shares = open_pinned::<HashMap<MapData, Be32, Share>>(&Pins::of(bridge), maps::SHARES)?;
+    let share = shares.map(|shares| found(shares.get(&pod.into(), 0)));
+    let share = share.transpose().map_err(failed(maps::SHARES))?;
+    Ok(share.flatten().map(|share| share.flows))
 }
 
 /// One entry of the flow table.

@@ -61,6 +61,29 @@ fn a_tier_that_cannot_be_had_is_named() {
         .ok();
 }
 
+/// What an ADD would ask for is asked before: ports are the eBPF tier's concern alone.
+#[test]
+fn ports_that_an_add_would_lack_are_named_by_status_and_asked_by_no_other_tier() {
+    let node = Node::new(Tier::Tcx);
+    let vm = node.vm();
+    vm.set_sysctl("ipv4/ip_local_port_range", "1024 65535")
+        .unwrap();
+    let (code, text) = node.call("STATUS", &json!({})).error();
+    assert!(
+        code == 50 && text.contains("net.ipv4.ip_local_port_range"),
+        "{code} {text}"
+    );
+    for datapath in ["auto", "netfilter", "off"] {
+        node.call("STATUS", &json!({ "masquerade": { "datapath": datapath } }))
+            .ok();
+    }
+    let (code, text) = node.container().call("ADD", &json!({})).error();
+    assert!(
+        code == 7 && text.contains("net.ipv4.ip_local_port_range"),
+        "{code} {text}"
+    );
+}
+
 #[test]
 fn an_add_is_tried_whatever_it_said() {
     let node = Node::with_pool(Tier::Tcx, 1);

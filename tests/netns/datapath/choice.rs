@@ -4,7 +4,7 @@ use azure_vnet_testbed::pod::PodSpec;
 use azure_vnet_testbed::{Azure, Error, libcni};
 use serde_json::json;
 
-use super::{list, on, run, seen_from_internet, status};
+use super::{connect, list, on, run, seen_from_internet, status};
 
 #[test]
 fn auto_takes_ebpf_where_the_kernel_has_it() {
@@ -89,6 +89,61 @@ fn a_changed_policy_reaches_the_node_with_the_next_pod() {
         vm.add_pod(&on(datapath), &PodSpec::named("third")).unwrap();
         assert_eq!(seen_from_internet(&first), vm.nic.primary, "{datapath}");
     }
+}
+
+/// The node's own sockets may have nearly all ports: the tier that needs a range of its own is not to be had, the others are.
+#[test]
+fn a_node_that_leaves_no_ports_has_no_ebpf_but_the_rest() {
+    for (local, datapath, tier) in [
+        ("1024\t65535", "auto", json!("netfilter")),
+        ("2000\t65000", "auto", json!("netfilter")),
+        ("1024\t65535", "netfilter", json!("netfilter")),
+        ("1024\t65535", "off", json!({ "ebpf": "tcx" })),
+    ] {
+        let azure = Azure::builder().build().unwrap();
+        let vm = &azure.vms[0];
+        run(
+            vm,
+            &format!("sysctl -qw net.ipv4.ip_local_port_range={local}"),
+        );
+        let pod = vm.add_pod(&on(datapath), &PodSpec::named("web")).unwrap();
+        let status = status(vm);
+        assert_eq!(status["tier"], tier, "{local} {datapath}");
+        if datapath == "auto" {
+            let why = status["why"].as_str().unwrap();
+            assert!(why.contains("net.ipv4.ip_local_port_range"), "{why}");
+        }
+        let seen = match datapath {
+            "off" => pod.address,
+            _ => vm.nic.primary,
+        };
+        assert_eq!(seen_from_internet(&pod), seen, "{local} {datapath}");
+    }
+    let azure = Azure::builder().build().unwrap();
+    let vm = &azure.vms[0];
+    run(vm, "sysctl -qw net.ipv4.ip_local_port_range=1024\t65535");
+    let refused = vm.add_pod(&on("ebpf"), &PodSpec::named("web")).unwrap_err();
+    assert!(
+        format!("{refused:?}").contains("net.ipv4.ip_local_port_range"),
+        "{refused:?}"
+    );
+}
+
+/// A tier that pods use is not given up for that: it keeps its ports.
+#[test]
+fn pods_keep_their_tier_and_its_ports_when_the_node_leaves_none_any_more() {
+    let azure = Azure::builder().build().unwrap();
+    let vm = &azure.vms[0];
+    let first = vm.add_pod(&on("auto"), &PodSpec::named("first")).unwrap();
+    let mut connection = connect(&azure, &first);
+    run(vm, "sysctl -qw net.ipv4.ip_local_port_range=1024\t65535");
+    let second = vm.add_pod(&on("auto"), &PodSpec::named("second")).unwrap();
+    assert!(status(vm)["tier"]["ebpf"].is_string());
+    assert_eq!(status(vm)["ports"], json!([10240, 29999]));
+    assert_eq!(seen_from_internet(&second), vm.nic.primary);
+    connection.is_alive().unwrap();
+    let log = run(vm, "cat /var/log/azure-vnet.log");
+    assert!(log.contains("10240-29999 stay the ports"), "{log}");
 }
 
 /// An empty file system in the place of `/sys/fs` has no directory to mount a BPF file system on.

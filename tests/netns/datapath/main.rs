@@ -8,9 +8,11 @@
     reason = "a test fails by panicking"
 )]
 
+mod address_reuse;
 mod ceilings;
 mod chained;
 mod choice;
+mod ended_by_others;
 mod external_programs;
 mod fast_path;
 mod foreign;
@@ -21,6 +23,7 @@ mod offloads;
 mod reserved_ports;
 mod scarce_ports;
 mod share;
+mod switches;
 mod translation;
 mod versions;
 

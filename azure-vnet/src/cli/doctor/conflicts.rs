@@ -68,7 +68,7 @@ fn masquerade(lines: &[Line], pods: &[Ipv4Addr]) -> Vec<Finding> {
 
 /// A rule of POSTROUTING for sources among which pods are. Those of kube-proxy, portmap and docker go by a mark, a
 /// chain of their own, or a source of their own.
-fn catches_pods(rule: &str, pods: &[Ipv4Addr]) -> bool {
+pub fn catches_pods(rule: &str, pods: &[Ipv4Addr]) -> bool {
     let words: Vec<&str> = rule.split_whitespace().collect();
     let after = |flag: &str| {
         let at = words.iter().position(|word| *word == flag)?;
@@ -180,7 +180,14 @@ fn port_range(bridge: &Bridge) -> Option<Finding> {
                 local.start(),
                 local.end()
             ),
-            "put net.ipv4.ip_local_port_range back (32768 60999), or attach a pod: the next ADD chooses other ports",
+            match ports::Ports::Auto.choose(&local) {
+                Ok(_) => {
+                    "attach a pod: the next ADD chooses other ports, where masquerade.ports is \"auto\""
+                }
+                Err(_) => {
+                    "sysctl -w net.ipv4.ip_local_port_range=\"32768 60999\": as it is, no 1024 ports in a row are left"
+                }
+            },
         )
     } else if overlaps(&NODE_PORTS) {
         Finding::problem(

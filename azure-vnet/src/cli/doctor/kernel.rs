@@ -29,8 +29,8 @@ fn version() -> Finding {
 }
 
 fn tiers() -> [Finding; 2] {
-    let ebpf = datapath::probe(Wanted::Ebpf);
-    let netfilter = datapath::probe(Wanted::Netfilter);
+    let ebpf = datapath::probe(Wanted::Ebpf, None);
+    let netfilter = datapath::probe(Wanted::Netfilter, None);
     let neither = ebpf.is_err() && netfilter.is_err();
     let finding = |check, result: Result<(), datapath::Error>, fine, fix: &str| match result {
         Ok(()) => Finding::ok(check, fine),

@@ -9,6 +9,8 @@ use serde_json::Value;
 use super::super::bridges::{Bridge, Problem};
 use super::Finding;
 use crate::config::Config;
+use crate::config::masquerade::Masquerade;
+use crate::datapath::Wanted;
 use crate::node::NO_FORWARDING;
 
 /// Where runtimes look for network configurations.
@@ -46,7 +48,18 @@ pub fn check() -> Vec<Finding> {
             "remove or rename the former, unless another network is meant to be the default",
         ));
     }
-    findings.push(meaning(path, &list));
+    match meaning(&list) {
+        Ok(config) => {
+            let found = format!("{} is understood", path.display());
+            findings.push(Finding::ok("configuration", found));
+            findings.extend(ports(&config.masquerade));
+        }
+        Err(error) => findings.push(Finding::problem(
+            "configuration",
+            format!("{} is refused: {error}", path.display()),
+            "correct it (docs/configuration.md); pods that run are not affected",
+        )),
+    }
     findings.extend(plugins(&list));
     findings
 }
@@ -104,25 +117,38 @@ fn our_plugin(list: &Value) -> Option<&Value> {
     plugins.find(|plugin| plugin["type"] == "azure-vnet")
 }
 
-/// Whether an ADD would take the configuration.
-fn meaning(path: &Path, list: &Value) -> Finding {
+/// The configuration as an ADD would take it.
+fn meaning(list: &Value) -> Result<Config, String> {
     let mut object = our_plugin(list).cloned().unwrap_or_default();
     object["name"] = list["name"].clone();
     object["cniVersion"] = list["cniVersion"].clone();
-    let read = object
+    object
         .to_string()
         .parse::<azure_vnet_cni::NetConf>()
         .map_err(|error: azure_vnet_cni::CniError| error.msg)
         .and_then(|conf| {
             Config::read(&conf).map_err(|error| super::super::Failure::of(&error).to_string())
-        });
-    match read {
-        Ok(_) => Finding::ok("configuration", format!("{} is understood", path.display())),
-        Err(error) => Finding::problem(
-            "configuration",
-            format!("{} is refused: {error}", path.display()),
-            "correct it (docs/configuration.md); pods that run are not affected",
-        ),
+        })
+}
+
+/// Ports are a precondition of the eBPF tier.
+fn ports(masquerade: &Masquerade) -> Option<Finding> {
+    const FIX: &str = "sysctl -w net.ipv4.ip_local_port_range=\"32768 60999\", or another range in masquerade.ports";
+    let error = masquerade.port_range().err()?;
+    match masquerade.datapath {
+        Wanted::Netfilter => None,
+        Wanted::Ebpf => Some(Finding::problem(
+            "ports_free",
+            format!("an ADD fails, as the eBPF tier has no ports to masquerade with: {error}"),
+            FIX,
+        )),
+        Wanted::Auto => Some(Finding::warning(
+            "ports_free",
+            format!(
+                "a node without pods gets the netfilter tier, as the eBPF tier has no ports to masquerade with: {error}"
+            ),
+            FIX,
+        )),
     }
 }
 

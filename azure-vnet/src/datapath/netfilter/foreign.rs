@@ -10,6 +10,8 @@ use super::program::{NetfilterError, output};
 const IPTABLES: [&str; 2] = ["iptables-nft-save", "iptables-legacy-save"];
 const EBTABLES: [&str; 1] = ["ebtables-save"];
 
+const NFT: &str = "nft";
+
 /// A line of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
@@ -24,6 +26,36 @@ pub struct Line {
 /// The lines of all iptables tables but those of our own chains; programs that are not installed list nothing.
 pub fn iptables() -> Result<Vec<Line>, NetfilterError> {
     all(&IPTABLES)
+}
+
+/// Rules of nftables that translate, or take packets from connection tracking, each with its table: but for ours, and for those that
+/// [`iptables`] lists. Where `nft` is not there, there are none.
+pub fn nftables() -> Result<Vec<(String, String)>, NetfilterError> {
+    let text = match output(NFT, &["list", "ruleset"], Stdio::null()) {
+        Err(NetfilterError::Run { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            String::new()
+        }
+        result => result?,
+    };
+    Ok(translating(&text))
+}
+
+fn translating(text: &str) -> Vec<(String, String)> {
+    const STATEMENTS: [&str; 5] = ["notrack", "masquerade", "snat", "dnat", "redirect"];
+    const OF_IPTABLES: [&str; 4] = ["ip filter", "ip nat", "ip mangle", "ip raw"];
+    let mut table = "";
+    let mut rules = Vec::new();
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix("table ") {
+            table = name.trim_end_matches(" {");
+        }
+        let is_theirs = !table.contains(" azure-vnet-") && !OF_IPTABLES.contains(&table);
+        let mut words = line.split_whitespace();
+        if is_theirs && words.any(|word| STATEMENTS.contains(&word)) {
+            rules.push((table.to_owned(), line.trim().to_owned()));
+        }
+    }
+    rules
 }
 
 /// The lines of all ebtables tables.
@@ -68,6 +100,16 @@ fn parse(program: &'static str, text: &str) -> Vec<Line> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rules_of_others_that_translate_are_found() {
+        let text = "table ip nat {\n\tchain POSTROUTING {\n\t\tcounter masquerade\n\t}\n}\n\
+                    table ip azure-vnet-azure0 {\n\tchain postrouting {\n\t\tsnat to 10.0.0.4\n\t}\n}\n\
+                    table inet other {\n\tchain pre {\n\t\ttype filter hook prerouting priority raw;\n\
+                    \t\tudp dport 53 notrack\n\t\tudp dport 54 accept\n\t}\n}\n";
+        let expected = ("inet other".to_owned(), "udp dport 53 notrack".to_owned());
+        assert_eq!(translating(text), [expected]);
+    }
 
     #[test]
     fn lines_are_of_the_table_before_them() {
