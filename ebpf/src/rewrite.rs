@@ -67,13 +67,11 @@ impl Mended {
     /// What it is of. `old` is the address that was replaced by `new`.
     #[inline(always)]
     pub fn coverage(self, ctx: &TcContext, old: Be32, new: Be32) -> Result<Coverage, Reason> {
-        match self.known {
-            Some(coverage) => Ok(coverage),
-            None => {
-                let after = read_checksum(ctx, self.offset)?;
-                Ok(checksum::coverage(self.before, after, old, new))
-            }
+        if let Some(coverage) = self.known {
+            return Ok(coverage);
         }
+        let after = read_checksum(ctx, self.offset)?;
+        Ok(checksum::coverage(self.before, after, old, new))
     }
 }
 

@@ -114,7 +114,10 @@ pub fn cluster_definition(text: &[u8]) -> bool {
         Ok(cluster) => {
             // What it needs can be said.
             assert!(cluster.vms().count() > 0);
-            let _ = (cluster.needed(), cluster.usable(), cluster.fits());
+            for subnet in cluster.other_subnets() {
+                let _ = cluster.needed_in(subnet);
+            }
+            let _ = (cluster.usable(), cluster.fits());
             true
         }
         Err(problems) => {

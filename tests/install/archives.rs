@@ -2,7 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use azure_vnet_testbed::debian::program_in;
 use tempfile::TempDir;
@@ -28,7 +28,9 @@ impl Archives {
         for name in &names {
             fs::copy(dist().join(name), folder.path().join(name)).unwrap();
         }
-        let archive = names.into_iter().find(|name| name.ends_with(".tgz"));
+        let archive = names
+            .into_iter()
+            .find(|name| Path::new(name).extension().is_some_and(|it| it == "tgz"));
         Self {
             folder,
             archive: archive.expect("an archive of that version"),
