@@ -89,8 +89,16 @@ fn after_asking(
 ) -> Result<Lease, Error> {
     refresh::now(config, store, outcomes)?;
     config.wanted.observed = node::observed();
+    config.wanted.observed.gone = store.gone();
     let mut locked = store.lock()?;
-    let lease = locked.state.pool.lease(key, &config.wanted)?;
+    let pool = &mut locked.state.pool;
+    if matches!(
+        pool.choose(&config.wanted),
+        Err(pool::Error::Exhausted { .. })
+    ) {
+        pool.reclaim(&config.wanted.observed, &store.of_original());
+    }
+    let lease = pool.lease(key, &config.wanted)?;
     record(locked)?;
     Ok(lease)
 }

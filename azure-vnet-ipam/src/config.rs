@@ -104,7 +104,9 @@ impl Config {
             master,
             ipam,
         } = conf.parse()?;
+        let is_of_pair = plugin == NETWORK_PLUGIN;
         let wanted = Wanted {
+            is_routed: is_of_pair,
             subnet: given(&ipam.subnet).map(subnet).transpose()?,
             address: given(&ipam.ip_address).map(address).transpose()?,
             ..Wanted::default()
@@ -113,7 +115,7 @@ impl Config {
             source: source(&ipam)?,
             wanted,
             master: given(&master).map(str::to_owned),
-            is_of_pair: plugin == NETWORK_PLUGIN,
+            is_of_pair,
             query_interval: ipam
                 .query_interval
                 .as_ref()

@@ -44,7 +44,9 @@ impl From<Error> for CniError {
                 code::TRY_AGAIN
             }
             Error::Store(_) => STATE,
-            Error::Pool(pool::Error::Empty | pool::Error::Exhausted { .. }) => EXHAUSTED,
+            Error::Pool(
+                pool::Error::Empty | pool::Error::Exhausted { .. } | pool::Error::OutOfReach(_),
+            ) => EXHAUSTED,
             Error::Master(_) => code::INVALID_CONFIG,
             Error::Pool(
                 pool::Error::UnknownSubnet { .. }

@@ -58,22 +58,32 @@ pub fn report(state_dir: &std::path::Path) -> Result<Option<Report>, String> {
     if !store.is_begun() {
         return Ok(None);
     }
-    match store.read() {
-        Ok(state) => Ok(Some(state.pool.report(state.fetched_at / 1000))),
-        Err(error) => Err(chain(&error)),
-    }
+    let mut state = store.read().map_err(|error| chain(&error))?;
+    let wanted = pool::Wanted {
+        is_routed: true,
+        observed: pool::Observed {
+            gone: store.gone(),
+            ..node::observed()
+        },
+        ..pool::Wanted::default()
+    };
+    // As the next ADD would where nothing else is left.
+    state.pool.reclaim(&wanted.observed, &store.of_original());
+    Ok(Some(state.pool.report(&wanted, state.fetched_at / 1000)))
 }
 
-/// Every address that this node has for pods, free or in use, as recorded in `state_dir`; none before the first one was asked for.
+/// Every address for pods, free or in use, of the NICs whose MACs are here, as recorded in `state_dir` since boot; none
+/// before the first one was asked for.
 ///
 /// # Errors
 /// The record cannot be read.
 pub fn pool(
     state_dir: &std::path::Path,
+    is_here: impl Fn([u8; 6]) -> bool,
 ) -> Result<std::collections::BTreeSet<std::net::Ipv4Addr>, String> {
     let store = store::Store::new(state_dir);
     match store.read() {
-        Ok(state) => Ok(state.pool.addresses().collect()),
+        Ok(state) => Ok(state.pool.addresses_of(|mac| is_here(mac.into())).collect()),
         Err(error) => Err(chain(&error)),
     }
 }

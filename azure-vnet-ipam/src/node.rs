@@ -15,7 +15,12 @@ use crate::{
     warn,
 };
 
-const FIB: &str = "/proc/self/net/fib_trie";
+const FIB: &str = "/proc/thread-self/net/fib_trie";
+
+const LINKS: &str = "/sys/class/net";
+
+/// What the names of pods' links begin with.
+const PODS: &[u8] = b"azv";
 
 /// What nobody may have. Nothing, with a warning, if the kernel does not say: a node without `/proc` is no
 /// reason to refuse pods, as Azure's list has the VM's own addresses marked.
@@ -30,10 +35,34 @@ pub fn observed() -> Observed {
         unknown("the neighbours", &cause);
         BTreeSet::new()
     });
+    let links = links();
+    if let Err(cause) = &links {
+        unknown(LINKS, cause);
+    }
     Observed {
         node: of(Kind::Local).collect(),
         pods: of(Kind::Route).chain(pods).collect(),
+        links: links.ok(),
+        ..Observed::default()
     }
+}
+
+/// The MACs of the links, but for those of pods, of which there may be hundreds.
+fn links() -> io::Result<BTreeSet<Mac>> {
+    let mut macs = BTreeSet::new();
+    for entry in fs::read_dir(LINKS)? {
+        let entry = entry?;
+        if entry.file_name().as_encoded_bytes().starts_with(PODS) {
+            continue;
+        }
+        // A link that has just gone, or has no MAC, is no NIC of Azure's.
+        let address = fs::read_to_string(entry.path().join("address"));
+        let mac = address
+            .ok()
+            .and_then(|text| text.trim().parse::<Mac>().ok());
+        macs.extend(mac);
+    }
+    Ok(macs)
 }
 
 fn unknown(what: &str, cause: &io::Error) {

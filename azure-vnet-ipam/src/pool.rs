@@ -14,11 +14,13 @@ use crate::mac::Mac;
 mod choice;
 mod error;
 mod lease;
+mod reach;
 mod report;
 
 pub use choice::{Master, Observed, Particular, Wanted};
 pub use error::Error;
 pub use lease::{Key, Lease};
+pub use reach::OutOfReach;
 pub use report::{LeaseReport, Report, SubnetReport};
 
 /// Azure keeps the first three hosts of every subnet: the gateway and two for DNS. The network and broadcast
@@ -141,10 +143,6 @@ impl Pool {
         if let Some(lease) = self.held(key, wanted)? {
             return Ok(lease);
         }
-        let may_reclaim = self.leases.iter().any(|lease| lease.imported);
-        if may_reclaim && matches!(self.choose(wanted), Err(Error::Exhausted { .. })) {
-            self.reclaim(&wanted.observed);
-        }
         let (address, subnet) = self.choose(wanted)?;
         let lease = Lease {
             key: key.clone(),
@@ -170,16 +168,13 @@ impl Pool {
         })
     }
 
-    /// Gives back what the original plugin left in use though the kernel knows of no such pod: it leaks addresses.
-    pub fn reclaim(&mut self, observed: &Observed) -> Vec<Lease> {
-        self.release_where(|lease| lease.imported && !observed.pods.contains(&lease.address))
-    }
-
-    /// No address is in use any more: the node was booted, and its pods are gone.
-    pub fn release_all(&mut self) {
-        self.leases.clear();
-        self.released.clear();
-        self.releases = 0;
+    /// Gives back what the original plugin left in use though neither the kernel nor `living`, its own files and links, know
+    /// of such a pod: it leaks addresses.
+    pub fn reclaim(&mut self, observed: &Observed, living: &[Lease]) {
+        let lives = |address| living.iter().any(|lease| lease.address == address);
+        self.release_where(|lease| {
+            lease.imported && !observed.pods.contains(&lease.address) && !lives(lease.address)
+        });
     }
 
     fn release_where(&mut self, gone: impl Fn(&Lease) -> bool) -> Vec<Lease> {
@@ -194,8 +189,14 @@ impl Pool {
 
     /// Every address that the NICs have for pods.
     pub fn addresses(&self) -> impl Iterator<Item = Ipv4Addr> {
-        self.subnets
-            .iter()
+        self.addresses_of(|_| true)
+    }
+
+    /// Every address for pods of the NICs that are meant. A NIC that the source does not name may be any.
+    pub fn addresses_of(&self, is_meant: impl Fn(Mac) -> bool) -> impl Iterator<Item = Ipv4Addr> {
+        let subnets = self.subnets.iter();
+        subnets
+            .filter(move |subnet| subnet.nic.is_none_or(&is_meant))
             .flat_map(|subnet| subnet.addresses.iter().copied())
     }
 }

@@ -16,7 +16,7 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Succeeds if an ADD could; an error says why not and what to do. Nothing is changed and no lock is taken,
-/// and the source is asked only if it has never answered an ADD. Pods whose addresses the VM has lost are named on
+/// and the source is asked only where an ADD would ask and wait. Pods whose addresses the VM has lost are named on
 /// standard error: they are no reason to keep new ones away.
 pub fn status(request: &Status) -> Result<(), CniError> {
     let config = Config::read(&request.conf)?;
@@ -32,7 +32,8 @@ fn ready(mut config: Config) -> Result<(), Error> {
     let store = Store::new(&config.state_dir);
     store.is_writable()?;
     let mut state = store.read()?;
-    if !state.has_snapshot() {
+    let has_snapshot = state.has_snapshot();
+    if !has_snapshot {
         ask(&config, &mut state)?;
     }
     state
@@ -40,9 +41,30 @@ fn ready(mut config: Config) -> Result<(), Error> {
         .lost()
         .map(refresh::notice_of_loss)
         .for_each(warn);
-    state.pool.reclaim(&config.wanted.observed);
+    let outcome = match state.pool.choose(&config.wanted) {
+        // Somebody may have added addresses to the NIC since.
+        Err(error) if error.may_pass() && has_snapshot && is_old(&config, &state) => {
+            if let Err(cause) = ask(&config, &mut state) {
+                warn(CniError::from(cause).msg);
+            }
+            state.pool.choose(&config.wanted)
+        }
+        outcome => outcome,
+    };
+    if outcome.is_ok() {
+        return Ok(());
+    }
+    config.wanted.observed.gone = store.gone();
+    state
+        .pool
+        .reclaim(&config.wanted.observed, &store.of_original());
     state.pool.choose(&config.wanted)?;
     Ok(())
+}
+
+/// Many calls may find a full pool full within the time for which an answer is good.
+fn is_old(config: &Config, state: &State) -> bool {
+    state.is_due(store::now(), config.query_interval)
 }
 
 /// Into this copy of the state alone: recording is for ADD.

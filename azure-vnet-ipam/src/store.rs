@@ -7,6 +7,7 @@
 //! shows ([`heal`]); files that could not be read are kept under `….damaged`.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     time::Duration,
@@ -19,8 +20,12 @@ use rustix::{
     io::Errno,
 };
 
-use crate::{pool::Pool, warn};
+use crate::{
+    pool::{Key, Lease, Pool},
+    warn,
+};
 
+mod attachments;
 mod document;
 mod error;
 mod heal;
@@ -92,6 +97,17 @@ impl Store {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(errno) => Err(Error::io("write to", &self.dir)(errno.into())),
         }
+    }
+
+    /// What the original plugin has given to pods that live.
+    pub fn of_original(&self) -> Vec<Lease> {
+        original::leases(&self.dir)
+    }
+
+    /// The attachments of the network plugin whose pods are gone, without a DEL.
+    pub fn gone(&self) -> BTreeSet<Key> {
+        let gone = attachments::all(&self.dir).filter(attachments::Attachment::is_gone);
+        gone.map(|attachment| attachment.key()).collect()
     }
 
     /// Locks and reads the record, which is empty at first and after a boot.

@@ -25,6 +25,11 @@ const LONGEST_POD_NAME: usize = 253;
 /// Attaches the container and says what it was given.
 pub async fn add(request: &Add) -> Result<Success, Error> {
     let config = Config::read(&request.conf)?;
+    if config.has_ips_to_route {
+        tracing::warn!(
+            "ipsToRouteViaHost is not needed: pods reach every address of the node; remove it"
+        );
+    }
     let previous = request.conf.prev_result()?;
     let netns = NetNs::of_container(&request.netns)?;
     let host = Netlink::current()?;

@@ -24,6 +24,8 @@ pub struct Config {
     pub bridge: Option<String>,
     /// The NIC; by default the one that owns the pool's subnet.
     pub master: Option<String>,
+    /// Whether the original plugin's `ipsToRouteViaHost` was given, which is not needed here.
+    pub has_ips_to_route: bool,
     /// The IPAM plugin.
     pub ipam: String,
     /// DNS settings that replace IPAM's in the result.
@@ -64,6 +66,8 @@ impl Config {
         Ok(Self {
             bridge: interface("bridge", sent.bridge)?,
             master: interface("master", sent.master)?,
+            has_ips_to_route: (sent.ips_to_route_via_host)
+                .is_some_and(|addresses| !is_default(&addresses)),
             ipam: ipam_type(sent.ipam)?,
             dns: (runtime.dns.and_then(SentRuntimeDns::into_dns))
                 .or_else(|| sent.dns.and_then(SentDns::into_dns))

@@ -334,6 +334,37 @@ fn what_is_left_of_a_pod_is_found_and_collected() {
     );
 }
 
+/// The pod was there before the network was called otherwise, and nobody will ask for the old name any more.
+#[test]
+fn gc_gives_back_what_is_of_a_network_that_was_renamed() {
+    let azure = Azure::builder().pool(2).build().unwrap();
+    let vm = &azure.vms[0];
+    configure(vm);
+    let [_web, db] = pods(&azure, "ebpf");
+    vm.remove_sandbox(&db.attachment.netns).unwrap();
+    let listed = json_of(vm, 0, &["pods"]);
+    let veth = listed["pods"][1]["host_veth"].as_str().unwrap();
+    shell(vm, &format!("ip link delete {veth}"));
+    // The pool is full of it, and the way out is said.
+    let full = vm.add_pod(&list("ebpf"), &PodSpec::named("next"));
+    let full = full.err().unwrap().to_string();
+    assert!(
+        full.contains("azure-vnet gc") && !full.contains("add ipconfigs"),
+        "{full}"
+    );
+    let status = printed(vm, 1, &["status"]);
+    assert!(status.contains("azure-vnet gc gives back 1"), "{status}");
+
+    let mut renamed = list("ebpf");
+    renamed.name.replace_range(.., "renamed");
+    vm.write_file("/etc/cni/net.d/10-azure.conflist", &renamed.to_json())
+        .unwrap();
+    assert_eq!(printed(vm, 0, &["gc"]), "default/db (10.0.0.6) went\n");
+    let pool = json_of(vm, 0, &["status"])["pool"].take();
+    assert_eq!(pool["leases"].as_array().unwrap().len(), 1, "{pool}");
+    assert_eq!(pool["subnets"][0]["free"], 1, "{pool}");
+}
+
 /// A pod that lives is not touched, and without a configuration nothing is half done.
 #[test]
 fn gc_knows_what_it_does() {

@@ -1,10 +1,11 @@
 //! `azure-vnet status`.
 
 use azure_vnet_testbed::Azure;
+use azure_vnet_testbed::pod::PodSpec;
 use serde_json::Value;
 
 use crate::golden::{assert_fits, assert_golden};
-use crate::scene::{json_of, pods, pretty, printed, without};
+use crate::scene::{json_of, list, pods, pretty, printed, without};
 
 /// How often each kind of packet came by depends on the neighbours' mood.
 fn without_counters(text: &str) -> String {
@@ -34,6 +35,62 @@ fn of_a_healthy_node() {
         assert!(counters.iter().all(named), "{counters:?}");
         assert_eq!(counters.is_empty(), tier == "netfilter");
     }
+}
+
+/// As cloud-init does with the secondary addresses of the NIC. No pod gets them, so nothing may count them as free.
+#[test]
+fn addresses_that_the_node_has_itself_are_taken() {
+    let azure = Azure::builder().pool(5).build().unwrap();
+    let vm = &azure.vms[0];
+    let _pods = pods(&azure, "ebpf");
+    let counts = |code, on_node: usize| {
+        let status = json_of(vm, code, &["status"]);
+        let subnet = &status["pool"]["subnets"][0];
+        let numbers = ["total", "in_use", "unusable", "free"].map(|key| subnet[key].as_u64());
+        let listed = status["pool"]["on_node"].as_array().unwrap().len();
+        assert_eq!(listed, on_node, "{status:#}");
+        let metrics = printed(vm, 0, &["metrics"]);
+        for (state, count) in ["in_use", "unusable", "free"].iter().zip(&numbers[1..]) {
+            let count = count.unwrap();
+            let line = format!(
+                "azure_vnet_pool_addresses{{state=\"{state}\",subnet=\"10.0.0.0/20\"}} {count}\n"
+            );
+            assert!(metrics.contains(&line), "{line}{metrics}");
+        }
+        numbers.map(Option::unwrap)
+    };
+    let ip = |line: &str| {
+        let program = vm.program("ip").unwrap();
+        program.args(line.split(' ')).checked().unwrap();
+    };
+    assert_eq!(counts(0, 0), [5, 2, 0, 3]);
+    for address in ["10.0.0.7", "10.0.0.8"] {
+        ip(&format!("address add {address}/20 dev eth0"));
+    }
+    assert_eq!(counts(0, 2), [5, 2, 2, 1]);
+    ip("address add 10.0.0.9/20 dev eth0");
+    assert_eq!(counts(1, 3), [5, 2, 3, 0]);
+    let text = printed(vm, 1, &["status"]);
+    assert!(
+        text.contains("2 of 5 addresses in use, 3 unusable, 0 free"),
+        "{text}"
+    );
+    assert!(text.contains("azure-vnet doctor says why"), "{text}");
+    let next = vm.add_pod(&list("ebpf"), &PodSpec::named("next"));
+    let refused = next.err().unwrap().to_string();
+    assert!(
+        refused.contains("3 are configured on this node's own links"),
+        "{refused}"
+    );
+    let report = json_of(vm, 0, &["doctor"]);
+    let mut findings = report["findings"].as_array().unwrap().iter();
+    let found = findings.find(|it| it["check"] == "addresses").unwrap();
+    assert_eq!(found["verdict"], "warning", "{found}");
+    let fix = found["fix"].as_str().unwrap().strip_prefix("ip ").unwrap();
+    let (command, so_each) = fix.split_once(" (so each of them)").unwrap();
+    assert!(so_each.contains("cloud-init"), "{so_each}");
+    ip(command);
+    assert_eq!(counts(0, 2), [5, 2, 2, 1]);
 }
 
 /// What somebody breaks on purpose is named, in the exit code too.

@@ -4,7 +4,7 @@ use std::{cmp::Reverse, collections::BTreeSet, net::Ipv4Addr};
 
 use ipnet::Ipv4Net;
 
-use super::{Error, Pool, Subnet};
+use super::{Error, Key, Lease, OutOfReach, Pool, Subnet};
 use crate::mac::Mac;
 
 /// What is asked for; usually nothing in particular.
@@ -16,6 +16,9 @@ pub struct Wanted {
     pub subnet: Option<Ipv4Net>,
     /// Only this address.
     pub address: Option<Particular>,
+    /// Whether an address is of use only in a subnet that the node has an address of, as under our network plugin, which
+    /// masquerades with that.
+    pub is_routed: bool,
     /// What nobody may have, whatever the record says.
     pub observed: Observed,
 }
@@ -46,25 +49,37 @@ pub struct Observed {
     pub node: BTreeSet<Ipv4Addr>,
     /// Those of pods on this node.
     pub pods: BTreeSet<Ipv4Addr>,
+    /// The MACs of its links, by which Azure's list names NICs; none if they cannot be read, and then each may be here.
+    pub links: Option<BTreeSet<Mac>>,
+    /// Attachments whose pods are gone, though no DEL has come for them. Looked for only where that is to be said.
+    pub gone: BTreeSet<Key>,
 }
 
 impl Pool {
     /// The address that an attachment without one would get now, and the subnet it is in.
     pub fn choose(&self, wanted: &Wanted) -> Result<(Ipv4Addr, &Subnet), Error> {
-        let books = Books {
-            in_use: self.leases.iter().map(|lease| lease.address).collect(),
-            observed: &wanted.observed,
-        };
-        let candidates = self.candidates(wanted, &books)?;
+        let books = self.books(&wanted.observed);
+        let candidates = self.candidates(wanted)?;
         match &wanted.address {
             Some(particular) => self.particular(&candidates, particular, &books),
             None => self.least_recently_used(&candidates, &books),
         }
     }
 
-    /// The subnets to choose from, best first: the primary NIC's, then those with most free addresses.
-    fn candidates(&self, wanted: &Wanted, books: &Books<'_>) -> Result<Vec<&Subnet>, Error> {
-        let mut candidates: Vec<&Subnet> = self.subnets.iter().collect();
+    /// What is not free now.
+    pub(super) fn books<'a>(&self, observed: &'a Observed) -> Books<'a> {
+        let is_gone = |lease: &&Lease| observed.gone.contains(&lease.key);
+        let gone = self.leases.iter().filter(is_gone);
+        Books {
+            in_use: self.leases.iter().map(|lease| lease.address).collect(),
+            gone: gone.map(|lease| lease.address).collect(),
+            observed,
+        }
+    }
+
+    /// The subnets to choose from.
+    fn candidates(&self, wanted: &Wanted) -> Result<Candidates<'_>, Error> {
+        let mut subnets: Vec<&Subnet> = self.subnets.iter().collect();
         if let Some(Master {
             name,
             mac,
@@ -73,10 +88,10 @@ impl Pool {
         {
             // A NIC that the source does not name may be any.
             let its = |subnet: &&Subnet| subnet.nic.is_none_or(|nic| nic == *mac);
-            if *required || candidates.iter().any(its) {
-                candidates.retain(its);
+            if *required || subnets.iter().any(its) {
+                subnets.retain(its);
             }
-            if candidates.is_empty() && !self.subnets.is_empty() {
+            if subnets.is_empty() && !self.subnets.is_empty() {
                 return Err(Error::UnknownNic {
                     name: name.clone(),
                     mac: *mac,
@@ -85,19 +100,27 @@ impl Pool {
             }
         }
         if let Some(wanted) = wanted.subnet {
-            let known = list(candidates.iter().map(|subnet| subnet.prefix));
-            candidates.retain(|subnet| subnet.prefix == wanted);
-            if candidates.is_empty() {
+            let known = list(subnets.iter().map(|subnet| subnet.prefix));
+            subnets.retain(|subnet| subnet.prefix == wanted);
+            if subnets.is_empty() {
                 return Err(Error::UnknownSubnet { wanted, known });
             }
         }
-        candidates.sort_by_key(|subnet| Reverse((subnet.primary, books.free(subnet).count())));
-        Ok(candidates)
+        let reason = |subnet: &&Subnet| subnet.out_of_reach(wanted);
+        let out_of_reach = subnets.iter().find_map(reason);
+        subnets.retain(|subnet| reason(subnet).is_none());
+        match out_of_reach {
+            Some(reason) if subnets.is_empty() => Err(reason.into()),
+            out_of_reach => Ok(Candidates {
+                subnets,
+                out_of_reach,
+            }),
+        }
     }
 
     fn particular<'a>(
         &self,
-        candidates: &[&'a Subnet],
+        candidates: &Candidates<'a>,
         &Particular {
             address: wanted,
             by,
@@ -114,46 +137,69 @@ impl Pool {
         if books.observed.pods.contains(&wanted) {
             return Err(Error::OnUnknownPod { by, wanted });
         }
-        let mut subnets = candidates.iter();
+        let mut subnets = candidates.subnets.iter();
         subnets
             .find(|subnet| subnet.addresses.contains(&wanted))
             .map(|subnet| (wanted, *subnet))
             .ok_or(Error::UnknownAddress { by, wanted })
     }
 
-    /// The address that has been free for longest, so that late packets for its last owner have died out.
+    /// The address that has been free for longest, so that late packets for its last owner have died out. Of the primary
+    /// NIC's subnet first, then of the one with most free addresses.
     fn least_recently_used<'a>(
         &self,
-        candidates: &[&'a Subnet],
+        candidates: &Candidates<'a>,
         books: &Books<'_>,
     ) -> Result<(Ipv4Addr, &'a Subnet), Error> {
+        let mut subnets = candidates.subnets.clone();
+        subnets.sort_by_key(|subnet| Reverse((subnet.primary, books.free(subnet).count())));
         let age = |address: &Ipv4Addr| (self.released.get(address).copied(), *address);
-        let mut oldest = candidates
+        let mut oldest = subnets
             .iter()
             .filter_map(|subnet| Some((books.free(subnet).min_by_key(age)?, *subnet)));
         oldest.next().ok_or_else(|| books.exhausted(candidates))
     }
 }
 
+/// The subnets that will do, and why others will not.
+struct Candidates<'a> {
+    subnets: Vec<&'a Subnet>,
+    out_of_reach: Option<OutOfReach>,
+}
+
 /// What is not free, by the record and by the kernel.
-struct Books<'a> {
+pub(super) struct Books<'a> {
     in_use: BTreeSet<Ipv4Addr>,
+    gone: BTreeSet<Ipv4Addr>,
     observed: &'a Observed,
 }
 
 impl Books<'_> {
-    fn free<'a>(&'a self, subnet: &'a Subnet) -> impl Iterator<Item = Ipv4Addr> + 'a {
-        let Observed { node, pods } = self.observed;
+    pub(super) fn free<'a>(&'a self, subnet: &'a Subnet) -> impl Iterator<Item = Ipv4Addr> + 'a {
+        let Observed { node, pods, .. } = self.observed;
         let addresses = subnet.addresses.iter().copied();
         addresses.filter(move |address| {
             !self.in_use.contains(address) && !node.contains(address) && !pods.contains(address)
         })
     }
 
-    fn exhausted(&self, candidates: &[&Subnet]) -> Error {
-        let all = || candidates.iter().flat_map(|subnet| &subnet.addresses);
+    /// Whether a pod has the address, recorded or not.
+    pub(super) fn is_of_pod(&self, address: Ipv4Addr) -> bool {
+        self.in_use.contains(&address) || self.observed.pods.contains(&address)
+    }
+
+    fn exhausted(&self, candidates: &Candidates<'_>) -> Error {
+        let all = || {
+            candidates
+                .subnets
+                .iter()
+                .flat_map(|subnet| &subnet.addresses)
+        };
         if all().next().is_none() {
-            return Error::Empty;
+            return match &candidates.out_of_reach {
+                Some(reason) => reason.clone().into(),
+                None => Error::Empty,
+            };
         }
         let unrecorded = || all().filter(|address| !self.in_use.contains(address));
         let of_node = unrecorded()
@@ -162,8 +208,10 @@ impl Books<'_> {
         Error::Exhausted {
             total: all().count(),
             in_use: all().count() - unrecorded().count(),
+            gone: all().filter(|address| self.gone.contains(address)).count(),
             of_node,
             of_pods: unrecorded().count() - of_node,
+            out_of_reach: candidates.out_of_reach.clone(),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::Key;
+use super::{Key, OutOfReach};
 use crate::mac::Mac;
 
 /// Why there is no address.
@@ -15,16 +15,23 @@ pub enum Error {
     )]
     Empty,
     #[error(
-        "all {total} pod addresses are in use ({in_use} attachments{}); add ipconfigs to the VM's NIC, or \
-         run fewer pods on this node",
-        besides(*.of_node, *.of_pods)
+        "all {total} pod addresses are in use ({in_use} attachments{}){}; {}",
+        besides(*.of_node, *.of_pods),
+        beyond(out_of_reach.as_ref()),
+        advice(*.gone)
     )]
     Exhausted {
         total: usize,
         in_use: usize,
+        /// Of `in_use`: their pods are gone.
+        gone: usize,
         of_node: usize,
         of_pods: usize,
+        /// What keeps pods from further addresses.
+        out_of_reach: Option<OutOfReach>,
     },
+    #[error(transparent)]
+    OutOfReach(#[from] OutOfReach),
     #[error(
         "master {name:?} has MAC {mac}, and no NIC of this VM with addresses for pods has that; those that do \
          are [{known}]"
@@ -61,6 +68,7 @@ impl Error {
         match self {
             Error::Empty
             | Error::Exhausted { .. }
+            | Error::OutOfReach(_)
             | Error::UnknownNic { .. }
             | Error::UnknownSubnet { .. }
             | Error::UnknownAddress { .. } => true,
@@ -88,4 +96,24 @@ fn besides(of_node: usize, of_pods: usize) -> String {
         ),
     };
     pods + &node
+}
+
+fn beyond(out_of_reach: Option<&OutOfReach>) -> String {
+    out_of_reach.map_or_else(String::new, |reason| {
+        format!(", and others cannot be used: {reason}")
+    })
+}
+
+/// More addresses are no help to a node that does not give back those it has.
+fn advice(gone: usize) -> String {
+    match gone {
+        0 => "add ipconfigs to the VM's NIC, or run fewer pods on this node".to_owned(),
+        1 => {
+            "1 of the attachments is of a pod that is gone: `azure-vnet gc` gives its address back"
+                .to_owned()
+        }
+        gone => format!(
+            "{gone} of the attachments are of pods that are gone: `azure-vnet gc` gives their addresses back"
+        ),
+    }
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::Ipv4Addr};
 use ipnet::Ipv4Net;
 use serde::Serialize;
 
-use super::{Lease, Pool};
+use super::{Lease, Pool, Wanted};
 
 /// The addresses of a node and who has them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -14,6 +14,8 @@ pub struct Report {
     pub subnets: Vec<SubnetReport>,
     /// The addresses in use.
     pub leases: Vec<LeaseReport>,
+    /// Addresses for pods that a link of the node has, so that no pod can have them.
+    pub on_node: Vec<Ipv4Addr>,
     /// When the source of the addresses last answered, in seconds since 1970; 0 if it never has.
     pub fetched_at: u64,
 }
@@ -25,8 +27,14 @@ pub struct SubnetReport {
     pub subnet: Ipv4Net,
     /// How many addresses the NIC has there for pods.
     pub total: usize,
-    /// How many of them pods have.
+    /// How many of them pods have, recorded or not.
     pub in_use: usize,
+    /// How many of them no pod can have, as a link of the node has them, or the node has no NIC that they are for.
+    pub unusable: usize,
+    /// How many the next pods can have.
+    pub free: usize,
+    /// What keeps pods from every one of them; none if nothing does.
+    pub problem: Option<String>,
 }
 
 /// An address in use.
@@ -42,17 +50,33 @@ pub struct LeaseReport {
     pub ifname: String,
     /// Whether the NIC still has the address.
     pub on_nic: bool,
+    /// Whether the pod is gone, and no DEL has come for it: `azure-vnet gc` gives the address back.
+    pub gone: bool,
 }
 
 impl Pool {
     /// What is known, with the time of the source's last answer.
-    pub fn report(&self, fetched_at: u64) -> Report {
+    pub fn report(&self, wanted: &Wanted, fetched_at: u64) -> Report {
+        let observed = &wanted.observed;
         let known: BTreeSet<Ipv4Addr> = self.addresses().collect();
-        let in_use: BTreeSet<Ipv4Addr> = self.leases.iter().map(|lease| lease.address).collect();
-        let subnets = self.subnets.iter().map(|subnet| SubnetReport {
-            subnet: subnet.prefix,
-            total: subnet.addresses.len(),
-            in_use: subnet.addresses.intersection(&in_use).count(),
+        let books = self.books(observed);
+        let subnets = self.subnets.iter().map(|subnet| {
+            let total = subnet.addresses.len();
+            let of_pods = |address: &&Ipv4Addr| books.is_of_pod(**address);
+            let in_use = subnet.addresses.iter().filter(of_pods).count();
+            let problem = subnet.out_of_reach(wanted);
+            let free = match problem {
+                None => books.free(subnet).count(),
+                Some(_) => 0,
+            };
+            SubnetReport {
+                subnet: subnet.prefix,
+                total,
+                in_use,
+                unusable: total - in_use - free,
+                free,
+                problem: problem.map(|reason| reason.to_string()),
+            }
         });
         let leases = self
             .leases
@@ -63,10 +87,13 @@ impl Pool {
                 container_id: key.container_id.clone(),
                 ifname: key.ifname.clone(),
                 on_nic: known.contains(address),
+                gone: observed.gone.contains(key),
             });
+        let on_node = known.intersection(&observed.node);
         Report {
             subnets: subnets.collect(),
             leases: leases.collect(),
+            on_node: on_node.copied().collect(),
             fetched_at,
         }
     }

@@ -126,8 +126,10 @@ fn the_primary_nic_goes_first_then_the_fullest_pool() {
         Err(Error::Exhausted {
             total: 6,
             in_use: 6,
+            gone: 0,
             of_node: 0,
-            of_pods: 0
+            of_pods: 0,
+            out_of_reach: None,
         })
     );
 }
@@ -230,8 +232,10 @@ fn an_address_of_the_node_is_nobodys() {
         Error::Exhausted {
             total: 3,
             in_use: 1,
+            gone: 0,
             of_node: 2,
-            of_pods: 0
+            of_pods: 0,
+            out_of_reach: None,
         }
     );
     assert!(
@@ -321,6 +325,116 @@ fn a_wanted_nic_is_the_only_one_used() {
         error.contains("00:0d:3a:00:00:09") && error.contains(second),
         "{error}"
     );
+}
+
+/// Two NICs that Azure lists, of which the node has these links and these addresses.
+fn of_two_nics(links: &[&str], own: &[&str], is_routed: bool) -> (Pool, Wanted) {
+    let pool = pool(vec![
+        of_nic(subnet("10.0.0.0/24", true, 5..=5), "00:0d:3a:00:00:01"),
+        of_nic(subnet("10.1.0.0/24", false, 5..=6), "00:0d:3a:00:00:02"),
+    ]);
+    let observed = Observed {
+        links: Some(links.iter().map(|mac| mac.parse().unwrap()).collect()),
+        node: own.iter().map(|address| ip(address)).collect(),
+        ..Observed::default()
+    };
+    let wanted = Wanted {
+        is_routed,
+        observed,
+        ..any()
+    };
+    (pool, wanted)
+}
+
+/// Another VM's, as after an image was made of a machine that ran; or of a NIC that was taken out.
+#[test]
+fn addresses_of_a_nic_that_is_not_here_are_not_served() {
+    let (mut pool, wanted) = of_two_nics(&["00:0d:3a:00:00:02"], &[], false);
+    for container in 1..=2 {
+        let lease = pool.lease(&key(container), &wanted).unwrap();
+        assert_eq!(lease.subnet, net("10.1.0.0/24"));
+    }
+    let error = pool.lease(&key(3), &wanted).unwrap_err();
+    assert!(error.may_pass());
+    let error = error.to_string();
+    assert!(
+        error.contains("all 2 pod") && error.contains("00:0d:3a:00:00:01"),
+        "{error}"
+    );
+    let report = pool.report(&wanted, 0);
+    let counts = |it: &SubnetReport| (it.total, it.in_use, it.unusable, it.free);
+    let counts: Vec<_> = report.subnets.iter().map(counts).collect();
+    assert_eq!(counts, [(1, 0, 1, 0), (2, 2, 0, 0)]);
+
+    let (mut pool, wanted) = of_two_nics(&["02:00:00:00:00:01"], &[], false);
+    let error = pool.lease(&key(1), &wanted).unwrap_err();
+    assert!(matches!(error, Error::OutOfReach(OutOfReach::NoNic { .. })));
+    assert!(error.may_pass());
+    assert_eq!(pool.addresses_of(|_| false).count(), 0);
+}
+
+/// The network plugin masquerades with the NIC's own address; another plugin may do without.
+#[test]
+fn addresses_of_a_nic_without_an_own_one_are_of_no_use_to_the_pair() {
+    let links = ["00:0d:3a:00:00:01", "00:0d:3a:00:00:02"];
+    let own = ["10.0.0.4", "127.0.0.1"];
+    let (mut pool, wanted) = of_two_nics(&links, &own, true);
+    assert_eq!(
+        pool.lease(&key(1), &wanted).unwrap().address,
+        ip("10.0.0.5")
+    );
+    let error = pool.lease(&key(2), &wanted).unwrap_err().to_string();
+    assert!(
+        error.contains("all 1 pod") && error.contains("no address of its own there"),
+        "{error}"
+    );
+    let (mut pool, wanted) = of_two_nics(&links, &own, false);
+    for container in 1..=3 {
+        pool.lease(&key(container), &wanted).unwrap();
+    }
+}
+
+/// More addresses are no help where those that there are do not come back.
+#[test]
+fn a_pool_full_of_dead_pods_is_no_reason_for_more_addresses() {
+    let mut pool = pool(vec![subnet("10.0.0.0/24", true, 5..=7)]);
+    for container in 1..=3 {
+        pool.lease(&key(container), &any()).unwrap();
+    }
+    let observed = Observed {
+        gone: [key(1), key(3), key(9)].into(),
+        ..Observed::default()
+    };
+    let wanted = Wanted { observed, ..any() };
+    let error = pool.lease(&key(4), &wanted).unwrap_err().to_string();
+    assert!(
+        error.contains("2 of the attachments are of pods that are gone: `azure-vnet gc`"),
+        "{error}"
+    );
+    assert!(!error.contains("add ipconfigs"), "{error}");
+    let report = pool.report(&wanted, 0);
+    assert_eq!(report.leases.iter().filter(|lease| lease.gone).count(), 2);
+}
+
+/// cloud-init gives the node every address of its NIC.
+#[test]
+fn what_the_node_has_itself_is_not_counted_as_free() {
+    let mut pool = pool(vec![subnet("10.0.0.0/24", true, 5..=9)]);
+    pool.lease(&key(1), &any()).unwrap();
+    let observed = Observed {
+        node: ["10.0.0.4", "10.0.0.6", "10.0.0.7"].map(ip).into(),
+        pods: ["10.0.0.5", "10.0.0.8"].map(ip).into(),
+        ..Observed::default()
+    };
+    let wanted = Wanted { observed, ..any() };
+    let report = pool.report(&wanted, 0);
+    let it = &report.subnets[0];
+    assert_eq!(
+        (it.total, it.in_use, it.unusable, it.free),
+        (5, 2, 2, 1),
+        "{report:?}"
+    );
+    assert_eq!(report.on_node, ["10.0.0.6", "10.0.0.7"].map(ip));
 }
 
 /// A macvlan network on a link that Azure knows nothing of.

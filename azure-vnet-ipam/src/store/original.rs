@@ -3,17 +3,20 @@
 //! `azure-vnet-ipam.json` has an object for each address, with the container that has it; before v1.1 without, and
 //! then `azure-vnet.json` says which it is. Both are read wherever such objects stand in them, so that the
 //! versions' differences and a file that was cut off make none. They are not changed: going back stays possible.
+//!
+//! Whether they are of this boot is not asked of their times, which a clock that was set makes wrong, but of the node's
+//! links: a pod that lives has one, whatever its address and however little is left of the files.
 
 use std::{
+    collections::BTreeSet,
     fs,
     net::Ipv4Addr,
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
 };
 
 use serde::Deserialize;
 
-use super::document::MAX_BYTES;
+use super::{attachments, document::MAX_BYTES};
 use crate::{
     pool::{Key, Lease},
     salvage::salvage,
@@ -22,8 +25,10 @@ use crate::{
 const ADDRESSES: &str = "azure-vnet-ipam.json";
 const ENDPOINTS: &str = "azure-vnet.json";
 
-/// `/proc/uptime` in seconds since the kernel's start, the first word.
-const UPTIME: &str = "/proc/uptime";
+const LINKS: &str = "/sys/class/net";
+
+/// What the names of its pods' links begin with, in all versions; and those of ours.
+const PODS: &str = "azv";
 
 #[derive(Deserialize)]
 struct Address {
@@ -37,8 +42,10 @@ struct Address {
 
 #[derive(Deserialize)]
 struct Endpoint {
-    #[serde(rename = "ContainerID")]
+    #[serde(rename = "ContainerID", default)]
     container_id: String,
+    #[serde(rename = "HostIfName")]
+    host_veth: String,
     #[serde(rename = "IPAddresses")]
     ip_addresses: Vec<Net>,
 }
@@ -54,30 +61,48 @@ pub(super) fn exists(dir: &Path) -> bool {
     beside(dir, ADDRESSES).exists()
 }
 
-/// The addresses that the original plugin has in use.
+/// The addresses of its pods that live, as leases.
 pub(super) fn leases(dir: &Path) -> Vec<Lease> {
-    let Some(bytes) = read(&beside(dir, ADDRESSES)) else {
+    let Some(bytes) = read(dir, ADDRESSES) else {
         return Vec::new();
     };
-    let endpoints: Vec<Endpoint> =
-        read(&beside(dir, ENDPOINTS)).map_or_else(Vec::new, |bytes| salvage(&bytes));
-    let owner = |address: Ipv4Addr| {
-        let address = address.to_string();
-        let has = |endpoint: &&Endpoint| endpoint.ip_addresses.iter().any(|net| net.ip == address);
-        endpoints
-            .iter()
-            .find(has)
-            .map(|endpoint| endpoint.container_id.clone())
+    let endpoints = endpoints(dir);
+    let links = links();
+    // The link of a pod that neither its file nor ours know: any address that is not an endpoint's may be its.
+    let known: BTreeSet<String> = endpoints
+        .iter()
+        .map(|endpoint| endpoint.host_veth.clone())
+        .chain(attachments::all(dir).map(|attachment| attachment.host_veth))
+        .collect();
+    let is_one_unknown = !links.is_subset(&known);
+    let lease = |address: Address| {
+        let Address { id, addr, in_use } = address;
+        // As it does itself: an address with a container is not free either.
+        if !in_use && id.is_empty() {
+            return None;
+        }
+        let text = addr.to_string();
+        let has = |endpoint: &&Endpoint| endpoint.ip_addresses.iter().any(|net| net.ip == text);
+        let endpoint = endpoints.iter().find(has);
+        let may_live = endpoint.map_or(is_one_unknown, |it| links.contains(&it.host_veth));
+        let owner = Some(id).filter(|id| !id.is_empty());
+        let owner = owner.or_else(|| Some(endpoint?.container_id.clone()));
+        let key = Key::of_container(&owner.unwrap_or_default());
+        may_live.then(|| Lease::imported(key, addr))
     };
     let addresses = salvage::<Address>(&bytes).into_iter();
-    addresses
-        // As it does itself: an address with a container is not free either.
-        .filter(|address| address.in_use || !address.id.is_empty())
-        .map(|Address { id, addr, .. }| {
-            let container = Some(id).filter(|id| !id.is_empty()).or_else(|| owner(addr));
-            Lease::imported(Key::of_container(&container.unwrap_or_default()), addr)
-        })
-        .collect()
+    addresses.filter_map(lease).collect()
+}
+
+fn endpoints(dir: &Path) -> Vec<Endpoint> {
+    read(dir, ENDPOINTS).map_or_else(Vec::new, |bytes| salvage(&bytes))
+}
+
+/// The links of pods.
+fn links() -> BTreeSet<String> {
+    let entries = fs::read_dir(LINKS).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter(|name| name.starts_with(PODS)).collect()
 }
 
 /// The original keeps its files in `/var/run`, which is where our directory is.
@@ -85,14 +110,6 @@ fn beside(dir: &Path, name: &str) -> PathBuf {
     dir.parent().unwrap_or(Path::new("/")).join(name)
 }
 
-/// The bytes of a file that was written since the node was booted: no pod is older.
-fn read(path: &Path) -> Option<Vec<u8>> {
-    let written = fs::symlink_metadata(path).ok()?.modified().ok()?;
-    let uptime = fs::read_to_string(UPTIME).ok()?;
-    let uptime = uptime.split(' ').next()?.parse().ok()?;
-    let booted = SystemTime::now().checked_sub(Duration::try_from_secs_f64(uptime).ok()?)?;
-    if written < booted {
-        return None;
-    }
-    azure_vnet_files::read_own(path, MAX_BYTES).ok()
+fn read(dir: &Path, name: &str) -> Option<Vec<u8>> {
+    azure_vnet_files::read_own(&beside(dir, name), MAX_BYTES).ok()
 }

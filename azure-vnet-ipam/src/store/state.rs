@@ -54,14 +54,18 @@ impl State {
         self.pool.refresh(subnets)
     }
 
-    /// The state as it is in this boot: pods do not survive one.
+    /// The state as it is in this boot. Pods do not survive one, and what the VM's NICs had may be another VM's: an image is
+    /// made of a machine that ran, and where `/run` is on a disk, our directory is in it.
     pub(super) fn in_boot(mut self, boot_id: String) -> State {
-        self.pool.forget_unfit();
-        if self.boot_id != boot_id {
-            self.pool.release_all();
-            self.boot_id = boot_id;
+        if self.boot_id == boot_id {
+            self.pool.forget_unfit();
+            return self;
         }
-        self
+        State {
+            boot_id,
+            generation: self.generation,
+            ..State::default()
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The real binary against a real HTTP server on 127.0.0.1, each test with a state directory of its own.
+//! The real binary against a real HTTP server on 127.0.0.1, each test on a node and with a state directory of its own.
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,
@@ -19,4 +19,5 @@ mod record;
 mod refresh;
 mod sources;
 mod status;
+mod vm;
 mod wireserver;

@@ -11,7 +11,7 @@ use std::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::wireserver::Wireserver;
+use crate::{vm, wireserver::Wireserver};
 
 /// What names the folder of the plugins, one file with two names.
 const BIN_DIR: &str = "AZURE_VNET_BIN_DIR";
@@ -37,15 +37,20 @@ pub struct Node {
     pub ipam: Value,
     /// Further members of the configuration.
     pub members: Value,
-    /// Addresses of the node's own links. With any, the plugin runs in a network namespace that has no others,
-    /// and so without the wireserver.
+    /// MAC of the NIC. With another than the usual one, as with any of the following, the plugin runs in namespaces of
+    /// its own, and so without the wireserver.
+    pub nic: &'static str,
+    /// Further addresses of the node's own links.
     pub own: Vec<&'static str>,
-    /// Addresses of pods that this node's kernel has as permanent neighbours; as with `own`.
+    /// Addresses of pods that this node's kernel has as permanent neighbours.
     pub neighbours: Vec<&'static str>,
+    /// Further links of this node, by name.
+    pub links: Vec<&'static str>,
 }
 
 impl Node {
     pub fn with(pods: usize) -> Self {
+        vm::enter();
         Node {
             server: Wireserver::with(pods),
             dir: TempDir::new().unwrap(),
@@ -56,8 +61,10 @@ impl Node {
             umask: "022",
             ipam: json!({}),
             members: json!({}),
+            nic: vm::MAC,
             own: vec![],
             neighbours: vec![],
+            links: vec![],
         }
     }
 
@@ -144,22 +151,28 @@ impl Node {
     }
 
     fn program(&self) -> Command {
-        if self.own.is_empty() && self.neighbours.is_empty() {
+        let is_usual = self.own.is_empty() && self.neighbours.is_empty() && self.links.is_empty();
+        if is_usual && self.nic == vm::MAC {
             let mut shell = Command::new("sh");
             let line = format!("umask {} && exec {}", self.umask, plugin().display());
             shell.args(["-c", &line]);
             return shell;
         }
-        let own = |address: &&str| format!("ip address add {address}/32 dev lo && ");
+        let link = |name: &&str| format!("ip link add {name} type bridge");
+        let own = |address: &&str| format!("ip address add {address}/32 dev lo");
         let pod = |address: &&str| {
-            format!("ip neigh add {address} lladdr 0a:58:00:00:00:01 nud permanent dev azure0 && ")
+            format!("ip neigh add {address} lladdr 0a:58:00:00:00:01 nud permanent dev azure0")
         };
-        let adds: String = self.own.iter().map(own).collect();
-        let pods: String = self.neighbours.iter().map(pod).collect();
-        let links = "ip link set lo up && ip link add azure0 type bridge && ip link set azure0 up";
-        let script = format!("{links} && {adds} {pods} exec {}", plugin().display());
+        let bridge = "ip link add azure0 type bridge && ip link set azure0 up".to_owned();
+        let lines: Vec<String> = [vm::links(self.nic), bridge]
+            .into_iter()
+            .chain(self.links.iter().map(link))
+            .chain(self.own.iter().map(own))
+            .chain(self.neighbours.iter().map(pod))
+            .chain([format!("exec {}", plugin().display())])
+            .collect();
         let mut unshare = Command::new("unshare");
-        unshare.args(["--map-root-user", "--net", "sh", "-c", &script]);
+        unshare.args(["--net", "--mount", "sh", "-c", &lines.join(" && ")]);
         unshare
     }
 

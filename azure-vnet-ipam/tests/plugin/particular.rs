@@ -65,7 +65,7 @@ fn an_address_that_cannot_be_had_is_refused_and_none_is_taken() {
     node.add("c1");
     for (ips, code, text) in [
         (json!(["10.20.0.5"]), 111, "in use by container \"c1\""),
-        (json!(["10.20.0.4"]), 111, "not a secondary address"),
+        (json!(["10.20.0.4"]), 111, "an address of this node itself"),
         (json!(["192.0.2.1/24"]), 111, "not a secondary address"),
         (json!(["10.20.0.6", "10.20.0.7"]), 2, "10.20.0.7"),
         (json!(["2001:db8::5"]), 2, "2001:db8::5"),

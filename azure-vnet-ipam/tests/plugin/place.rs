@@ -1,6 +1,6 @@
 //! What stands where the record should be, and what the record's file system does.
 //!
-//! The file systems are real: each test mounts its own in a mount namespace that only its thread has.
+//! The file systems are real: each test mounts its own in the mount namespace of its node.
 
 use std::{
     ffi::CString,
@@ -14,12 +14,15 @@ use std::{
 
 use rustix::{
     fs::{CWD, FileType, Mode, mknodat},
-    mount::{MountFlags, MountPropagationFlags, mount, mount_change, mount_remount},
-    thread::{UnshareFlags, unshare_unsafe},
+    mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount},
 };
 use serde_json::{Value, json};
 
-use crate::node::{Node, address, message, silent_success, stderr};
+use crate::{
+    node::{Node, address, message, silent_success, stderr},
+    refresh::resealed,
+    wireserver::{Answer, nic},
+};
 
 const FILES: [&str; 2] = ["ipam.json", "ipam.json.backup"];
 
@@ -253,31 +256,21 @@ fn what_is_in_the_place_of_the_lock_or_the_directory_is_named() {
 }
 
 /// Runs `test` with a small file system of its own as the state's directory.
-fn with_tmpfs(test: impl FnOnce(&Node) + Send) {
-    let own = || {
-        // SAFETY: CLONE_FILES, which would break the ownership of descriptors, is not among the flags.
-        unsafe { unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS) }.unwrap();
-        mount_change(
-            "/",
-            MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
-        )
-        .unwrap();
-        let node = Node::with(9);
-        let dir = node.beside("state");
-        fs::create_dir(&dir).unwrap();
-        let options = CString::new("size=64k,mode=700").unwrap();
-        mount(
-            "tmpfs",
-            &dir,
-            "tmpfs",
-            MountFlags::empty(),
-            options.as_c_str(),
-        )
-        .unwrap();
-        test(&node);
-    };
-    thread::scope(|scope| scope.spawn(own).join())
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+fn with_tmpfs(test: impl FnOnce(&Node)) {
+    let node = Node::with(9);
+    let dir = node.beside("state");
+    fs::create_dir(&dir).unwrap();
+    let options = CString::new("size=64k,mode=700").unwrap();
+    mount(
+        "tmpfs",
+        &dir,
+        "tmpfs",
+        MountFlags::empty(),
+        options.as_c_str(),
+    )
+    .unwrap();
+    test(&node);
+    unmount(&dir, UnmountFlags::DETACH).unwrap();
 }
 
 /// Takes what room there is.
@@ -342,4 +335,47 @@ fn a_read_only_file_system_is_named_and_read() {
         node.del("c1");
         assert_eq!(holders(node), [] as [Value; 0]);
     });
+}
+
+/// An image of a VM that ran, with `/run` on its disk: another boot, and another VM's pool.
+#[test]
+fn the_record_of_another_boot_is_not_served() {
+    let node = node();
+    let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    for name in FILES {
+        let text = fs::read_to_string(node.state(name)).unwrap();
+        let other = text.replace(boot_id.trim(), "00000000-0000-4000-8000-000000000000");
+        assert_ne!(text, other);
+        fs::write(node.state(name), resealed(&other)).unwrap();
+    }
+    fs::remove_dir_all(node.state("attachments")).unwrap();
+    node.server
+        .set(Answer::Xml(nic(9).replace("10.20.0.", "10.20.1.")));
+    assert_eq!(node.add("c1"), "10.20.1.5/22");
+    assert_eq!(holders(&node), ["c1"]);
+}
+
+/// The same with the memory, so that even the boot is that of the other VM; or a NIC that was taken out.
+#[test]
+fn a_pool_whose_nic_is_not_here_is_void() {
+    let mut node = Node::with(9);
+    assert_eq!(node.add("c1"), "10.20.0.5/22");
+    node.nic = "00:0d:3a:99:99:99";
+    node.ipam = json!({"wireserver": "http://127.0.0.1:1", "queryInterval": 3600});
+    for error in [node.refused("c2"), node.fails("STATUS", "")] {
+        let text = message(&error);
+        assert!(
+            text.contains("00:0d:3a:11:22:33") && text.contains("no link of this node"),
+            "{error}"
+        );
+    }
+    // The source was asked before that was said.
+    assert!(
+        node.record()["problem"]
+            .as_str()
+            .unwrap()
+            .contains("wireserver")
+    );
+    node.use_file(&["10.20.0.200"]);
+    assert_eq!(node.add("c2"), "10.20.0.200/22");
 }

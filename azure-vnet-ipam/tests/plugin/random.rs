@@ -12,10 +12,7 @@ use std::{
 };
 
 use fastrand::Rng;
-use rustix::{
-    mount::{MountPropagationFlags, mount_bind, mount_change},
-    thread::{UnshareFlags, unshare_unsafe},
-};
+use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use serde_json::json;
 
 use crate::node::{Node, address};
@@ -46,25 +43,15 @@ fn no_address_is_ever_had_twice_and_none_is_lost() {
     let seconds = number("AZURE_VNET_RANDOM_SECONDS").unwrap_or(5);
     let seed = number("AZURE_VNET_RANDOM_SEED").unwrap_or_else(|| fastrand::u64(..));
     println!("AZURE_VNET_RANDOM_SEED={seed}");
-    let life = || {
-        // SAFETY: CLONE_FILES, which would break the ownership of descriptors, is not among the flags.
-        unsafe { unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS) }.unwrap();
-        mount_change(
-            "/",
-            MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
-        )
-        .unwrap();
-        let addresses = number("AZURE_VNET_RANDOM_ADDRESSES").unwrap_or(ADDRESSES);
-        let mut life = Life::new(seed, addresses.try_into().unwrap());
-        let end = Instant::now() + Duration::from_secs(seconds);
-        while Instant::now() < end {
-            life.round();
-        }
-        life.end();
-        println!("{:?}", life.counts);
-    };
-    thread::scope(|scope| scope.spawn(life).join())
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    let addresses = number("AZURE_VNET_RANDOM_ADDRESSES").unwrap_or(ADDRESSES);
+    let mut life = Life::new(seed, addresses.try_into().unwrap());
+    let end = Instant::now() + Duration::from_secs(seconds);
+    while Instant::now() < end {
+        life.round();
+    }
+    life.end();
+    println!("{:?}", life.counts);
+    unmount(BOOT_ID, UnmountFlags::DETACH).unwrap();
 }
 
 impl Life {

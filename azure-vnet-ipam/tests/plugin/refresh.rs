@@ -57,7 +57,7 @@ fn of_many_adds_that_find_the_snapshot_old_one_asks() {
 }
 
 /// The record with its checksum put right.
-fn resealed(text: &str) -> String {
+pub fn resealed(text: &str) -> String {
     let (_, state) = text.split_once("\"state\":").unwrap();
     let state = state.trim_end().strip_suffix('}').unwrap();
     let crc32 = crc32fast::hash(state.as_bytes());

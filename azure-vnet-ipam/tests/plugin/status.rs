@@ -70,6 +70,44 @@ fn an_exhausted_pool_is_not_ready_until_an_address_is_free() {
     ready(&node);
 }
 
+/// As an ADD would, when the last answer is old: more addresses may have come since, and only ADDs record that.
+#[test]
+fn a_full_pool_is_asked_for_more_when_the_last_answer_is_old() {
+    let mut node = Node::with(1);
+    node.add("c1");
+    node.server.set(Answer::Xml(nic(2)));
+    not_ready(&node);
+    node.ipam = json!({"queryInterval": 0});
+    ready(&node);
+    assert_eq!(node.server.requests(), 2);
+    assert_eq!(node.add("c2"), "10.20.0.6/22");
+}
+
+/// What keeps the pool full is that nobody gives back what dead pods have.
+#[test]
+fn a_pool_full_of_dead_pods_is_a_case_for_gc() {
+    let node = Node::with(2);
+    fs::create_dir_all(node.state("attachments")).unwrap();
+    for (container, netns) in [("c1", "/run/netns/gone"), ("c2", "/proc/self/ns/net")] {
+        node.add(container);
+        let record = json!({"network": "azure", "container_id": container, "ifname": "eth0", "netns": netns,
+            "host_veth": "azv00000000000", "bridge": "azure0", "address": "10.20.0.5"});
+        let path = node.state(&format!("attachments/{container}.json"));
+        fs::write(path, record.to_string()).unwrap();
+    }
+    for error in [not_ready(&node), node.refused("c3")] {
+        let text = message(&error);
+        assert!(
+            text.contains("1 of the attachments is of a pod that is gone"),
+            "{error}"
+        );
+        assert!(
+            text.contains("`azure-vnet gc`") && !text.contains("add ipconfigs"),
+            "{error}"
+        );
+    }
+}
+
 #[test]
 fn a_damaged_record_is_no_reason_but_is_said() {
     let node = Node::with(2);

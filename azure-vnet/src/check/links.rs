@@ -17,8 +17,10 @@ pub async fn of_node(
     config: &Config,
     expected: &Expected<'_>,
 ) -> Result<Node, Error> {
+    // Another than the configuration's, where that was for the first NIC.
+    let recorded = state::find(&expected.host_veth).map(|it| it.bridge);
     let wanted = NodeWanted {
-        bridge: config.bridge.clone(),
+        bridge: recorded.or_else(|| config.bridge.clone()),
         master: config.master.clone(),
         mac: mac_of_nic(host, &expected.host_veth).await?,
         subnet: expected.address.trunc(),

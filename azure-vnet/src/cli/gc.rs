@@ -144,9 +144,8 @@ async fn collect(
     options: &Options,
     attachment: &Attachment,
 ) -> Result<(), Failure> {
-    let conf = configuration(Path::new(&options.configurations), &attachment.network)?;
+    let confs = configurations_of(Path::new(&options.configurations), &attachment.network)?;
     let failed = |error: crate::error::Error| Failure::new(error.chain());
-    let ipam = config::ipam_of(&conf).map_err(|error| Failure::of(&error))?;
     tracing::info!("gc: {} goes", bridges::who(attachment));
     let detached = del::detach(netlink, &attachment.host_veth).await;
     detached.into_result().map_err(failed)?;
@@ -156,26 +155,40 @@ async fn collect(
         ifname,
         ..
     } = attachment;
-    lease::release_orphan(&ipam, &options.plugins, &conf, container_id, ifname)
-        .map_err(|error| Failure::new(error.msg))
+    for conf in confs {
+        let ipam = config::ipam_of(&conf).map_err(|error| Failure::of(&error))?;
+        lease::release_orphan(&ipam, &options.plugins, &conf, container_id, ifname)
+            .map_err(|error| Failure::new(error.msg))?;
+    }
+    Ok(())
 }
 
 /// Bytes of a list of plugins.
 const LARGEST: u64 = 1 << 20;
 
-/// What our plugin gets from the configuration of this network.
-fn configuration(directory: &Path, network: &str) -> Result<NetConf, Failure> {
-    let found = configurations(directory).find(|plugin| plugin["name"] == network);
-    let plugin = found.ok_or_else(|| {
-        Failure::new(format!(
-            "no configuration of the network {network:?} in {}, which says whom to give the address back",
+/// What our plugin gets from the configurations of this network. If there is none of that name, the network may have been
+/// renamed since the ADD: from all that have our plugin, under the old name. A DEL of what an IPAM plugin does not know is
+/// nothing to it.
+fn configurations_of(directory: &Path, network: &str) -> Result<Vec<NetConf>, Failure> {
+    let mut plugins: Vec<Value> = configurations(directory).collect();
+    if plugins.iter().any(|plugin| plugin["name"] == network) {
+        plugins.retain(|plugin| plugin["name"] == network);
+    }
+    if plugins.is_empty() {
+        return Err(Failure::new(format!(
+            "no configuration with the plugin azure-vnet in {}, which says whom to give the address of the network \
+             {network:?} back",
             directory.display()
-        ))
-    })?;
-    plugin
-        .to_string()
-        .parse()
-        .map_err(|error: azure_vnet_cni::CniError| Failure::new(error.msg))
+        )));
+    }
+    let conf = |mut plugin: Value| {
+        plugin["name"] = network.into();
+        plugin
+            .to_string()
+            .parse()
+            .map_err(|error: azure_vnet_cni::CniError| Failure::new(error.msg))
+    };
+    plugins.into_iter().map(conf).collect()
 }
 
 /// What our plugin gets from each list that has it.

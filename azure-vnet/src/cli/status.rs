@@ -3,7 +3,7 @@
 use std::fmt;
 
 use azure_vnet_abi::ABI_VERSION;
-use azure_vnet_ipam::Report;
+use azure_vnet_ipam::{Report, SubnetReport};
 use serde::Serialize;
 
 use super::bridges::{self, Bridge};
@@ -76,15 +76,17 @@ pub async fn run(output: Output) -> Result<Outcome, Failure> {
 }
 
 fn exhausted(pool: &Report) -> Option<String> {
-    let free: usize = pool
-        .subnets
-        .iter()
-        .map(|subnet| subnet.total - subnet.in_use)
-        .sum();
-    (free == 0 && !pool.subnets.is_empty()).then(|| {
-        "no address is free for the next pod: add ipconfigs to the NIC, or run fewer pods"
-            .to_owned()
-    })
+    let sum = |count: fn(&SubnetReport) -> usize| pool.subnets.iter().map(count).sum::<usize>();
+    if pool.subnets.is_empty() || sum(|subnet| subnet.free) > 0 {
+        return None;
+    }
+    let gone = pool.leases.iter().filter(|lease| lease.gone).count();
+    let advice = match (gone, sum(|subnet| subnet.unusable)) {
+        (0, 0) => "add ipconfigs to the NIC, or run fewer pods".to_owned(),
+        (0, unusable) => format!("azure-vnet doctor says why {unusable} cannot be used"),
+        (gone, _) => format!("azure-vnet gc gives back {gone} of pods that are gone"),
+    };
+    Some(format!("no address is free for the next pod: {advice}"))
 }
 
 impl fmt::Display for Status {
@@ -105,13 +107,17 @@ impl fmt::Display for Status {
         if let Some(pool) = &self.pool {
             writeln!(out, "\npool")?;
             for subnet in &pool.subnets {
-                let free = subnet.total - subnet.in_use;
+                let unusable = match subnet.unusable {
+                    0 => String::new(),
+                    count => format!(", {count} unusable"),
+                };
                 writeln!(
                     out,
-                    "  {:<12}{} of {} addresses in use, {free} free",
+                    "  {:<12}{} of {} addresses in use{unusable}, {} free",
                     subnet.subnet.to_string() + " ",
                     subnet.in_use,
-                    subnet.total
+                    subnet.total,
+                    subnet.free
                 )?;
             }
         }

@@ -10,10 +10,13 @@ use serde_json::Value;
 pub struct Sent {
     /// `bridge`, the only mode and the default.
     pub mode: Option<String>,
-    /// Name of the bridge; `azure<index of the NIC>` if absent. The shipped configuration says `azure0`.
+    /// Name of the bridge; `azure<index of the NIC>` if absent, and for each further NIC without a list of its own. The
+    /// shipped configuration says `azure0`.
     pub bridge: Option<String>,
     /// Name of the NIC; if absent, the one with an address in the pool's subnet.
     pub master: Option<String>,
+    /// Of the original plugin's lists, and not needed: pods reach every address of the node. An ADD says so in the log.
+    pub ips_to_route_via_host: Option<Value>,
     /// The IPAM plugin's object; its `type` is needed.
     pub ipam: Option<SentIpam>,
     /// Name resolution of the pods, instead of what the IPAM plugin says.

@@ -127,6 +127,13 @@ fn place(
             }
             bridge
         }
+        // A name without a NIC is that of the bridge for the first one. When its addresses are used up, the next ones are
+        // another NIC's, which gets a bridge of its own.
+        (None, Some(name))
+            if wanted.master.is_none() && other_with(name, nic, records).is_some() =>
+        {
+            &default
+        }
         (None, Some(name)) => name,
         (None, None) => &default,
     };
@@ -138,6 +145,12 @@ fn place(
         nic: nic.clone(),
         bridge_name: name.clone(),
     })
+}
+
+/// The record of another NIC's bridge with this name.
+fn other_with<'a>(name: &str, nic: &Link, records: &'a [Record]) -> Option<&'a Record> {
+    let mut records = records.iter();
+    records.find(|it| it.bridge == name && it.nic != nic.name && it.nic_index != nic.index)
 }
 
 fn refuse_unsuitable(snapshot: &Snapshot, link: &Link) -> Result<(), NodeError> {
@@ -189,10 +202,7 @@ fn refuse_taken(
             name: name.to_owned(),
         });
     }
-    let of_another = |record: &&Record| {
-        record.bridge == name && record.nic != nic.name && record.nic_index != nic.index
-    };
-    if let Some(record) = records.iter().find(of_another) {
+    if let Some(record) = other_with(name, nic, records) {
         return Err(NodeError::BridgeOfAnotherNic {
             bridge: name.to_owned(),
             nic: record.nic.clone(),

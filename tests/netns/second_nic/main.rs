@@ -8,6 +8,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod default_list;
 mod host_ports;
 mod rule;
 

@@ -1,11 +1,11 @@
 //! What nobody needs any more, or two places say differently.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
 use std::path::Path;
 
 use azure_vnet_abi::ABI_VERSION;
 use azure_vnet_ipam::Report;
+use ipnet::Ipv4Net;
 
 use super::super::{Failure, bridges, pool};
 use super::Finding;
@@ -30,7 +30,8 @@ pub async fn check(netlink: &Netlink, links: &[Link]) -> Vec<Finding> {
     match pool::read() {
         Ok(Some(report)) => {
             findings.extend(leases(&report, &attachments));
-            findings.push(on_node(netlink, &report).await);
+            findings.extend(usable(&report));
+            findings.push(on_node(netlink, links, &report).await);
         }
         Ok(None) => {}
         Err(error) => findings.push(Finding::problem("pool", error, "see the error")),
@@ -169,35 +170,65 @@ fn leases(report: &Report, attachments: &[Attachment]) -> Vec<Finding> {
     findings
 }
 
-/// An address for pods that the node answers for itself (cloud-init puts all of a NIC's there).
-async fn on_node(netlink: &Netlink, report: &Report) -> Finding {
+/// Whether pods can have what the NICs have for them.
+fn usable(report: &Report) -> Vec<Finding> {
+    let reasons = report.subnets.iter().filter_map(|it| it.problem.as_ref());
+    let warning = |reason: &String| {
+        Finding::warning("pool", format!("no pod gets them: {reason}"), "see there")
+    };
+    let mut findings: Vec<Finding> = reasons.map(warning).collect();
+    if findings.is_empty() {
+        let free: usize = report.subnets.iter().map(|subnet| subnet.free).sum();
+        findings.push(Finding::ok(
+            "pool",
+            format!("{free} addresses are free for pods"),
+        ));
+    }
+    findings
+}
+
+/// Addresses for pods that the node has itself (cloud-init puts all of a NIC's there): no pod gets one, and one that has it is
+/// not reached.
+async fn on_node(netlink: &Netlink, links: &[Link], report: &Report) -> Finding {
     let addresses = match netlink.ipv4_addresses().await {
         Ok(addresses) => addresses,
         Err(error) => {
             return Finding::warning("addresses", Failure::of(&error).to_string(), "try again");
         }
     };
-    let own: BTreeSet<Ipv4Addr> = addresses
+    let name_of = |index: u32| links.iter().find(|link| link.index == index);
+    let both: Vec<(Ipv4Net, &str)> = addresses
         .iter()
-        .filter_map(address::ipv4_net)
-        .map(|net| net.addr())
+        .filter_map(|message| {
+            let net = address::ipv4_net(message)?;
+            let link = name_of(message.header.index)?;
+            report
+                .on_node
+                .contains(&net.addr())
+                .then_some((net, link.name.as_str()))
+        })
         .collect();
-    let both = report.leases.iter().map(|lease| lease.address);
-    let both: Vec<String> = both
-        .filter(|address| own.contains(address))
-        .map(|a| a.to_string())
-        .collect();
-    if both.is_empty() {
-        return Finding::ok("addresses", "no pod's address is one of the node's own");
+    let Some((net, link)) = both.first() else {
+        return Finding::ok("addresses", "no address for pods is one of the node's own");
+    };
+    let listed: Vec<String> = both.iter().map(|(net, _)| net.addr().to_string()).collect();
+    let listed = listed.join(", ");
+    let more = match both.len() {
+        1 => "",
+        _ => " (so each of them)",
+    };
+    let fix = format!(
+        "ip address delete {net} dev {link}{more}, and keep whoever put it there from doing so: `azure-vnet install` tells cloud-init"
+    );
+    let mut leases = report.leases.iter();
+    if leases.any(|lease| both.iter().any(|(net, _)| net.addr() == lease.address)) {
+        let found = format!("addresses of pods that are on the node's own links, too: {listed}");
+        return Finding::problem("addresses", found, fix);
     }
-    Finding::problem(
-        "addresses",
-        format!(
-            "addresses of pods that are on the node's own links, too: {}",
-            both.join(", ")
-        ),
-        "take them off (ip address delete), and keep cloud-init from configuring secondary addresses",
-    )
+    let found = format!(
+        "addresses for pods that no pod gets, as they are on the node's own links: {listed}"
+    );
+    Finding::warning("addresses", found, fix)
 }
 
 /// The original plugin's state, which DEL and teardown work off but do not delete.

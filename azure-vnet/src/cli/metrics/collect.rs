@@ -168,7 +168,8 @@ fn pool_metrics(metrics: &mut Metrics) {
         let name = subnet.subnet.to_string();
         let states = [
             ("in_use", subnet.in_use),
-            ("free", subnet.total - subnet.in_use),
+            ("unusable", subnet.unusable),
+            ("free", subnet.free),
         ];
         for (state, count) in states {
             metrics

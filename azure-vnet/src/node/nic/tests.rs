@@ -177,18 +177,20 @@ fn the_bridge_of_a_nic_stays_the_one_that_is_written_down() {
 }
 
 #[test]
-fn the_bridge_of_one_nic_is_not_given_to_another() {
+fn the_bridge_of_one_nic_is_not_given_to_another_which_has_its_own() {
     let first = hardware(2, "eth0", None);
     let records = [Record::new("azure0", &first)];
     let links = vec![first, hardware(3, "eth1", None), bridge(7, "azure0")];
     let snapshot = node(links, &[(3, "10.0.0.4/24")]);
-    let refused = choose(&snapshot, &wanted(Some("azure0"), None), &records);
+    let refused = choose(&snapshot, &wanted(Some("azure0"), Some("eth1")), &records);
     assert!(
         matches!(&refused, Err(NodeError::BridgeOfAnotherNic { nic, .. }) if nic == "eth0"),
         "{refused:?}"
     );
-    let place = choose(&snapshot, &wanted(None, None), &records).unwrap();
-    assert_eq!(names(&place), ("eth1", "azure3"));
+    for name in [Some("azure0"), None] {
+        let place = choose(&snapshot, &wanted(name, None), &records).unwrap();
+        assert_eq!(names(&place), ("eth1", "azure3"));
+    }
 }
 
 #[test]
