@@ -8,6 +8,7 @@
 #
 # Environment:
 #   CNI_PATH     folders of the plugins, separated by colons (/opt/cni/bin)
+#   KEEP         unless it is empty, the container is disconnected only
 #   DEBUG        unless it is empty, every call is shown
 set -eu
 
@@ -82,6 +83,7 @@ if [ -s "$record" ]; then
     done
     rm "$record"
 fi
+[ -z "${KEEP:-}" ] || exit 0
 # Not a container of that name that docker-run.sh did not start.
 if [ "$(docker inspect --format '{{index .Config.Labels "azure-vnet.namespace"}}' "$name" 2>/dev/null)" = "$namespace" ]; then
     docker rm --force "$name" >/dev/null

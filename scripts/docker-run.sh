@@ -2,6 +2,10 @@
 # Starts a Docker container that has an address of the virtual network.
 #
 #   docker-run.sh <container-name> <container-namespace> <image> [command...]
+#   docker-run.sh <container-name> <container-namespace>
+#
+# The second form connects a container again whose process was started anew, by docker restart, docker start, or a policy of docker's after
+# its own restart or the node's: docker then gives it another namespace, in which there is no network. Its address may be another.
 #
 # Docker starts it without a network (--net=none). Then the plugins of the network configuration connect it: all of them, in order, each
 # with the result of the one before, as a container runtime calls them. Prints the container's address. docker-del.sh undoes it.
@@ -11,12 +15,12 @@
 #   NETCONFPATH  folder of network configurations, of which the first by name is taken (/etc/cni/net.d)
 #   CAP_ARGS     what plugins that declare a capability are given for it, for example
 #                {"portMappings":[{"hostPort":8080,"containerPort":80,"protocol":"tcp"}]}
+#                Again, it is what it was at the start; after a reboot of the node it has to be said anew.
 #   DEBUG        unless it is empty, the result of every plugin is shown
 set -eu
 
 export CNI_PATH="${CNI_PATH:-/opt/cni/bin}"
 NETCONFPATH=${NETCONFPATH:-/etc/cni/net.d}
-CAP_ARGS=${CAP_ARGS:-"{}"}
 # Empty after a reboot, like the network that it describes.
 records=/run/azure-vnet-docker
 
@@ -62,9 +66,9 @@ give_up() {
     fail "$*"
 }
 
-[ $# -ge 3 ] || fail "usage: docker-run.sh <container-name> <container-namespace> <image> [command...]"
-name=$1 namespace=$2 image=$3
-shift 3
+[ $# -ge 2 ] || fail "usage: docker-run.sh <container-name> <container-namespace> [<image> [command...]]"
+name=$1 namespace=$2
+shift 2
 for word in "$name" "$namespace"; do
     case $word in
     '' | [.-]* | *[!A-Za-z0-9_.-]*) fail "'$word' is not a name: letters, digits, '_', '.' and '-', the last two not in front" ;;
@@ -74,6 +78,9 @@ done
 for program in docker jq; do
     command -v "$program" >/dev/null || fail "$program is not installed"
 done
+record=$records/$namespace/$name.json
+[ $# -gt 0 ] || [ -n "${CAP_ARGS:-}" ] || [ ! -s "$record" ] || CAP_ARGS=$(jq -c .given "$record")
+CAP_ARGS=${CAP_ARGS:-"{}"}
 printf '%s' "$CAP_ARGS" | jq -e 'type == "object"' >/dev/null 2>&1 || fail "CAP_ARGS is not a JSON object: $CAP_ARGS"
 
 file=$(find "$NETCONFPATH" -maxdepth 1 \( -name '*.conf' -o -name '*.conflist' -o -name '*.json' \) 2>/dev/null | LC_ALL=C sort | head -n 1)
@@ -82,14 +89,24 @@ file=$(find "$NETCONFPATH" -maxdepth 1 \( -name '*.conf' -o -name '*.conflist' -
 list=$(jq -ce 'if .plugins then . else {name, cniVersion, plugins: [.]} end | .cniVersion //= "0.1.0" | select(.name and .plugins[0].type)' "$file") ||
     fail "$file is not a network configuration: a name, and plugins with a type, are needed"
 
-id=$(docker run --detach --net=none --name "$name" --label "azure-vnet.namespace=$namespace" "$image" "$@") || fail "docker could not start $name from $image"
+if [ $# -eq 0 ]; then
+    # It stays when it cannot be connected.
+    export KEEP=1
+    id=$(docker inspect --format '{{.Id}}' "$name") && [ "$(docker inspect --format '{{index .Config.Labels "azure-vnet.namespace"}}' "$name")" = "$namespace" ] ||
+        fail "$name is no container that docker-run.sh started in $namespace: give its image"
+    "$(dirname "$0")/docker-del.sh" "$name" "$namespace" || fail "$name cannot be disconnected from what it had"
+else
+    export KEEP=
+    image=$1
+    shift
+    id=$(docker run --detach --net=none --name "$name" --label "azure-vnet.namespace=$namespace" "$image" "$@") || fail "docker could not start $name from $image"
+fi
 # For docker-del.sh: by then the configuration may be another one, and the container gone.
-record=$records/$namespace/$name.json
 mkdir -p "$records/$namespace"
 jq -n --arg id "$id" --argjson list "$list" --argjson given "$CAP_ARGS" '{$id, $list, $given, result: null}' >"$record"
 
 pid=$(docker inspect --format '{{.State.Pid}}' "$id")
-[ "$pid" != 0 ] || give_up "$name ended at once: $(docker logs --tail 3 "$id" 2>&1)"
+[ "$pid" != 0 ] || give_up "$name does not run: $(docker logs --tail 3 "$id" 2>&1)"
 export CNI_CONTAINERID="$id" CNI_NETNS="/proc/$pid/ns/net" CNI_IFNAME=eth0
 export CNI_ARGS="IgnoreUnknown=1;K8S_POD_NAMESPACE=$namespace;K8S_POD_NAME=$name;K8S_POD_INFRA_CONTAINER_ID=$id"
 
@@ -103,4 +120,5 @@ while [ "$number" -lt "$(printf '%s' "$list" | jq '.plugins | length')" ]; do
 done
 jq --argjson result "$result" '.result = $result' "$record" >"$record.new"
 mv "$record.new" "$record"
+echo "docker-run.sh: the network of $name ends with its process; after docker restart, a restart of docker or of the node: docker-run.sh $name $namespace" >&2
 printf '%s' "$result" | jq -r '[.ips[]?.address, .ip4.ip, .ip6.ip] | map(values)[0] // "" | split("/")[0]'

@@ -27,7 +27,7 @@ struct Package {
     reason: &'static str,
 }
 
-const PACKAGES: [Package; 5] = [
+const PACKAGES: [Package; 6] = [
     Package {
         name: "iproute2",
         witness: "ip",
@@ -47,6 +47,11 @@ const PACKAGES: [Package; 5] = [
         name: "containernetworking-plugins",
         witness: "/usr/lib/cni/portmap",
         reason: "portmap, chained behind ours; bridge and host-local to compare with",
+    },
+    Package {
+        name: "dnsmasq-base",
+        witness: "dnsmasq",
+        reason: "a resolver on the node, which pods ask",
     },
     Package {
         name: "strace",

@@ -4,6 +4,7 @@
 mod firewall;
 mod kube_proxy;
 mod masquerading;
+mod node_local;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 

@@ -52,6 +52,67 @@ fn container_has_an_address_of_the_pool() {
     }
 }
 
+/// Docker gives it another namespace then, in which there is nothing. What it was given for capabilities, it has again.
+#[test]
+fn container_is_connected_again_after_a_restart() {
+    let azure = Azure::builder().vms(2).pool(1).build().unwrap();
+    let vm = &azure.vms[0];
+    let scripts = Scripts::install(vm, &Conflist::shipped());
+    let ports =
+        json!({ "portMappings": [{ "hostPort": 80, "containerPort": 80, "protocol": "tcp" }] });
+    let run = scripts.run("web").env("CAP_ARGS", ports.to_string());
+    let started = run.output().unwrap();
+    assert!(started.status.success(), "{}", started.stderr);
+    let said =
+        "after docker restart, a restart of docker or of the node: docker-run.sh web default";
+    assert!(started.stderr.contains(said), "{}", started.stderr);
+
+    scripts.docker.run(&["restart", "--time", "1", "web"]);
+    let links = scripts.docker.run(&["exec", "web", "ip", "link"]);
+    assert!(!links.contains("eth0"), "{links}");
+    let again = || scripts.script("docker-run.sh").args(["web", "default"]);
+    // The pool has one address, which the restart has not given back.
+    let address = again().checked().unwrap().trim().parse().unwrap();
+    assert!(vm.nic.pool.contains(&address), "{address}");
+    reach::assert_serves(&azure, address);
+
+    // As after a reboot, with a policy that starts it: the record is gone as well.
+    scripts.docker.run(&["stop", "--time", "1", "web"]);
+    let stopped = again().output().unwrap();
+    assert!(
+        stopped.stderr.contains("web does not run"),
+        "{}",
+        stopped.stderr
+    );
+    scripts.docker.run(&["start", "web"]);
+    let with_ports = again().env("CAP_ARGS", ports.to_string());
+    let address = with_ports.checked().unwrap().trim().parse().unwrap();
+    reach::assert_serves(&azure, address);
+
+    scripts.docker.run(&[
+        "run",
+        "--detach",
+        "--net=none",
+        "--name",
+        "other",
+        image::BUSYBOX,
+        "sleep",
+        "600",
+    ]);
+    let other = scripts.script("docker-run.sh").args(["other", "default"]);
+    let refused = other.output().unwrap();
+    assert!(
+        refused
+            .stderr
+            .contains("no container that docker-run.sh started"),
+        "{}",
+        refused.stderr
+    );
+    scripts.docker.run(&["rm", "--force", "other"]);
+    scripts.del("web").checked().unwrap();
+    scripts.assert_nothing_left();
+}
+
 /// What docker no longer knows of, the plugins still do.
 #[test]
 fn container_is_gone_before_it_is_disconnected() {
