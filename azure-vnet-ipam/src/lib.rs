@@ -79,13 +79,13 @@ pub fn report(state_dir: &std::path::Path) -> Result<Option<Report>, String> {
 /// The record cannot be read.
 pub fn pool(
     state_dir: &std::path::Path,
-    is_here: impl Fn([u8; 6]) -> bool,
 ) -> Result<std::collections::BTreeSet<std::net::Ipv4Addr>, String> {
     let store = store::Store::new(state_dir);
-    match store.read() {
-        Ok(state) => Ok(state.pool.addresses_of(|mac| is_here(mac.into())).collect()),
-        Err(error) => Err(chain(&error)),
-    }
+    let state = store.read().map_err(|error| chain(&error))?;
+    // Where they cannot be read, each NIC may be here.
+    let links = node::links().ok();
+    let is_here = |mac| links.as_ref().is_none_or(|links| links.contains(&mac));
+    Ok(state.pool.addresses_of(is_here).collect())
 }
 
 /// One call of the plugin.

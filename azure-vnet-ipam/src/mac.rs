@@ -34,12 +34,6 @@ impl From<[u8; 6]> for Mac {
     }
 }
 
-impl From<Mac> for [u8; 6] {
-    fn from(mac: Mac) -> Self {
-        mac.0
-    }
-}
-
 impl fmt::Display for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mac = self.0;

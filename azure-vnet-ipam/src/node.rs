@@ -48,7 +48,7 @@ pub fn observed() -> Observed {
 }
 
 /// The MACs of the links, but for those of pods, of which there may be hundreds.
-fn links() -> io::Result<BTreeSet<Mac>> {
+pub fn links() -> io::Result<BTreeSet<Mac>> {
     let mut macs = BTreeSet::new();
     for entry in fs::read_dir(LINKS)? {
         let entry = entry?;
