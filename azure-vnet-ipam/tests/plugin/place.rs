@@ -9,7 +9,6 @@ use std::{
     os::unix::fs::{PermissionsExt, chown, symlink},
     path::Path,
     process::Command,
-    thread,
 };
 
 use rustix::{
