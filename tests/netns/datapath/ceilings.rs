@@ -19,8 +19,8 @@ struct Ceiling {
 const CEILINGS: [Ceiling; 2] = [
     Ceiling {
         verb: "ADD",
-        netlink_messages: 28,
-        netlink_reason: "is the interface there; the neighbours (IPAM); the look: bridges, NIC, the addresses of both, default routes; veth, its \
+        netlink_messages: 29,
+        netlink_reason: "is the interface there; the neighbours, and the bridge's entry for the pod's MAC (IPAM); the look: bridges, NIC, the addresses of both, default routes; veth, its \
                          index; forwarding entry, port; lo, address, link, route; what there is of all pods: own routes, rules, the bridge's \
                          neighbours and ports; neighbour and two routes; queueing discipline, filter and its handle; \
                          the node's sockets (TCP and UDP, each of two families), which takes no lock",
