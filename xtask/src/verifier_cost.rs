@@ -75,9 +75,9 @@ mod tests {
 
     #[test]
     fn a_program_over_its_ceiling_fails_with_number_and_reason() {
-        assert!(check(&table("from_uplink", "10000")).is_ok());
-        let error = check(&table("from_uplink", "10001")).map_err(|error| error.to_string());
-        assert!(error.is_err_and(|text| text.contains("10001") && text.contains("from_uplink")));
+        assert!(check(&table("to_pods", "10000")).is_ok());
+        let error = check(&table("to_pods", "10001")).map_err(|error| error.to_string());
+        assert!(error.is_err_and(|text| text.contains("10001") && text.contains("to_pods")));
     }
 
     #[test]
