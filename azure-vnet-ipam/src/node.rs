@@ -8,6 +8,8 @@
 
 use std::{collections::BTreeSet, fs, io, net::Ipv4Addr};
 
+use rustix::io::Errno;
+
 use crate::{
     mac::Mac,
     neighbours::{Neighbour, Neighbours},
@@ -55,14 +57,21 @@ pub fn links() -> io::Result<BTreeSet<Mac>> {
         if entry.file_name().as_encoded_bytes().starts_with(PODS) {
             continue;
         }
-        // A link that has just gone, or has no MAC, is no NIC of Azure's.
-        let address = fs::read_to_string(entry.path().join("address"));
-        let mac = address
-            .ok()
-            .and_then(|text| text.trim().parse::<Mac>().ok());
-        macs.extend(mac);
+        match fs::read_to_string(entry.path().join("address")) {
+            // One without a MAC is no NIC of Azure's.
+            Ok(text) => macs.extend(text.trim().parse::<Mac>().ok()),
+            Err(error) if is_gone(&error) => {}
+            Err(error) => return Err(error),
+        }
     }
     Ok(macs)
+}
+
+/// Whether a link went between the list and the question.
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+        || error.raw_os_error() == Some(Errno::NODEV.raw_os_error())
+        || error.raw_os_error() == Some(Errno::INVAL.raw_os_error())
 }
 
 fn unknown(what: &str, cause: &io::Error) {

@@ -149,7 +149,7 @@ fn age_drafts() {
         .flatten()
         .flatten()
     {
-        if entry.path().extension().is_some_and(|kind| kind == "tmp") {
+        if entry.path().extension().is_some_and(|kind| kind == "new") {
             let file = File::options().write(true).open(entry.path()).unwrap();
             file.set_modified(past).unwrap();
         }
