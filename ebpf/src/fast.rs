@@ -28,7 +28,7 @@ use crate::{
     icmp::IcmpError,
     life::{self, Way},
     packet::{ICMP, Ipv4, NETWORK, Part, Plain, TCP, Transport},
-    partial, pods,
+    pods,
     rewrite::{self, End},
     verdict::Outcome,
 };
@@ -110,9 +110,7 @@ pub fn out(
     life::touch(key, flow, (ip, transport), uplink, flow::now(), Way::Out);
     let to = (flow.address, flow.port);
     rewrite::source_mac(ctx, uplink.mac)?;
-    let mended = rewrite::endpoint(ctx, End::Source, ip, transport, to, 1)?;
-    let coverage = mended.coverage(ctx, ip.source, to.0)?;
-    partial::refuse_outside_of(ctx, coverage, ip.protocol, ip.transport)?;
+    rewrite::endpoint(ctx, End::Source, ip, transport, to, 1)?;
     Ok(to_nic(uplink))
 }
 

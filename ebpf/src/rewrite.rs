@@ -48,33 +48,6 @@ pub fn destination_mac(ctx: &TcContext, mac: Mac) -> Result<(), Reason> {
     Ok(())
 }
 
-/// What became of a transport's checksum whose address was replaced.
-pub struct Mended {
-    offset: usize,
-    /// What it was.
-    before: u16,
-    /// What it is of, if somebody had to know.
-    known: Option<Coverage>,
-}
-
-impl Mended {
-    const UNSEEN: Self = Self {
-        offset: 0,
-        before: 0,
-        known: Some(Coverage::Unseen),
-    };
-
-    /// What it is of. `old` is the address that was replaced by `new`.
-    #[inline(always)]
-    pub fn coverage(self, ctx: &TcContext, old: Be32, new: Be32) -> Result<Coverage, Reason> {
-        if let Some(coverage) = self.known {
-            return Ok(coverage);
-        }
-        let after = read_checksum(ctx, self.offset)?;
-        Ok(checksum::coverage(self.before, after, old, new))
-    }
-}
-
 /// One end of the packet's flow becomes `address`:`port`, and all checksums follow.
 ///
 /// The IPv4 header's checksum is always complete and is mended in place. The transport's may be
@@ -87,7 +60,7 @@ pub fn endpoint(
     transport: &Transport,
     (address, port): (Be32, Be16),
     routers: u8,
-) -> Result<Mended, Reason> {
+) -> Result<(), Reason> {
     let (old_address, old_port) = match end {
         End::Source => (ip.source, transport.source_port),
         End::Destination => (ip.destination, transport.destination_port),
@@ -97,10 +70,7 @@ pub fn endpoint(
         write_port(ctx, end, ip.protocol, transport.offset, port)?;
     }
     match ip.protocol {
-        packet::ICMP => {
-            mend_echo(ctx, transport.offset, old_port, port)?;
-            Ok(Mended::UNSEEN)
-        }
+        packet::ICMP => mend_echo(ctx, transport.offset, old_port, port),
         protocol => mend_segment(
             ctx,
             protocol,
@@ -171,7 +141,7 @@ fn mend_segment(
     transport: usize,
     (old_address, address): (Be32, Be32),
     (old_port, port): (Be16, Be16),
-) -> Result<Mended, Reason> {
+) -> Result<(), Reason> {
     const WORD: u64 = 4;
     const HALF_WORD: u64 = 2;
 
@@ -182,38 +152,31 @@ fn mend_segment(
     let before = read_checksum(ctx, offset)?;
     // RFC 768: a UDP checksum of 0 means that there is none, and stays so.
     if protocol == packet::UDP && before == 0 {
-        return Ok(Mended::UNSEEN);
+        return Ok(());
     }
     let (from, to) = checksum::words(old_address, address);
     ctx.l4_csum_replace(offset, from, to, WORD | flags | u64::from(BPF_F_PSEUDO_HDR))
         .map_err(|_| Reason::Malformed)?;
-    let mended = |known| Mended {
-        offset,
-        before,
-        known,
-    };
     if port == old_port {
-        return Ok(mended(None));
+        return Ok(());
     }
     let after = read_checksum(ctx, offset)?;
-    let coverage = checksum::coverage(before, after, old_address, address);
-    match coverage {
-        Coverage::PseudoHeader => {}
+    match checksum::coverage(before, after, old_address, address) {
+        Coverage::PseudoHeader => Ok(()),
         Coverage::Complete => {
             let mended = match checksum::after_half_word(after, old_port.raw(), port.raw()) {
                 // RFC 768: one that comes out as 0 is sent as ones.
                 0 if protocol == packet::UDP => u16::MAX,
                 mended => mended,
             };
-            write_checksum(ctx, offset, mended)?;
+            write_checksum(ctx, offset, mended)
         }
         Coverage::Unseen => {
             let (from, to) = checksum::half_words(old_port, port);
             ctx.l4_csum_replace(offset, from, to, HALF_WORD | flags)
-                .map_err(|_| Reason::Malformed)?;
+                .map_err(|_| Reason::Malformed)
         }
     }
-    Ok(mended(Some(coverage)))
 }
 
 #[inline(always)]

@@ -304,6 +304,10 @@ fn offer_everything(
     }
     let address = Ipv4Addr::new(127, 0, 0, 66);
     attachment.conf["ipam"]["wireserver"] = format!("http://{address}").into();
+    // A NIC without an address of its own in the subnet has nothing for pods.
+    let ip = node.vm().program("ip").unwrap();
+    let own = ip.args(["address", "add", "10.66.0.4/29", "dev", "eth0"]);
+    own.checked().unwrap();
     let mac = node.vm().nic.mac.compact();
     let addresses = (0..8).fold(String::new(), |text, host| {
         let primary = host == 4;

@@ -16,7 +16,7 @@ use aya::programs::TcAttachType;
 use aya::programs::tc::SchedClassifierLink;
 use azure_vnet_abi::{FlowFlags, Mac, Reason, programs};
 use azure_vnet_testbed::namespace::Namespace;
-use azure_vnet_testbed::packet_socket::{Observer, offloading_socket, packet_socket, vnet_header};
+use azure_vnet_testbed::packet_socket::{Observer, packet_socket};
 use bytes::Bytes;
 
 use crate::flows::Tuple;
@@ -318,32 +318,6 @@ fn a_pod_that_changed_its_mac_is_found() {
         &answers.frame(FABRIC, NEW_MAC).routed(),
     );
     devices.counts(Reason::ToNewMac, 1);
-}
-
-/// Such as the pod's own stack sends, and one that would have the kernel write over the source's port.
-#[test]
-fn a_checksum_is_finished_in_its_place_alone() {
-    for node in [Node::new(), slow()] {
-        let devices = Devices::new(node);
-        let socket = devices.namespace.run(|| offloading_socket("web-pod"));
-        let socket = socket.unwrap().unwrap();
-        let sent = udp((WEB.address, KEPT), SERVER).of(&WEB).bytes();
-        let offload = |offset| {
-            let header = vnet_header(Some((34, offset)));
-            socket.send(&[&header[..], &sent[..]].concat()).unwrap();
-        };
-        offload(6);
-        devices.counts(Reason::FlowCreated, 1);
-        for (packets, offset) in [(1, 0), (2, 2), (3, 4)] {
-            offload(offset);
-            devices.counts(Reason::PartialChecksum, packets);
-        }
-        offload(6);
-        assert!(eventually(|| {
-            let node = &devices.node;
-            node.packets(Reason::Masqueraded) + node.packets(Reason::MasqueradedFast) == 1
-        }));
-    }
 }
 
 /// The kernel takes the first tag off before the hook sees the frame.

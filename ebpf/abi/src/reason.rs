@@ -74,13 +74,11 @@ pub enum Reason {
     Unconfigured = 32,
     /// From a pod to 127.0.0.0/8, which the kernel may route (`route_localnet`).
     Loopback = 33,
-    /// From a pod with a checksum that the kernel is to write over addresses, ports or another header than the transport's.
-    PartialChecksum = 34,
 }
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 34] = [
         Self::NotOurs,
         Self::InRange,
         Self::Exempt,
@@ -115,7 +113,6 @@ impl Reason {
         Self::PodFlowLimit,
         Self::Unconfigured,
         Self::Loopback,
-        Self::PartialChecksum,
     ];
 
     /// How many there are: the size of the `counters` map.
@@ -162,7 +159,6 @@ impl Reason {
             Self::PodFlowLimit => "pod_flow_limit",
             Self::Unconfigured => "unconfigured",
             Self::Loopback => "loopback",
-            Self::PartialChecksum => "partial_checksum",
         }
     }
 
@@ -204,8 +200,7 @@ impl Reason {
             | Self::FlowTableFull
             | Self::PodFlowLimit
             | Self::Unconfigured
-            | Self::Loopback
-            | Self::PartialChecksum => false,
+            | Self::Loopback => false,
         }
     }
 }
