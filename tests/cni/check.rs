@@ -235,7 +235,7 @@ fn everything(node: &Node) -> Vec<String> {
     ];
     let mut texts: Vec<String> = ip
         .iter()
-        .map(|line| ip_json(host, line).to_string())
+        .map(|line| without_carrier(ip_json(host, line)).to_string())
         .collect();
     let rules = output(host, "nft", "-s list ruleset");
     texts.push(rules);
@@ -245,6 +245,20 @@ fn everything(node: &Node) -> Vec<String> {
 fn of_container(attachment: &Attachment<'_>) -> String {
     let namespace = attachment.sandbox.namespace();
     ["address show", "route show table all"]
-        .map(|line| ip_json(namespace, line).to_string())
+        .map(|line| without_carrier(ip_json(namespace, line)).to_string())
         .join(" ")
+}
+
+/// Without what says whether a link has a carrier: the kernel notes that of a new link when it has time (`linkwatch`).
+fn without_carrier(mut objects: Value) -> Value {
+    const OF_CARRIER: [&str; 3] = ["NO-CARRIER", "LOWER_UP", "linkdown"];
+    for object in objects.as_array_mut().into_iter().flatten() {
+        if let Some(members) = object.as_object_mut() {
+            members.remove("operstate");
+        }
+        if let Some(flags) = object["flags"].as_array_mut() {
+            flags.retain(|flag| !OF_CARRIER.iter().any(|name| flag == name));
+        }
+    }
+    objects
 }
