@@ -33,6 +33,7 @@ pub use own_route::is_own_route;
 pub use repair::{
     NO_FORWARDING, Repair, Seen, forget_pod, mend, mend_beside, mend_pods, missing, route_to_pods,
 };
+pub use settings::forward_under_lock;
 pub use way_out::is_ours as is_way_out;
 
 use record::Record;

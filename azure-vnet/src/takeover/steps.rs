@@ -21,8 +21,8 @@ pub enum Step {
     Guard,
     /// The NIC has all addresses of the bridge and knows its neighbours; so does the bridge still.
     Addresses,
-    /// The node has its routes to the pods, and drops what is for addresses of the pool that no pod has: when the NIC has left the
-    /// bridge, what comes for them is routed.
+    /// The node forwards, has its routes to the pods, and drops what is for addresses of the pool that no pod has: when the NIC has
+    /// left the bridge, what comes for them is routed, and so is what they send.
     Pods,
     /// All routes lead over the NIC, at once it leaves the bridge, and the bridge has the router's MAC.
     Switch,
@@ -114,6 +114,8 @@ impl<'a> Takeover<'a> {
             (Step::Addresses, Some(bridge)) => self.copy_addresses(&bridge).await,
             (Step::Addresses, None) => self.restore().await,
             (Step::Pods, Some(bridge)) => {
+                // Whatever ends this call after the NIC has left, the pods have a router.
+                node::forward_under_lock()?;
                 // The kernel would flush these routes with the last address of the bridge.
                 node::keep_routes(self.netlink, &bridge).await?;
                 node::route_to_pods(self.netlink, &bridge, &self.nic).await
