@@ -46,6 +46,31 @@ pub fn coverage(before: u16, after: u16, old: Be32, new: Be32) -> Coverage {
     }
 }
 
+/// Whether `checksum` is the sum of the pseudo-header alone, of a segment of so many bytes (RFC 768, RFC 793): what is written where the
+/// NIC, or the kernel, is to add the rest. A complete checksum is that as well in one of 65,535 cases.
+#[inline(always)]
+pub fn is_of_pseudo_header(
+    checksum: u16,
+    source: Be32,
+    destination: Be32,
+    protocol: u8,
+    length: u32,
+) -> bool {
+    // Shifted by a byte, since the words lie in memory as the network has them.
+    let tail = u64::from(length.wrapping_add(u32::from(protocol)) << 8);
+    let addresses = u64::from(source.raw()) + u64::from(destination.raw());
+    let sum = addresses + tail + u64::from(!checksum);
+    folded((sum & 0xffff) as u32 + (sum >> 16) as u32) == 0
+}
+
+/// A complete checksum after address and port of one end changed.
+#[inline(always)]
+pub fn after_end(checksum: u16, old: (Be32, u16), new: (Be32, u16)) -> u16 {
+    let of_old = halves(!old.0.raw()) + u32::from(!old.1);
+    let of_new = halves(new.0.raw()) + u32::from(new.1);
+    folded(u32::from(!checksum) + of_old + of_new)
+}
+
 /// A complete checksum after a half word that it covers changed.
 #[inline(always)]
 pub fn after_half_word(checksum: u16, old: u16, new: u16) -> u16 {

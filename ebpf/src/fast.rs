@@ -17,6 +17,10 @@
 //! Packets with SYN take the slow path always: rules see every connection begin and are asked
 //! whether to translate it. All others of a fast flow are fast, FIN and RST as well: connection
 //! tracking knows the flow by its handshake alone, and would call the middle of it invalid.
+//!
+//! A flow of datagrams has no such beginning: a socket may send to the same place for as long as it lives. So one of its packets
+//! takes the slow path at least once a second ([`is_due`]), and the flow with it until one has come to the NIC as the pod sent it. A
+//! Service that came, an entry of connection tracking that was deleted, a rule that drops: all have their effect then.
 
 use aya_ebpf::{
     btf_maps::PerCpuArray, helpers::generated::bpf_redirect, macros::btf_map, programs::TcContext,
@@ -107,7 +111,12 @@ pub fn out(
     if packet.frame.destination != Mac::FABRIC || !may_go_on(ctx, uplink, ip) {
         return Ok(Reason::NotOurs);
     }
-    life::touch(key, flow, (ip, transport), uplink, flow::now(), Way::Out);
+    let now = flow::now();
+    if is_due(uplink, key, flow, now) {
+        flow.flags &= !FlowFlags::FAST;
+        return Ok(Reason::NotOurs);
+    }
+    life::touch(key, flow, (ip, transport), uplink, now, Way::Out);
     let to = (flow.address, flow.port);
     rewrite::source_mac(ctx, uplink.mac)?;
     rewrite::endpoint(ctx, End::Source, ip, transport, to, 1)?;
@@ -166,6 +175,10 @@ fn try_uncommon_out(ctx: &TcContext, uplink: &Uplink) -> Outcome {
     if transport.tcp_flags & Transport::SYN != 0 {
         return Ok(Reason::NotOurs);
     }
+    if is_due(uplink, &key, flow, now) {
+        flow.flags &= !FlowFlags::FAST;
+        return Ok(Reason::NotOurs);
+    }
     if flow.mac != frame.source {
         follow(&key, flow, frame.source);
     }
@@ -186,7 +199,9 @@ fn error_out(ctx: &TcContext, uplink: &Uplink, ip: &Ipv4, ifindex: u32) -> Outco
     if error.quoted.destination != ip.source || error.quoted.source != ip.destination {
         return Ok(Reason::NotOurs);
     }
-    let Some(flow) = flow::find(&error.key()).filter(|flow| is_from(flow, ifindex)) else {
+    let flow = flow::find(&error.key());
+    let Some(flow) = flow.filter(|flow| is_from(flow, ifindex) && flow.address == uplink.address)
+    else {
         return Ok(Reason::NotOurs);
     };
     rewrite::source_mac(ctx, uplink.mac)?;
@@ -210,12 +225,32 @@ pub fn withdraw(key: &FlowKey, flow: &mut Flow) {
     set_fast(key, flow, 0);
 }
 
-/// A packet of a known flow came to the NIC the slow way: does the flow have to be judged anew? So it
-/// is when the packet opens a connection, or when its address is that of a pod behind another veth than the
-/// entry says, because it has been given away again.
+/// Whether a packet of a fast flow has to take the slow path, and the flow with it until one has arrived: the flow leaves with an address that
+/// is not the NIC's any more, or it is one of datagrams whose last packet was noted a second ago. Replies go on as they did.
 #[inline(always)]
-pub fn is_to_be_judged(key: &FlowKey, flow: &Flow, transport: &Transport) -> bool {
-    transport.tcp_flags & Transport::SYN != 0 || is_fast(flow) && has_moved(key, flow)
+fn is_due(uplink: &Uplink, key: &FlowKey, flow: &Flow, now: u32) -> bool {
+    flow.address != uplink.address
+        || key.protocol != TCP && now.wrapping_sub(flow.last_seen) >= uplink.hz
+}
+
+/// A packet of a known flow came to the NIC the slow way: does the flow have to be judged anew? So it
+/// is when the packet opens a connection, when the flow is one of datagrams that could be fast and is not, or when its address is that of
+/// a pod behind another veth than the entry says, because it has been given away again.
+#[inline(always)]
+pub fn is_to_be_judged(
+    uplink: &Uplink,
+    key: &FlowKey,
+    flow: &Flow,
+    transport: &Transport,
+    queue: u32,
+) -> bool {
+    if transport.tcp_flags & Transport::SYN != 0 {
+        return true;
+    }
+    if is_fast(flow) {
+        return has_moved(key, flow);
+    }
+    key.protocol != TCP && queue == RECEIVED_ON_QUEUE_0 && uplink.fast_path != 0
 }
 
 #[inline(always)]
@@ -229,12 +264,7 @@ pub fn judge(uplink: &Uplink, key: &FlowKey, flow: &mut Flow, queue: u32) {
     let Some(pod) = pods::by_address(key.source) else {
         return;
     };
-    let fast = match key.protocol {
-        TCP => fitness(uplink, key, queue),
-        // Only the first packet of other flows can tell.
-        _ if flow.ifindex == pod.ifindex => flow.flags & FlowFlags::FAST,
-        _ => 0,
-    };
+    let fast = fitness(uplink, key, queue);
     (flow.ifindex, flow.mac) = (pod.ifindex, pod.mac);
     if let Some((_, other)) = flow::other_half(key, flow) {
         (other.ifindex, other.mac) = (pod.ifindex, pod.mac);
@@ -290,7 +320,7 @@ fn segments_fit(ctx: &TcContext, mtu: u16) -> i32 {
         }
         _ => 8,
     };
-    let headers = ip.transport as u32 - NETWORK as u32 + header;
+    let headers = ip.transport() as u32 - NETWORK as u32 + header;
     i32::from(segments != 0 && headers + payload <= u32::from(mtu))
 }
 

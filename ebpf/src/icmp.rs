@@ -58,11 +58,11 @@ impl IcmpError {
         ) {
             return Err(Reason::UnsupportedProtocol);
         }
-        let quotation = ip.transport + HEADER;
+        let quotation = ip.transport() + HEADER;
         let quoted = Ipv4::read_quoted(ctx, quotation, ip.end)?;
         let (source_port, destination_port) = ports(ctx, &quoted)?;
         Ok(Self {
-            header: ip.transport,
+            header: ip.transport(),
             quotation,
             quoted,
             source_port,
@@ -144,7 +144,7 @@ impl IcmpError {
             (_, End::Source) => 2,
             (_, End::Destination) => 0,
         };
-        let field = at::<Be16>(ctx, self.quoted.transport + offset).ok_or(Reason::Malformed)?;
+        let field = at::<Be16>(ctx, self.quoted.transport() + offset).ok_or(Reason::Malformed)?;
         // SAFETY: `at` has shown that the field is inside the packet.
         unsafe {
             sum.half_word((*field).raw(), port.raw());
@@ -168,10 +168,10 @@ impl IcmpError {
             UDP => 6,
             _ => 2,
         };
-        if self.quoted.transport + offset + size_of::<u16>() > self.quoted.end {
+        if self.quoted.transport() + offset + size_of::<u16>() > self.quoted.end {
             return Ok(());
         }
-        let field = at::<u16>(ctx, self.quoted.transport + offset).ok_or(Reason::Malformed)?;
+        let field = at::<u16>(ctx, self.quoted.transport() + offset).ok_or(Reason::Malformed)?;
         // SAFETY: `at` has shown that the field is inside the packet.
         let field = unsafe { &mut *field };
         if self.quoted.protocol == UDP && *field == 0 {

@@ -120,6 +120,26 @@ impl Frame {
     }
 }
 
+/// How long an IPv4 packet is.
+#[inline(always)]
+fn total_length(ctx: &TcContext, said: Be16, protocol: u8) -> usize {
+    match said.to_host() {
+        0 => unsaid_length(ctx, protocol) as usize,
+        said => usize::from(said),
+    }
+}
+
+/// One of more than 64 KiB that is cut into TCP segments later (IPv4 BIG TCP) says 0, and is as long as its buffer. A function of its own: the
+/// verifier walks it once.
+#[inline(never)]
+fn unsaid_length(ctx: &TcContext, protocol: u8) -> u32 {
+    // SAFETY: the context is the kernel's `__sk_buff`, valid while the program runs.
+    if protocol == TCP && unsafe { (*ctx.skb.skb).gso_size } != 0 {
+        return ctx.len().wrapping_sub(NETWORK as u32);
+    }
+    0
+}
+
 /// The packet that nearly all are: TCP or UDP in an IPv4 packet without options that is no fragment.
 #[derive(Clone, Copy)]
 pub struct Plain {
@@ -174,7 +194,7 @@ impl Plain {
             UDP => (UDP_HEADER, 0, 0, Be32::default(), Be32::default()),
             _ => return None,
         };
-        let total = usize::from(header.total_length.to_host());
+        let total = total_length(ctx, header.total_length, header.protocol);
         if total < IPV4_MINIMUM + minimum || NETWORK + total > ctx.len() as usize {
             return None;
         }
@@ -189,7 +209,7 @@ impl Plain {
                 destination: header.destination,
                 protocol: header.protocol,
                 time_to_live: header.time_to_live,
-                transport: TRANSPORT,
+                transport: TRANSPORT as u8,
                 end: NETWORK + total,
                 part: Part::Whole,
                 identification: header.identification,
@@ -197,7 +217,6 @@ impl Plain {
             transport: Transport {
                 source_port: ports[0],
                 destination_port: ports[1],
-                offset: TRANSPORT,
                 tcp_flags,
                 sequence,
                 acknowledgment,
@@ -248,8 +267,8 @@ pub struct Ipv4 {
     pub protocol: u8,
     /// How many routers may still send it on.
     pub time_to_live: u8,
-    /// Offset of the transport header from the start of the frame.
-    pub transport: usize,
+    /// Offset of the transport header from the start of the frame. As a byte, so that the verifier knows what it may be wherever it is kept.
+    transport: u8,
     /// Offset of the first byte behind the packet; what follows is Ethernet's padding.
     pub end: usize,
     /// Which part of a packet this is.
@@ -274,9 +293,10 @@ impl Ipv4 {
     /// Reads the packet's header; one whose lengths cannot be right is [`Reason::Malformed`].
     #[inline(always)]
     pub fn read(ctx: &TcContext) -> Result<Self, Reason> {
-        let (header, total) = Self::header(ctx, NETWORK)?;
+        let (header, said) = Self::header(ctx, NETWORK)?;
+        let total = total_length(ctx, said, header.protocol);
         let end = NETWORK + total;
-        if total < header.transport - NETWORK || (ctx.len() as usize) < end {
+        if end < header.transport() || (ctx.len() as usize) < end {
             return Err(Reason::Malformed);
         }
         Ok(Self { end, ..header })
@@ -287,7 +307,7 @@ impl Ipv4 {
     #[inline(always)]
     pub fn read_quoted(ctx: &TcContext, offset: usize, end: usize) -> Result<Self, Reason> {
         let (header, _total) = Self::header(ctx, offset)?;
-        if header.transport > end {
+        if header.transport() > end {
             return Err(Reason::Malformed);
         }
         Ok(Self { end, ..header })
@@ -295,7 +315,7 @@ impl Ipv4 {
 
     /// The header, and how long it says that the packet is.
     #[inline(always)]
-    fn header(ctx: &TcContext, offset: usize) -> Result<(Self, usize), Reason> {
+    fn header(ctx: &TcContext, offset: usize) -> Result<(Self, Be16), Reason> {
         const OFFSET: u16 = Be16::from_host(0x1fff).raw();
         const MORE_FRAGMENTS: u16 = Be16::from_host(0x2000).raw();
 
@@ -311,7 +331,7 @@ impl Ipv4 {
             destination: header.destination,
             protocol: header.protocol,
             time_to_live: header.time_to_live,
-            transport: offset + length,
+            transport: (offset + length) as u8,
             end: offset + length,
             part: if header.fragment.raw() & OFFSET != 0 {
                 Part::Later
@@ -322,17 +342,23 @@ impl Ipv4 {
             },
             identification: header.identification,
         };
-        Ok((ip, usize::from(header.total_length.to_host())))
+        Ok((ip, header.total_length))
+    }
+
+    /// Offset of the transport header from the start of the frame.
+    #[inline(always)]
+    pub fn transport(&self) -> usize {
+        self.transport.into()
     }
 
     /// A pointer to the transport header as `T`, which has to be inside the IP packet: what a
     /// frame has behind that is not the sender's word.
     #[inline(always)]
     pub fn transport_header<T>(&self, ctx: &TcContext) -> Result<*mut T, Reason> {
-        if self.transport + size_of::<T>() > self.end {
+        if self.transport() + size_of::<T>() > self.end {
             return Err(Reason::Malformed);
         }
-        at(ctx, self.transport).ok_or(Reason::Malformed)
+        at(ctx, self.transport()).ok_or(Reason::Malformed)
     }
 }
 
@@ -341,8 +367,6 @@ impl Ipv4 {
 pub struct Transport {
     pub source_port: Be16,
     pub destination_port: Be16,
-    /// Offset of the transport header from the start of the frame.
-    pub offset: usize,
     /// TCP's sequence number; 0 for the others.
     pub sequence: Be32,
     /// TCP's acknowledgment number; 0 for the others.
@@ -396,7 +420,6 @@ impl Transport {
         Ok(Self {
             source_port: header.source,
             destination_port: header.destination,
-            offset: ip.transport,
             tcp_flags: header.flags,
             sequence: header.sequence,
             acknowledgment: header.acknowledgment,
@@ -414,7 +437,6 @@ impl Transport {
         Ok(Self {
             source_port,
             destination_port,
-            offset: ip.transport,
             tcp_flags: 0,
             sequence: Be32::default(),
             acknowledgment: Be32::default(),
@@ -445,7 +467,6 @@ impl Transport {
         Ok(Self {
             source_port,
             destination_port,
-            offset: ip.transport,
             tcp_flags: 0,
             sequence: Be32::default(),
             acknowledgment: Be32::default(),
@@ -471,7 +492,7 @@ impl Transport {
     #[inline(always)]
     pub fn data(&self, ip: &Ipv4) -> u32 {
         let header = u32::from(self.header >> 4) * 4;
-        (ip.end as u32).saturating_sub(self.offset as u32 + header)
+        (ip.end as u32).saturating_sub(u32::from(ip.transport) + header)
     }
 
     /// The key of this packet in the flow table.

@@ -1,4 +1,4 @@
-//! Telling a pod that there is no port for its packet: ICMP "communication administratively prohibited"
+//! Telling a pod that there is no port for its packet, or that its protocol does not leave: ICMP "communication administratively prohibited"
 //! (RFC 5508, REQ-8; RFC 1812, section 5.2.7.1), so that it fails at once and not after minutes.
 
 use aya_ebpf::{

@@ -67,14 +67,14 @@ pub fn endpoint(
     };
     self::address(ctx, end, ip, address, routers)?;
     if port != old_port {
-        write_port(ctx, end, ip.protocol, transport.offset, port)?;
+        write_port(ctx, end, ip.protocol, ip.transport(), port)?;
     }
     match ip.protocol {
-        packet::ICMP => mend_echo(ctx, transport.offset, old_port, port),
-        protocol => mend_segment(
+        packet::ICMP => mend_echo(ctx, ip.transport(), old_port, port),
+        _ => mend_segment(
             ctx,
-            protocol,
-            transport.offset,
+            ip,
+            ip.transport(),
             (old_address, address),
             (old_port, port),
         ),
@@ -133,11 +133,15 @@ fn mend_echo(ctx: &TcContext, transport: usize, old: Be16, new: Be16) -> Result<
 }
 
 /// The checksum of a TCP segment or a UDP datagram. The kernel's helper, called once, mends it for
-/// the address, whatever state it is in; what the helper did tells whether the port is a part of it.
+/// the address; what the helper did tells whether the port is a part of it.
+///
+/// The helper goes by whether the kernel has a checksum left to do in this packet. In a tunnel's that may be the inner one, over
+/// which the outer one is complete already (local checksum offload): what is not the pseudo-header's sum is mended as
+/// the complete one that it is.
 #[inline(always)]
 fn mend_segment(
     ctx: &TcContext,
-    protocol: u8,
+    ip: &Ipv4,
     transport: usize,
     (old_address, address): (Be32, Be32),
     (old_port, port): (Be16, Be16),
@@ -145,6 +149,7 @@ fn mend_segment(
     const WORD: u64 = 4;
     const HALF_WORD: u64 = 2;
 
+    let protocol = ip.protocol;
     let (offset, flags) = match protocol {
         packet::TCP => (transport + 16, 0),
         _ => (transport + 6, u64::from(BPF_F_MARK_MANGLED_0)),
@@ -157,14 +162,19 @@ fn mend_segment(
     let (from, to) = checksum::words(old_address, address);
     ctx.l4_csum_replace(offset, from, to, WORD | flags | u64::from(BPF_F_PSEUDO_HDR))
         .map_err(|_| Reason::Malformed)?;
-    if port == old_port {
-        return Ok(());
-    }
-    let after = read_checksum(ctx, offset)?;
-    match checksum::coverage(before, after, old_address, address) {
+    let length = (ip.end as u32).wrapping_sub(transport as u32);
+    let (source, destination) = (ip.source, ip.destination);
+    let coverage = if checksum::is_of_pseudo_header(before, source, destination, protocol, length) {
+        let after = read_checksum(ctx, offset)?;
+        checksum::coverage(before, after, old_address, address)
+    } else {
+        Coverage::Complete
+    };
+    match coverage {
         Coverage::PseudoHeader => Ok(()),
         Coverage::Complete => {
-            let mended = match checksum::after_half_word(after, old_port.raw(), port.raw()) {
+            let old = (old_address, old_port.raw());
+            let mended = match checksum::after_end(before, old, (address, port.raw())) {
                 // RFC 768: one that comes out as 0 is sent as ones.
                 0 if protocol == packet::UDP => u16::MAX,
                 mended => mended,

@@ -4,7 +4,7 @@
 //! that came in, or not at all. What comes along the fast path passes here as well, with the node's address
 //! already: it is the first comparison.
 
-use aya_ebpf::programs::TcContext;
+use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map, programs::TcContext};
 use azure_vnet_abi::{Action, Flow, FlowKey, FlowKind, Pod, Reason, Uplink};
 
 use crate::{
@@ -43,6 +43,10 @@ pub fn run(ctx: &TcContext) -> i32 {
     };
     match action {
         FIRST_PACKET => begin(ctx, uplink, queue),
+        REFUSED => {
+            let _ = verdict::settle(ctx, Err(Reason::UnsupportedProtocol));
+            refusal::refuse(ctx.skb.skb)
+        }
         action => action,
     }
 }
@@ -81,6 +85,8 @@ fn complaint(ctx: &TcContext) -> Result<Option<(Ipv4, IcmpError, &'static Flow)>
 /// In the place of an action: the packet's flow is to be made. That needs so much stack that it is
 /// not done further down.
 const FIRST_PACKET: i32 = 100;
+/// Likewise: nothing of this protocol leaves, and the pod is to be told.
+const REFUSED: i32 = 101;
 
 /// Not TCP or UDP in a whole IPv4 packet without options. A function of its own, so that the verifier
 /// does not walk all of this beside what nearly every packet takes.
@@ -98,7 +104,10 @@ fn uncommon(ctx: &TcContext, uplink: &Uplink) -> i32 {
     let outcome = match Ipv4::read(ctx) {
         Ok(ip) => match Transport::read(ctx, &ip) {
             Ok(transport) => return with_ports(ctx, uplink, &ip, &transport, 0),
-            Err(reason) => without_flow(ctx, uplink, &ip, reason),
+            Err(reason) => match without_flow(ctx, uplink, &ip, reason) {
+                Err(Reason::UnsupportedProtocol) if ip.protocol != ICMP => return REFUSED,
+                outcome => outcome,
+            },
         },
         Err(reason) => Err(reason),
     };
@@ -133,8 +142,13 @@ fn known(
     let flow = flow::find(key)?;
     let now = flow::now();
     if flow.kind == FlowKind::MASQUERADE {
+        // The NIC has another address by now: with the old one nothing leaves, and a connection is ended by its remote.
+        if flow.address != uplink.address {
+            forget(key, flow);
+            return None;
+        }
         life::touch(key, flow, (ip, transport), uplink, now, Way::Out);
-        if fast::is_to_be_judged(key, flow, transport) {
+        if fast::is_to_be_judged(uplink, key, flow, transport, queue) {
             fast::judge(uplink, key, flow, queue);
         }
         return Some(masquerade(
@@ -157,14 +171,17 @@ fn known(
     None
 }
 
+#[inline(never)]
+fn forget(key: &FlowKey, flow: &Flow) {
+    flow::forget(key, flow);
+}
+
 /// The first packet of a flow.
 #[inline(never)]
 fn begin(ctx: &TcContext, uplink: &Uplink, queue: u32) -> i32 {
-    let mut first = First::default();
-    if read_first(ctx, &mut first) == 0 {
+    let Some(First { ip, transport }) = read_first(ctx) else {
         return verdict::settle(ctx, Err(Reason::Malformed));
-    }
-    let First { ip, transport } = &first;
+    };
     let key = transport.key(ip);
     let outcome = new_flow(ctx, uplink, ip, transport, &key, queue);
     let action = verdict::settle(ctx, outcome);
@@ -176,17 +193,29 @@ fn begin(ctx: &TcContext, uplink: &Uplink, queue: u32) -> i32 {
 }
 
 /// What the first packet of a flow says about it.
-#[derive(Default)]
+#[derive(Clone, Copy)]
 struct First {
     ip: Ipv4,
     transport: Transport,
 }
 
-/// Reads the packet's headers; 0 if they have changed since they were read before. A function of its own,
-/// because the verifier walks all that follows a call once, and all that follows a `match` once for each
-/// arm.
+/// Not pinned: nothing stays in it from one packet to the next. In a map, because the stack has no room for it.
+#[btf_map(name = "first")]
+static FIRST: PerCpuArray<First, 1> = PerCpuArray::new();
+
+/// Reads the packet's headers; `None` if they have changed since they were read before.
+#[inline(always)]
+fn read_first(ctx: &TcContext) -> Option<&'static First> {
+    let first = FIRST.get_ptr_mut(0)?;
+    // SAFETY: a per-CPU element is written by programs on this CPU only, and TC programs do not preempt each other there.
+    let first = unsafe { &mut *first };
+    (write_first(ctx, first) != 0).then_some(first)
+}
+
+/// 0 if they have changed. A function of its own, because the verifier walks all that follows a call once, and all that follows a
+/// `match` once for each arm.
 #[inline(never)]
-fn read_first(ctx: &TcContext, first: &mut First) -> i32 {
+fn write_first(ctx: &TcContext, first: &mut First) -> i32 {
     let Ok(ip) = Ipv4::read(ctx) else {
         return 0;
     };
@@ -278,7 +307,7 @@ fn without_flow(ctx: &TcContext, uplink: &Uplink, ip: &Ipv4, why: Reason) -> Out
         Portless::Action(Action::EXEMPT) => Ok(Reason::Exempt),
         Portless::Action(Action::DROP) => Err(Reason::PolicyDrop),
         _ if ip.part == Part::Later => later_fragment(ctx, uplink, ip),
-        _ if ip.protocol == ICMP => icmp_error(ctx, ip),
+        _ if ip.protocol == ICMP => icmp_error(ctx, uplink, ip),
         _ => Err(why),
     }
 }
@@ -298,16 +327,17 @@ fn later_fragment(ctx: &TcContext, uplink: &Uplink, ip: &Ipv4) -> Outcome {
 
 /// A pod complains about a packet that it got: as its flow left, so does the complaint.
 #[inline(always)]
-fn icmp_error(ctx: &TcContext, ip: &Ipv4) -> Outcome {
+fn icmp_error(ctx: &TcContext, uplink: &Uplink, ip: &Ipv4) -> Outcome {
     let error = IcmpError::read(ctx, ip)?;
     if error.quoted.destination != ip.source || error.quoted.source != ip.destination {
         return Err(Reason::Malformed);
     }
     let flow = flow::find(&error.key()).ok_or(Reason::UnsupportedProtocol)?;
-    if flow.is_over(flow::now()) {
+    let is_masqueraded = flow.kind == FlowKind::MASQUERADE;
+    if flow.is_over(flow::now()) || is_masqueraded && flow.address != uplink.address {
         return Err(Reason::UnsupportedProtocol);
     }
-    if flow.kind == FlowKind::MASQUERADE {
+    if is_masqueraded {
         error.translate(ctx, ip, End::Source, (flow.address, flow.port), 0)?;
     }
     Ok(Reason::IcmpErrorOut)

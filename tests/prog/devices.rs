@@ -16,11 +16,14 @@ use aya::programs::TcAttachType;
 use aya::programs::tc::SchedClassifierLink;
 use azure_vnet_abi::{FlowFlags, Mac, Reason, programs};
 use azure_vnet_testbed::namespace::Namespace;
-use azure_vnet_testbed::packet_socket::{Observer, packet_socket};
+use azure_vnet_testbed::packet_socket::{
+    Observer, Offloaded, offloading_socket, packet_socket, vnet_header,
+};
 use bytes::Bytes;
 
 use crate::flows::Tuple;
 use crate::harness::Node;
+use crate::oracle::checksum;
 use crate::packet::{ACK, Arp, Packet, SYN, ethernet, tagged, tcp, udp};
 use crate::plan::{
     BRIDGE_IFINDEX, BROADCAST, DATABASE, FABRIC, KEPT, NIC, NIC_IFINDEX, NODE, Pod, REMOTE,
@@ -318,6 +321,49 @@ fn a_pod_that_changed_its_mac_is_found() {
         &answers.frame(FABRIC, NEW_MAC).routed(),
     );
     devices.counts(Reason::ToNewMac, 1);
+}
+
+/// A tunnel's packet whose inner checksum the NIC is to finish: its outer one is complete already (local checksum offload).
+#[test]
+fn an_outer_checksum_over_an_unfinished_inner_one_stays_right() {
+    const INNER: u16 = 14 + 20 + 8 + 4;
+    const FIELD: u16 = 6;
+
+    for node in [Node::new(), slow()] {
+        let devices = Devices::new(node);
+        let observer = || Observer::start("fabric");
+        let observer = devices.namespace.run(observer).unwrap().unwrap();
+        let socket = devices.namespace.run(|| offloading_socket("web-pod"));
+        let socket = socket.unwrap().unwrap();
+        let local = (WEB.address, REPLACED);
+        let unfinished = [&b"vx\0\0"[..], &[0x5a; 20]].concat();
+        let finished = checksum(&[&unfinished[4..]]).to_be_bytes();
+        let payload = [&unfinished[..10], &finished, &unfinished[12..]].concat();
+        let whole = udp(local, SERVER).payload(&payload);
+        let mut sent = whole.clone().of(&WEB).bytes().to_vec();
+        sent[usize::from(INNER + FIELD)..][..2].copy_from_slice(&[0x5a; 2]);
+        let header = vnet_header(Some((INNER, FIELD)));
+        for packets in 1..=3 {
+            socket.send(&[&header[..], &sent].concat()).unwrap();
+            let mut frames = Vec::new();
+            assert!(eventually(|| {
+                frames.extend(observer.frames().unwrap().into_iter().map(as_finished));
+                !frames.is_empty()
+            }));
+            let port = devices.node.flow(Tuple::udp(local, SERVER)).port.to_host();
+            let expected = whole.clone().source((NODE, port)).leaving().routed();
+            assert_eq!(frames, [expected.bytes()], "packet {packets}");
+        }
+    }
+}
+
+/// What the NIC makes of it.
+fn as_finished((offloaded, mut frame): (Offloaded, Vec<u8>)) -> Bytes {
+    if let Some((start, offset)) = offloaded.checksum {
+        let sum = checksum(&[&frame[start..]]).to_be_bytes();
+        frame[start + offset..][..2].copy_from_slice(&sum);
+    }
+    frame.into()
 }
 
 /// The kernel takes the first tag off before the hook sees the frame.

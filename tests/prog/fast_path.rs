@@ -12,7 +12,8 @@ use crate::packet::{
     ACK, End, FIN, FIRST, LATER, Packet, RST, SYN, echo, icmp_error, later_fragment, tcp, udp,
 };
 use crate::plan::{
-    DATABASE, FABRIC, HZ, KEPT, MTU, NIC, NODE, OTHER_REMOTE, Pod, REMOTE, REPLACED, TIMEOUTS, WEB,
+    DATABASE, FABRIC, HZ, KEPT, MTU, NIC, NODE, OTHER_REMOTE, PORTS, Pod, REMOTE, REPLACED,
+    TIMEOUTS, WEB,
 };
 
 const REMOTE_END: End = (REMOTE, 443);
@@ -35,9 +36,12 @@ impl Fast {
         Self::begin(Node::new(), WEB, port, Tuple::tcp, first)
     }
 
+    /// A second is so long that the test is over before the flow is to be judged again.
     fn udp(port: u16) -> Self {
         let first = |local| udp(local, REMOTE_END);
-        Self::begin(Node::new(), WEB, port, Tuple::udp, first)
+        let mut fast = Self::begin(Node::new(), WEB, port, Tuple::udp, first);
+        fast.node.configure(PORTS, 1000 * HZ);
+        fast
     }
 
     fn begin(
@@ -241,6 +245,76 @@ fn what_opens_a_connection_is_slow_both_ways() {
     fast.node
         .from_uplink(&syn_ack)
         .passes(Reason::Unmasqueraded, &entered, &[]);
+}
+
+/// What others have done about it has its effect then: rules, Services, connection tracking. Its replies go on as they did.
+#[test]
+fn datagrams_are_slow_once_a_second_until_one_has_arrived() {
+    for options in [&[][..], &[1; 4]] {
+        let mut fast = Fast::udp(REPLACED);
+        fast.node.age_all(1000 * HZ);
+        let sent = udp(fast.local, REMOTE_END).options(options).of(&WEB);
+        let (tuple, entry) = fast.out();
+        let slow = Entry { flags: 0, ..entry };
+        fast.is_slow(&sent, &[Change::Changed(tuple, slow)]);
+        fast.is_slow(&sent, &[]);
+        fast.enters(&udp(REMOTE_END, fast.node_end()), &[]);
+    }
+    // A connection is judged when it begins.
+    let mut fast = Fast::tcp(REPLACED);
+    fast.node.age_all(1000 * HZ);
+    let run = fast
+        .node
+        .from_pod(&WEB, &tcp(fast.local, REMOTE_END, ACK).of(&WEB));
+    assert_eq!(run.outcome().1, [(Reason::MasqueradedFast, 1)]);
+}
+
+/// With an address that the NIC has not any more nothing leaves. Datagrams get the new one; a connection as well, whose remote resets it then.
+#[test]
+fn a_flow_with_an_address_of_before_begins_anew() {
+    const OTHER: Ipv4Addr = Ipv4Addr::new(10, 240, 0, 77);
+    for (mut fast, packet) in [
+        (Fast::udp(KEPT), udp as fn(End, End) -> Packet),
+        (Fast::tcp(KEPT), |from, to| tcp(from, to, ACK)),
+    ] {
+        fast.node.set_address(OTHER);
+        let sent = packet(fast.local, REMOTE_END).of(&WEB);
+        let ((tuple, _), (back, _)) = (fast.out(), fast.back());
+        let run = fast.node.from_pod(&WEB, &sent);
+        assert_eq!(run.outcome().1, []);
+        let run = fast.node.to_uplink(&sent);
+        assert_eq!(run.outcome().1, [(Reason::FlowCreated, 1)]);
+        assert_eq!(Ipv4Addr::from(fast.node.flow(tuple).address), OTHER);
+        assert!(!fast.node.has_flow(back));
+
+        // An error about a flow that had the old one does not leave either.
+        fast.node.set_address(NODE);
+        let got = packet(REMOTE_END, fast.local);
+        let error = icmp_error(3, WEB.address, REMOTE, &got, 28).of(&WEB);
+        fast.node
+            .to_uplink(&error)
+            .drops(Reason::UnsupportedProtocol, &[]);
+    }
+}
+
+/// More than 64 KiB, which are cut into segments later, have no length that the header could say (IPv4 BIG TCP).
+#[test]
+fn a_length_of_zero_is_the_buffers() {
+    let fast = Fast::tcp(REPLACED);
+    let _ = fast
+        .node
+        .from_pod(&WEB, &tcp(fast.local, REMOTE_END, ACK).of(&WEB));
+    let sent = tcp(fast.local, REMOTE_END, ACK)
+        .payload(&[7; 900])
+        .without_length();
+    let left = sent.clone().source(fast.node_end()).leaving().routed();
+    fast.node
+        .from_pod_in_segments(&WEB, &sent.clone().of(&WEB), 2, 450)
+        .redirects(Reason::MasqueradedFast, &left, &[]);
+    // One that is not cut has a length.
+    fast.node
+        .to_uplink(&sent.of(&WEB))
+        .drops(Reason::Malformed, &[]);
 }
 
 #[test]

@@ -116,6 +116,14 @@ impl Node {
         map.set(0, uplink, 0).unwrap();
     }
 
+    /// The NIC has another address.
+    pub fn set_address(&mut self, address: Ipv4Addr) {
+        let mut map: Array<_, Uplink> = self.map_mut(maps::UPLINK);
+        let mut uplink = map.get(&0, 0).unwrap();
+        uplink.address = address.into();
+        map.set(0, uplink, 0).unwrap();
+    }
+
     /// Whether new flows may become fast.
     pub fn set_fast_path(&mut self, is_on: bool) {
         let mut map: Array<_, Uplink> = self.map_mut(maps::UPLINK);
@@ -576,11 +584,17 @@ impl Run {
     /// and when it is told is the story of `refusal`.
     #[track_caller]
     pub fn finds_no_port(&self, sent: &Packet, pod: &Pod) {
+        self.refuses(Reason::NoPortFound, sent, pod);
+    }
+
+    /// The same for this reason.
+    #[track_caller]
+    pub fn refuses(&self, reason: Reason, sent: &Packet, pod: &Pod) {
         if self.verdict == Verdict::Redirected {
             let answer = prohibited(&sent.bytes(), pod);
-            self.redirects(Reason::NoPortFound, answer, &[]);
+            self.redirects(reason, answer, &[]);
         } else {
-            self.drops(Reason::NoPortFound, &[]);
+            self.drops(reason, &[]);
         }
     }
 

@@ -64,6 +64,7 @@ pub struct Packet {
     transport: Transport,
     payload: Vec<u8>,
     padding: usize,
+    says_length: bool,
     time_to_live: u8,
 }
 
@@ -137,6 +138,7 @@ impl Packet {
             transport,
             payload: Vec::new(),
             padding: 0,
+            says_length: true,
             time_to_live: 64,
         }
     }
@@ -240,6 +242,12 @@ impl Packet {
         self
     }
 
+    /// As more than 64 KiB of TCP are that are cut into segments later: the header has no room for their length.
+    pub fn without_length(mut self) -> Self {
+        self.says_length = false;
+        self
+    }
+
     /// Where the transport header begins.
     pub fn transport_offset(&self) -> usize {
         14 + 20 + self.options.len()
@@ -258,7 +266,12 @@ impl Packet {
         let mut header = BytesMut::new();
         header.put_u8(0x40 | u8::try_from(length / 4).unwrap());
         header.put_u8(0);
-        header.put_u16(u16::try_from(length + segment).unwrap());
+        let said = if self.says_length {
+            u16::try_from(length + segment).unwrap()
+        } else {
+            0
+        };
+        header.put_u16(said);
         header.put_u16(self.identification);
         header.put_u16(self.fragment);
         header.put_u8(self.time_to_live);

@@ -86,7 +86,10 @@ fn packet_for(reason: Reason) -> (Verdict, Run) {
         Reason::Malformed => (Dropped, node.to_uplink(sent.bytes().slice(..40))),
         Reason::PolicyDrop => (Dropped, node.to_uplink(&to(CLOSED))),
         Reason::Fragment => (Dropped, node.to_uplink(&sent.fragment(LATER))),
-        Reason::UnsupportedProtocol => (Dropped, node.to_uplink(&other(50, WEB.address, REMOTE))),
+        Reason::UnsupportedProtocol => {
+            let sent = other(50, WEB.address, REMOTE).of(&WEB);
+            (Redirected, node.to_uplink(&sent))
+        }
         Reason::NoPortFound => {
             let node = Node::with_ports(KEPT..=KEPT);
             let _ = node.to_uplink(&sent);
@@ -96,14 +99,11 @@ fn packet_for(reason: Reason) -> (Verdict, Run) {
         }
         Reason::PortSearchGoesOn => {
             let node = Node::new();
+            let from = |port| udp((WEB.address, port), remote).of(&WEB);
             for port in PORTS {
-                let _ = node.run(
-                    programs::TO_UPLINK,
-                    &udp((WEB.address, port), remote).of(&WEB).bytes(),
-                );
+                let _ = node.run(programs::TO_UPLINK, &from(port).bytes());
             }
-            let one_more = udp((WEB.address, REPLACED), remote).of(&WEB);
-            (Dropped, node.to_uplink(&one_more))
+            (Dropped, node.to_uplink(&from(REPLACED)))
         }
         Reason::FlowTableFull => {
             let node = Node::with_flow_table(1);

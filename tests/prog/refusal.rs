@@ -6,7 +6,9 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 
 use crate::harness::Node;
 use crate::oracle::checksum;
-use crate::packet::{ACK, ETHERTYPE_IPV4, End, FIRST, SYN, echo, ethernet, tcp, udp};
+use crate::packet::{
+    ACK, ETHERTYPE_IPV4, End, FIRST, SYN, echo, ethernet, other, tcp, timestamp, udp,
+};
 use crate::plan::{BROADCAST, DATABASE, FABRIC, KEPT, NODE, Pod, REMOTE, REPLACED, WEB};
 
 /// What a pod gets that has sent `sent`.
@@ -69,6 +71,27 @@ fn the_pod_gets_the_error_with_its_packet_in_it() {
         let answer = prohibited(&sent.bytes(), &WEB);
         node.to_uplink(&sent)
             .redirects(Reason::NoPortFound, answer, &[]);
+    }
+}
+
+/// SCTP, GRE, ESP: they do not leave the ranges, and a pod that tries hears of it.
+#[test]
+fn what_is_neither_tcp_udp_nor_icmp_is_refused_out_of_range() {
+    for protocol in [132, 47, 50] {
+        let sent = other(protocol, WEB.address, REMOTE).of(&WEB);
+        let answer = prohibited(&sent.bytes(), &WEB);
+        Node::new()
+            .to_uplink(&sent)
+            .redirects(Reason::UnsupportedProtocol, answer, &[]);
+        // ICMP errors are never about ICMP errors, nor about a part of a packet.
+        for silent in [
+            sent.fragment(FIRST),
+            timestamp(WEB.address, REMOTE).of(&WEB),
+        ] {
+            Node::new()
+                .to_uplink(&silent)
+                .drops(Reason::UnsupportedProtocol, &[]);
+        }
     }
 }
 

@@ -147,7 +147,7 @@ fn to_a_closed_destination_nothing_leaves() {
 fn out_of_range_what_has_no_flow_does_not_leave() {
     let node = Node::new();
     for (packet, reason) in without_flow((WEB.address, KEPT), (REMOTE, 443)) {
-        node.to_uplink(&packet).drops(reason, &[]);
+        node.to_uplink(&packet).refuses(reason, &packet, &WEB);
     }
 }
 

@@ -1,5 +1,5 @@
 //! What others do to a flow that never stops: a Service comes and goes, connection tracking is told to forget it, the NIC gets another
-//! address. It has its effect within seconds. In the netfilter tier, however it is made.
+//! address. It has its effect within seconds. In both tiers, however they are made.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
@@ -24,7 +24,22 @@ struct Way {
     with_nft: bool,
 }
 
-const WAYS: [Way; 2] = [netfilter(true), netfilter(false)];
+const WAYS: [Way; 5] = [
+    ebpf("0", true),
+    ebpf("1", true),
+    ebpf("0", false),
+    netfilter(true),
+    netfilter(false),
+];
+
+const fn ebpf(forced: &'static str, fast_path: bool) -> Way {
+    Way {
+        datapath: "ebpf",
+        forced,
+        fast_path,
+        with_nft: true,
+    }
+}
 
 const fn netfilter(with_nft: bool) -> Way {
     Way {

