@@ -16,7 +16,7 @@ use crate::{
     packet::{self, ETHERTYPE_IPV4, Frame, ICMP, Ipv4, Part, Plain, TCP, Transport},
     pods, policy, ports,
     rewrite::{self, End},
-    share, sweep,
+    routes, share, sweep,
     verdict::{self, Outcome},
 };
 
@@ -164,7 +164,7 @@ fn icmp_error(ctx: &TcContext, ip: &Ipv4) -> Outcome {
 fn to_address(ctx: &TcContext, uplink: &Uplink, ip: &Ipv4) -> Reason {
     match pods::by_address(ip.destination) {
         Some(pod) => to_pod(ctx, uplink, ip, pod),
-        None => Reason::NotOurs,
+        None => routes::to_nobody(ctx, ip),
     }
 }
 

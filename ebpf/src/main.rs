@@ -54,6 +54,7 @@ mod policy;
 mod ports;
 mod refusal;
 mod rewrite;
+mod routes;
 mod search;
 mod secret;
 mod share;

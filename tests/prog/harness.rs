@@ -25,8 +25,8 @@ use bytes::Bytes;
 use crate::flows::{Change, Snapshot, Tuple, assert_pairs, changes, flows_of, sorted};
 use crate::packet::{Packet, sent_by};
 use crate::plan::{
-    BRIDGE_IFINDEX, CURRENT, DATABASE, HZ, MTU, NIC, NIC_IFINDEX, NODE, OTHER_NIC_IFINDEX, POLICY,
-    PORTS, Pod, TIMEOUTS, WEB,
+    BRIDGE_IFINDEX, CURRENT, DATABASE, FREE, HZ, MTU, NIC, NIC_IFINDEX, NODE, OTHER_NIC_IFINDEX,
+    POLICY, PORTS, Pod, TIMEOUTS, WEB,
 };
 use crate::refusal::prohibited;
 
@@ -279,6 +279,13 @@ impl Node {
     /// Lets a packet come in through the NIC.
     pub fn from_uplink(&self, frame: impl Into<Bytes>) -> Run {
         self.observe(|| self.run(programs::FROM_UPLINK, &frame.into()))
+    }
+
+    /// The same on a node whose routes drop what is for [`FREE`].
+    pub fn from_uplink_beside_routes(&self, frame: impl Into<Bytes>) -> Run {
+        let frame = frame.into();
+        let run = || self.run(programs::FROM_UPLINK, &frame);
+        self.observe(|| DEVICES.run(run).unwrap())
     }
 
     /// Runs one of the NIC's programs and looks at nothing but what it returns and makes of the
@@ -620,7 +627,7 @@ impl Run {
 }
 
 /// Devices with the indexes of the pods' host veths: the kernel runs `from_pod` only for a device
-/// that is there. The namespace ends with the process.
+/// that is there. And a route, for what asks the kernel. The namespace ends with the process.
 static DEVICES: LazyLock<Namespace> = LazyLock::new(|| {
     let namespace = Namespace::network().expect("these tests need root (CAP_SYS_ADMIN)");
     let [web, database] = [WEB, DATABASE].map(|pod| pod.ifindex.to_string());
@@ -631,6 +638,12 @@ static DEVICES: LazyLock<Namespace> = LazyLock::new(|| {
         .args(["peer", "name", "database", "index", &database])
         .checked()
         .unwrap();
+    let free = FREE.to_string();
+    let route = namespace.program("ip").unwrap();
+    let route = route.args(["route", "add", "blackhole", &free]);
+    route.checked().unwrap();
+    let forward = || std::fs::write("/proc/sys/net/ipv4/ip_forward", "1");
+    namespace.run(forward).unwrap().unwrap();
     namespace
 });
 

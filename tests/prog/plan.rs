@@ -51,6 +51,9 @@ pub const MTU: u16 = 1500;
 pub const FABRIC: Mac = Mac([0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc]);
 pub const BROADCAST: Mac = Mac([0xff; 6]);
 
+/// Of the pool, and no pod's.
+pub const FREE: Ipv4Addr = Ipv4Addr::new(10, 240, 0, 13);
+
 /// Outside the ranges.
 pub const REMOTE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 pub const OTHER_REMOTE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 11);

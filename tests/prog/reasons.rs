@@ -9,8 +9,8 @@ use crate::flows::Tuple;
 use crate::harness::{Node, Run, Verdict};
 use crate::packet::{Arp, LATER, Packet, ethernet, icmp_error, ipv6, other, tagged, udp};
 use crate::plan::{
-    BRIDGE_IFINDEX, BROADCAST, CLOSED, ELSEWHERE, FABRIC, KEPT, NIC, NODE, OTHER_NIC, PEER, PORTS,
-    REMOTE, REPLACED, WEB, WIRESERVER,
+    BRIDGE_IFINDEX, BROADCAST, CLOSED, ELSEWHERE, FABRIC, FREE, KEPT, NIC, NODE, OTHER_NIC, PEER,
+    PORTS, REMOTE, REPLACED, WEB, WIRESERVER,
 };
 
 #[test]
@@ -63,6 +63,10 @@ fn packet_for(reason: Reason) -> (Verdict, Run) {
             (Passes, node.to_uplink(&sent))
         }
         Reason::ToNewMac => (Redirected, node.to_pods(&came.frame(FABRIC, NIC))),
+        Reason::FreeAddress => (
+            Passes,
+            node.from_uplink_beside_routes(&udp(remote, (FREE, 53))),
+        ),
         Reason::ByOtherNic => (Redirected, of_two_nics(&udp((ELSEWHERE, 53), remote))),
         Reason::ArpAnswered => (Redirected, node.from_pod(&WEB, &question(PEER))),
         Reason::ArpIgnored => (Dropped, node.from_pod(&WEB, &question(WEB.address))),

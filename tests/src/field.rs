@@ -286,17 +286,26 @@ impl<'a> Field<'a> {
 
     /// How many packets were dropped for this reason. Rules of ebtables only tell IPv6 from the rest.
     pub fn dropped(&self, reason: &str) -> u64 {
+        self.counted(reason, true)
+    }
+
+    /// How many packets that are not for our rules or programs to drop were counted for this reason. Rules of iptables count none.
+    pub fn passed(&self, reason: &str) -> u64 {
+        self.counted(reason, false)
+    }
+
+    fn counted(&self, reason: &str, dropped: bool) -> u64 {
         match self.tier {
             Tier::Tcx | Tier::ClsBpf => {
                 let text = self.run(&format!("{PLUGIN_DIR}/azure-vnet status --json"));
                 let status: Value = serde_json::from_str(&text).unwrap();
                 let counters = status["bridges"][0]["counters"].as_array().unwrap();
                 let counter = counters.iter().find(|it| it["reason"] == reason).unwrap();
-                assert_eq!(counter["dropped"], true, "{reason}");
+                assert_eq!(counter["dropped"], dropped, "{reason}");
                 counter["packets"].as_u64().unwrap()
             }
             Tier::Nft => {
-                let text = self.run("nft -j list table bridge azure-vnet-azure0");
+                let text = self.run("nft -j list ruleset");
                 let listing: Value = serde_json::from_str(&text).unwrap();
                 let rules = listing["nftables"].as_array().unwrap().iter();
                 let ours = rules.filter(|it| it["rule"]["comment"] == reason);

@@ -74,11 +74,13 @@ pub enum Reason {
     Unconfigured = 32,
     /// From a pod to 127.0.0.0/8, which the kernel may route (`route_localnet`).
     Loopback = 33,
+    /// From the fabric for an address of the pool that no pod has. The node's routes drop it, unless netfilter translates it.
+    FreeAddress = 34,
 }
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::NotOurs,
         Self::InRange,
         Self::Exempt,
@@ -113,6 +115,7 @@ impl Reason {
         Self::PodFlowLimit,
         Self::Unconfigured,
         Self::Loopback,
+        Self::FreeAddress,
     ];
 
     /// How many there are: the size of the `counters` map.
@@ -159,6 +162,7 @@ impl Reason {
             Self::PodFlowLimit => "pod_flow_limit",
             Self::Unconfigured => "unconfigured",
             Self::Loopback => "loopback",
+            Self::FreeAddress => "free_address",
         }
     }
 
@@ -182,7 +186,8 @@ impl Reason {
             | Self::UnmasqueradedFast
             | Self::ToNewMac
             | Self::ByOtherNic
-            | Self::ArpAnswered => true,
+            | Self::ArpAnswered
+            | Self::FreeAddress => true,
             Self::ArpIgnored
             | Self::SpoofedAddress
             | Self::SpoofedMac

@@ -10,6 +10,7 @@
 
 mod arp;
 mod floods;
+mod free_addresses;
 mod kinds;
 mod lookups;
 mod macs;

@@ -49,6 +49,7 @@ pub fn meaning(reason: Reason) -> &'static str {
         Reason::Ipv6 => "IPv6, of which Azure has given the pod no address",
         Reason::EtherType => "neither IPv4 nor ARP",
         Reason::Loopback => "for the node's loopback network, which is the node's alone",
+        Reason::FreeAddress => "for an address of the pool that no pod has: a route drops it",
         Reason::Unconfigured => "the programs have not been told about the NIC",
         Reason::IcmpErrorOut => "an ICMP error about a packet of a flow",
         Reason::MasqueradedFast => {

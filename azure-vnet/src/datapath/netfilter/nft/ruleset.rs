@@ -123,6 +123,10 @@ impl fmt::Display for Wall<'_> {
 /// connection tracking cannot place, or was told to leave alone, would pass the nat chain unseen and leave with the
 /// pod's address, so it is dropped where it would leave the ranges. So is what comes over the bridge from nobody's
 /// address: nothing would translate it.
+///
+/// What comes for an address of the pool that no pod has is dropped by a route. It is counted where a connection would begin, and nobody
+/// has sent it elsewhere: what a `nat` chain of an earlier priority translates does not come to a later one. A route that drops
+/// has no link, and the kernel's `fib type` does not tell it from others.
 struct Masquerade<'a> {
     uplink: &'a Uplink,
     elements: &'a Elements,
@@ -136,6 +140,7 @@ impl fmt::Display for Masquerade<'_> {
         } = uplink;
         let (table, pods) = (table(bridge), list(elements.in_set("pods")));
         let policy = uplink.policy.compile();
+        let free = Reason::FreeAddress.name();
         let (chains, destinations) = (policy::Chains(&policy), list(policy::destinations(&policy)));
         write!(
             formatter,
@@ -157,6 +162,10 @@ impl fmt::Display for Masquerade<'_> {
         ip daddr @pods accept
         ip daddr vmap @destinations
         counter drop
+    }}
+    chain prerouting {{
+        type nat hook prerouting priority dstnat + 1; policy accept;
+        fib daddr type unicast fib daddr oif missing counter comment "{free}"
     }}
     chain forward {{
         type filter hook forward priority filter; policy accept;
