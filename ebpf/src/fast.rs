@@ -32,7 +32,7 @@ use crate::{
     icmp::IcmpError,
     life::{self, Way},
     packet::{ICMP, Ipv4, NETWORK, Part, Plain, TCP, Transport},
-    pods,
+    partial, pods,
     rewrite::{self, End},
     verdict::Outcome,
 };
@@ -116,6 +116,7 @@ pub fn out(
         flow.flags &= !FlowFlags::FAST;
         return Ok(Reason::NotOurs);
     }
+    partial::refuse_misplaced(ctx, ip.protocol, ip.transport())?;
     life::touch(key, flow, (ip, transport), uplink, now, Way::Out);
     let to = (flow.address, flow.port);
     rewrite::source_mac(ctx, uplink.mac)?;

@@ -49,6 +49,7 @@ mod life;
 mod nics;
 mod origin;
 mod packet;
+mod partial;
 mod pods;
 mod policy;
 mod ports;

@@ -76,11 +76,13 @@ pub enum Reason {
     Loopback = 33,
     /// From the fabric for an address of the pool that no pod has. The node's routes drop it, unless netfilter translates it.
     FreeAddress = 34,
+    /// From a pod with a checksum that the kernel is to write over addresses, ports or another header than the transport's.
+    PartialChecksum = 35,
 }
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::NotOurs,
         Self::InRange,
         Self::Exempt,
@@ -116,6 +118,7 @@ impl Reason {
         Self::Unconfigured,
         Self::Loopback,
         Self::FreeAddress,
+        Self::PartialChecksum,
     ];
 
     /// How many there are: the size of the `counters` map.
@@ -163,6 +166,7 @@ impl Reason {
             Self::Unconfigured => "unconfigured",
             Self::Loopback => "loopback",
             Self::FreeAddress => "free_address",
+            Self::PartialChecksum => "partial_checksum",
         }
     }
 
@@ -205,7 +209,8 @@ impl Reason {
             | Self::FlowTableFull
             | Self::PodFlowLimit
             | Self::Unconfigured
-            | Self::Loopback => false,
+            | Self::Loopback
+            | Self::PartialChecksum => false,
         }
     }
 }

@@ -9,6 +9,7 @@
 )]
 
 mod arp;
+mod checksums;
 mod floods;
 mod free_addresses;
 mod kinds;
