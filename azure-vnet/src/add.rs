@@ -7,7 +7,7 @@ use azure_vnet_cni::reply::{Dns, Interface, Ip, Route, Success};
 
 use crate::apply::{self, Applied};
 use crate::config::Config;
-use crate::datapath::{self, Datapath, Pod};
+use crate::datapath::{self, Datapath, Depth, Pod};
 use crate::error::Error;
 use crate::lease::Lease;
 use crate::names;
@@ -50,6 +50,7 @@ pub async fn add(request: &Add) -> Result<Success, Error> {
     let seen = node::mend_pods(&host, look).await?;
     datapath::tell_nics(&seen.addresses());
     served.serve(&pod_of(request, &applied, &plan, &lease), &seen)?;
+    datapath::tell_ports(&host, &seen, Depth::Ports).await;
 
     served.commit();
     applied.commit();

@@ -5,6 +5,7 @@ mod attach;
 mod batch;
 mod bpffs;
 mod chained;
+mod direct;
 mod ebpf;
 mod inbound;
 mod maps;
@@ -14,6 +15,7 @@ mod object;
 mod policy;
 mod predecessors;
 mod probe;
+mod queued;
 mod record;
 mod refresh;
 mod rehearsal;
@@ -42,6 +44,7 @@ use crate::live::{self, interface_index, is_link, pods};
 use refresh::Settings;
 
 pub use attach::{FILTER, Mechanism};
+pub use direct::{Depth, is_supported as counts_behind_veths, passed_by, tell_ports};
 pub use ebpf::EbpfError;
 pub use maps::Counters;
 pub(crate) use netfilter::execute;
@@ -49,6 +52,7 @@ pub use netfilter::{Judged, NetfilterError, Rules, foreign, judge};
 pub use nics::{Addresses, Elsewhere, Nics, tell_nics};
 pub use object::OBJECT;
 pub use probe::{Inspection, Way, defects, probe};
+pub use queued::is_anybody_asked;
 pub use record::Record;
 pub use refresh::{
     Refreshed, attach_again, attach_again_beside, prefixes, refresh, refresh_beside,

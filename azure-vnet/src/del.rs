@@ -9,7 +9,7 @@ use azure_vnet_cni::Del;
 
 use crate::apply::{self, Removal};
 use crate::config;
-use crate::datapath::{self, Departed, Forgotten};
+use crate::datapath::{self, Departed, Depth, Forgotten};
 use crate::error::Error;
 use crate::lease;
 use crate::legacy::{self, Endpoint};
@@ -38,6 +38,7 @@ pub async fn del(request: &Del) -> Result<(), Error> {
             let seen = node::mend_beside(&host).await;
             uplink::revive_beside(&host, &request.conf).await;
             datapath::refresh_beside(&seen);
+            datapath::tell_ports(&host, &seen, Depth::Ports).await;
         }
         Err(error) => failures.note(error),
     }

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use azure_vnet_cni::Gc;
 
 use crate::config;
-use crate::datapath;
+use crate::datapath::{self, Depth};
 use crate::del::{self, Failures};
 use crate::error::Error;
 use crate::lease;
@@ -35,6 +35,7 @@ pub async fn gc(request: &Gc) -> Result<(), Error> {
             uplink::revive_beside(&host, &request.conf).await;
             datapath::refresh_beside(&seen);
             datapath::attach_again_beside();
+            datapath::tell_ports(&host, &seen, Depth::Programs).await;
             state::sweep();
         }
         Err(error) => failures.note(error),

@@ -23,7 +23,10 @@
 //! Service that came, an entry of connection tracking that was deleted, a rule that drops: all have their effect then.
 
 use aya_ebpf::{
-    btf_maps::PerCpuArray, helpers::generated::bpf_redirect, macros::btf_map, programs::TcContext,
+    btf_maps::PerCpuArray,
+    helpers::generated::{bpf_redirect, bpf_redirect_peer},
+    macros::btf_map,
+    programs::TcContext,
 };
 use azure_vnet_abi::{Flow, FlowFlags, FlowKey, FlowKind, Mac, Reason, Uplink};
 
@@ -331,13 +334,32 @@ fn to_nic(uplink: &Uplink) -> Reason {
     Reason::MasqueradedFast
 }
 
-/// Delivers a packet to a pod: out of its host veth, so that a queueing discipline there still shapes
-/// what the pod gets. `bpf_redirect_peer` would pass it by.
+/// Delivers a packet to a pod: to its own end of the veth, or out of the host's end where somebody stands who shapes or looks at
+/// what the pod gets.
 #[inline(always)]
 pub fn to_pod(ctx: &TcContext, ifindex: u32, mac: Mac) -> Outcome {
     rewrite::macs(ctx, Mac::FABRIC, mac)?;
-    redirect(ifindex);
+    if pods::is_direct(ifindex) {
+        redirect_to_peer(ctx, ifindex);
+    } else {
+        redirect(ifindex);
+    }
     Ok(Reason::UnmasqueradedFast)
+}
+
+/// As [`redirect`], to the other end of the veth, in its namespace. From TC ingress alone. Marks stay on the node, as with a packet
+/// that passes the veth; so does the NIC's queue, of which a veth may have fewer.
+#[inline(always)]
+fn redirect_to_peer(ctx: &TcContext, ifindex: u32) {
+    let skb = ctx.skb.skb;
+    // Each by itself: they are neighbours, and the verifier takes no store of both.
+    // SAFETY: the context is the kernel's `__sk_buff`, valid while the program runs.
+    unsafe {
+        (&raw mut (*skb).mark).write_volatile(0);
+        (&raw mut (*skb).queue_mapping).write_volatile(0);
+    }
+    // SAFETY: the helper takes two numbers and writes to memory of the kernel's own.
+    unsafe { bpf_redirect_peer(ifindex, 0) };
 }
 
 /// The kernel moves the packet once the program has returned `TC_ACT_REDIRECT`, see

@@ -1,13 +1,16 @@
 //! The pods of this node, by address and by bridge port.
 
 use aya_ebpf::{btf_maps::HashMap, macros::btf_map};
-use azure_vnet_abi::{Be32, MAX_PODS, Mac, Pod, Port};
+use azure_vnet_abi::{Be32, Direct, MAX_PODS, Mac, Pod, Port};
 
 #[btf_map(name = "pods")]
 static PODS: HashMap<Be32, Pod, { MAX_PODS as usize }> = HashMap::new();
 
 #[btf_map(name = "ports")]
 static PORTS: HashMap<u32, Port, { MAX_PODS as usize }> = HashMap::new();
+
+#[btf_map(name = "direct")]
+static DIRECT: HashMap<u32, u32, { MAX_PODS as usize }> = HashMap::new();
 
 /// The pod that has this address, if it is on this node.
 #[inline(always)]
@@ -22,6 +25,13 @@ pub fn by_address(address: Be32) -> Option<&'static Pod> {
 pub fn by_ifindex(ifindex: u32) -> Option<&'static Port> {
     // SAFETY: as in `by_address`.
     unsafe { PORTS.get(ifindex) }
+}
+
+/// Whether nobody stands at this host veth whom what the pod gets would have to pass.
+#[inline(always)]
+pub fn is_direct(ifindex: u32) -> bool {
+    // SAFETY: an entry is one integer, which user space writes.
+    unsafe { DIRECT.get(ifindex) }.is_some_and(|direct| *direct == Direct::YES)
 }
 
 /// Whether a packet with this source may come out of `port`. With several interfaces in one subnet, a

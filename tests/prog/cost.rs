@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use azure_vnet_abi::{
-    Be16, Be32, Flow, FlowFlags, FlowKind, Pod, Reason, TcpState, Uplink, maps, programs,
+    Be16, Be32, Direct, Flow, FlowFlags, FlowKind, Pod, Reason, TcpState, Uplink, maps, programs,
 };
 
 use crate::flows::Tuple;
@@ -50,13 +50,20 @@ fn machine(tuple: Tuple, flags: u8) -> Machine {
     machine
 }
 
-/// A packet that takes these and no more instructions, one lookup of the flow table, and nothing that is
+/// A packet that takes these and no more instructions, one lookup of the flow table and of these maps, and nothing that is
 /// not named.
 #[track_caller]
-fn takes(cost: &Cost, action: i32, instructions: u32, helpers: &[(&'static str, u32)]) {
-    let lookups = [(maps::COUNTERS, 1), (maps::FLOWS, 1), (maps::UPLINK, 1)];
-    let lookups = lookups.map(|(name, times)| (name.to_owned(), times));
-    assert_eq!(cost.lookups, BTreeMap::from(lookups));
+fn takes(
+    cost: &Cost,
+    action: i32,
+    instructions: u32,
+    helpers: &[(&'static str, u32)],
+    maps: &[&str],
+) {
+    let always = [maps::COUNTERS, maps::FLOWS, maps::UPLINK];
+    let lookups = always.iter().chain(maps);
+    let lookups = lookups.map(|name| ((*name).to_owned(), 1)).collect();
+    assert_eq!(cost.lookups, lookups);
     assert_eq!(cost.helpers, helpers.iter().copied().collect());
     assert_eq!(cost.action, action);
     assert!(
@@ -71,6 +78,11 @@ const NEXT: i32 = -1;
 /// One of them asks whether the kernel is to finish the checksum.
 const FAST_OUT: [(&str, u32); 3] = [("jiffies64", 1), ("l4_csum_replace", 2), ("redirect", 1)];
 const FAST_IN: [(&str, u32); 3] = [("jiffies64", 1), ("l4_csum_replace", 1), ("redirect", 1)];
+const PAST: [(&str, u32); 3] = [
+    ("jiffies64", 1),
+    ("l4_csum_replace", 1),
+    ("redirect_peer", 1),
+];
 const SLOW: [(&str, u32); 2] = [("jiffies64", 1), ("l4_csum_replace", 1)];
 
 /// The flow, and a packet of it.
@@ -83,6 +95,7 @@ fn both() -> [Kind; 2] {
     ]
 }
 
+/// And, into the pod, one that says whether it goes past the host's end of its veth (decision 36).
 #[test]
 fn a_fast_packet_takes_one_lookup_each_way() {
     for (tuple, packet) in both() {
@@ -92,10 +105,14 @@ fn a_fast_packet_takes_one_lookup_each_way() {
         // Ten of them for the tag that it must not have and the time to live, twenty for what a pod acknowledges: a RST is measured by that;
         // twenty for the second in which datagrams are judged again, and for a checksum that is complete although the kernel is to finish another;
         // forty for where it would do that.
-        takes(&cost, REDIRECT, 445, &FAST_OUT);
+        takes(&cost, REDIRECT, 445, &FAST_OUT, &[]);
         let back = packet(REMOTE_END, LEAVES_FROM).bytes();
         let cost = machine.run(programs::FROM_UPLINK, NIC_IFINDEX, &back);
-        takes(&cost, REDIRECT, 365, &FAST_IN);
+        takes(&cost, REDIRECT, 365, &FAST_IN, &[maps::DIRECT]);
+        let veth = WEB.ifindex.to_le_bytes();
+        machine.set(maps::DIRECT, &veth, &Direct::YES.to_le_bytes());
+        let cost = machine.run(programs::FROM_UPLINK, NIC_IFINDEX, &back);
+        takes(&cost, REDIRECT, 370, &PAST, &[maps::DIRECT]);
     }
 }
 
@@ -105,10 +122,10 @@ fn a_slow_packet_of_a_known_flow_takes_one_lookup_at_the_nic() {
         let mut machine = machine(tuple, 0);
         let out = packet(LOCAL, REMOTE_END).of(&WEB).bytes();
         let cost = machine.run(programs::TO_UPLINK, NIC_IFINDEX, &out);
-        takes(&cost, NEXT, 345, &SLOW);
+        takes(&cost, NEXT, 345, &SLOW, &[]);
         let back = packet(REMOTE_END, LEAVES_FROM).bytes();
         let cost = machine.run(programs::FROM_UPLINK, NIC_IFINDEX, &back);
-        takes(&cost, NEXT, 345, &SLOW);
+        takes(&cost, NEXT, 345, &SLOW, &[]);
     }
 }
 

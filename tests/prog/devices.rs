@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use aya::programs::TcAttachType;
 use aya::programs::tc::SchedClassifierLink;
-use azure_vnet_abi::{FlowFlags, Mac, Reason, programs};
+use azure_vnet::datapath::counts_behind_veths;
+use azure_vnet_abi::{Direct, FlowFlags, Mac, Reason, programs};
 use azure_vnet_testbed::namespace::Namespace;
 use azure_vnet_testbed::packet_socket::{
     Observer, Offloaded, offloading_socket, packet_socket, vnet_header,
@@ -194,16 +195,34 @@ impl Devices {
             .collect()
     }
 
+    /// Moves a device into a namespace of its own.
+    fn move_away(&self, device: &str) -> Namespace {
+        let other = Namespace::network().unwrap();
+        let ip = |namespace: &Namespace, line: &str| {
+            let program = namespace.program("ip").unwrap();
+            program.args(line.split(' ')).checked().unwrap();
+        };
+        let path = other.net_path();
+        ip(&self.namespace, &format!("link set {device} netns {path}"));
+        ip(&other, &format!("link set {device} up"));
+        other
+    }
+
     /// How many frames the other end of a veth was given.
     fn received(&self, device: &str) -> u64 {
-        let program = self.namespace.program("ip").unwrap();
-        let text = program
-            .args(["-j", "-s", "link", "show", device])
-            .checked()
-            .unwrap();
-        let links: serde_json::Value = serde_json::from_str(&text).unwrap();
-        links[0]["stats64"]["rx"]["packets"].as_u64().unwrap()
+        count(&self.namespace, device, "rx")
     }
+}
+
+/// What a device has counted, received (`rx`) or sent (`tx`).
+fn count(namespace: &Namespace, device: &str, way: &str) -> u64 {
+    let program = namespace.program("ip").unwrap();
+    let text = program
+        .args(["-j", "-s", "link", "show", device])
+        .checked()
+        .unwrap();
+    let links: serde_json::Value = serde_json::from_str(&text).unwrap();
+    links[0]["stats64"][way]["packets"].as_u64().unwrap()
 }
 
 fn eventually(mut is_so: impl FnMut() -> bool) -> bool {
@@ -268,6 +287,58 @@ fn a_routed_flow_becomes_fast() {
     devices.counts(Reason::MasqueradedFast, 1);
     devices.send("fabric", &udp(SERVER, (NODE, KEPT)));
     devices.counts(Reason::UnmasqueradedFast, 1);
+}
+
+/// Past the host's end of its veth, which is seen by the counter of what that end has sent. The pod's own counter is the one that
+/// says what it got: it has to count on every kernel on which packets are sent so.
+#[test]
+fn a_reply_goes_straight_to_the_pods_end_where_nobody_stands_before_it() {
+    for (direct, past) in [
+        (Some(Direct::YES), true),
+        (Some(Direct::HELD_BACK), false),
+        (None, false),
+    ] {
+        let mut node = Node::new();
+        if let Some(direct) = direct {
+            node.set_direct(WEB.ifindex, direct);
+        }
+        let devices = Devices::new(node);
+        let pod = devices.move_away("web-pod");
+        let local = (WEB.address, KEPT);
+        let sent = udp(local, SERVER);
+        let out = pod.run(|| packet_socket("web-pod")).unwrap().unwrap();
+        let sent = Bytes::from(&sent.of(&WEB));
+        // The device was set up just now, and takes frames a while later.
+        let is_created = || {
+            out.send(&sent).unwrap();
+            devices.node.packets(Reason::FlowCreated) == 1
+        };
+        assert!(eventually(is_created), "{:?}", devices.counted());
+        let observer = pod.run(|| Observer::start("web-pod")).unwrap().unwrap();
+        let counters = || {
+            (
+                count(&devices.namespace, "web", "tx"),
+                count(&pod, "web-pod", "rx"),
+            )
+        };
+        let before = counters();
+        let reply = udp(SERVER, (NODE, KEPT));
+        devices.send("fabric", &reply);
+        let expected = Bytes::from(&reply.destination(local).entering(&WEB).routed());
+        let mut seen = Vec::new();
+        let is_there = || {
+            seen.extend(observer.frames().unwrap().into_iter().map(|(_, it)| it));
+            seen.iter().any(|frame| frame[..] == expected[..])
+        };
+        assert!(eventually(is_there), "{direct:?}: {:?}", devices.counted());
+        devices.counts(Reason::UnmasqueradedFast, 1);
+        let (sent_by_host, got) = counters();
+        let sent_by_host = sent_by_host - before.0;
+        assert_eq!(sent_by_host, u64::from(!past), "{direct:?}");
+        if !past || counts_behind_veths() {
+            assert_eq!(got - before.1, 1, "{direct:?}");
+        }
+    }
 }
 
 /// Replies to an interface go to its own veth, whichever veth the container sends by: past netfilter they would go one way only.

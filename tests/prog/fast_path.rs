@@ -4,7 +4,7 @@
 
 use std::net::Ipv4Addr;
 
-use azure_vnet_abi::{FlowFlags, Mac, Reason, TcpState, programs};
+use azure_vnet_abi::{Direct, FlowFlags, Mac, Reason, TcpState, programs};
 
 use crate::flows::{Change, Entry, Tuple, outgoing, replies};
 use crate::harness::Node;
@@ -552,6 +552,18 @@ fn icmp_errors_about_a_fast_flow_are_fast() {
     fast.node
         .from_uplink(&complaint)
         .redirects(Reason::UnmasqueradedFast, &entered, &[]);
+}
+
+/// The kernel takes them off on the way through a veth, and not on the way past its host's end.
+#[test]
+fn marks_of_the_node_stay_there() {
+    for (direct, expected) in [(Direct::YES, 0), (Direct::HELD_BACK, 7)] {
+        let mut fast = Fast::udp(KEPT);
+        fast.node.set_direct(WEB.ifindex, direct);
+        let reply = udp(REMOTE_END, fast.node_end());
+        assert_eq!(fast.node.mark_after_from_uplink(&reply, 7), expected);
+        fast.enters(&reply, &[]);
+    }
 }
 
 #[test]

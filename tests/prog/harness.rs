@@ -144,6 +144,12 @@ impl Node {
         self.set_share(pod, 0);
     }
 
+    /// Nobody stands at the host's end of a veth.
+    pub fn set_direct(&mut self, ifindex: u32, direct: u32) {
+        let mut map: HashMap<_, u32, u32> = self.map_mut(maps::DIRECT);
+        map.insert(ifindex, direct, 0).unwrap();
+    }
+
     /// An address of another NIC.
     pub fn add_nic(&mut self, address: Ipv4Addr, mac: Mac) {
         let mut map: HashMap<_, Be32, Nic> = self.map_mut(maps::NICS);
@@ -255,6 +261,11 @@ impl Node {
                 .run(|| test_run(program, &frame, Some(context)))
                 .unwrap()
         })
+    }
+
+    /// The mark of a packet from the fabric after the NIC's hook, if it came with this one.
+    pub fn mark_after_from_uplink(&self, frame: impl Into<Bytes>, mark: u32) -> u32 {
+        marked(self.program(programs::FROM_UPLINK), &frame.into(), mark)
     }
 
     /// Routes a packet to the NIC: whoever it came from, it has the NIC's MAC then.
@@ -672,6 +683,28 @@ fn test_run(
     out.truncate(length);
     (verdict, out.into())
 }
+
+/// The mark that a packet with this one has after the program.
+fn marked(program: &SchedClassifier, frame: &Bytes, mark: u32) -> u32 {
+    let mut context: Context = [0; 180];
+    context[MARK].copy_from_slice(&mark.to_ne_bytes());
+    // As large as any kernel's, or it would be cut off.
+    let mut after = [0; 256];
+    program
+        .test_run(TestRunOptions {
+            data_in: Some(frame),
+            ctx_in: Some(&context),
+            ctx_out: Some(&mut after),
+            ..TestRunOptions::default()
+        })
+        .expect("the kernel runs the program");
+    let mut mark = [0; 4];
+    mark.copy_from_slice(&after[MARK]);
+    u32::from_ne_bytes(mark)
+}
+
+/// Where the mark is.
+const MARK: std::ops::Range<usize> = 8..12;
 
 /// A `struct __sk_buff` up to `gso_size`.
 type Context = [u8; 180];

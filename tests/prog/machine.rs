@@ -301,6 +301,7 @@ impl Run<'_> {
                 ("l4_csum_replace", 0)
             }
             23 => ("redirect", 7),
+            155 => ("redirect_peer", 7),
             118 => ("jiffies64", 0x1_0000_0000),
             other => panic!("helper {other} on the way of an established packet"),
         };

@@ -41,6 +41,8 @@ pub mod offload;
 pub mod packet_socket;
 pub mod pod;
 pub mod process;
+pub mod queue;
+pub mod raw_program;
 pub mod reporter;
 mod service;
 pub mod steady;

@@ -4,6 +4,7 @@
 //! something to know. Nothing is changed.
 
 mod conflicts;
+mod fast_path;
 mod kernel;
 mod leftovers;
 mod routes;
@@ -98,6 +99,8 @@ pub async fn run(options: &Options, output: Output) -> Result<Outcome, Failure> 
     findings.extend(conflicts::check(&bridges));
     findings.extend(setup::check_bridges(&bridges));
     findings.extend(routes::check(&netlink));
+    findings.push(fast_path::check_queues());
+    findings.extend(fast_path::check(&netlink, &bridges, &links).await);
     findings.extend(leftovers::check(&netlink, &links).await);
     let count = |verdict| {
         findings

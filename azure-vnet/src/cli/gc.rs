@@ -12,11 +12,11 @@ use serde_json::Value;
 
 use super::output::{self, Output};
 use super::{Failure, Outcome, bridges};
-use crate::datapath::Refreshed;
+use crate::datapath::{self, Depth, Refreshed};
 use crate::netlink::Netlink;
 use crate::netns::NetNs;
 use crate::state::{self, Attachment};
-use crate::{config, datapath, del, lease, node, takeover, uplink};
+use crate::{config, del, lease, node, takeover, uplink};
 
 /// Where runtimes look for network configurations.
 const CONFIGURATIONS: &str = "/etc/cni/net.d";
@@ -125,6 +125,7 @@ pub async fn run(options: &Options, output: Output) -> Result<Outcome, Failure> 
                 collected.failures.push(failure);
             }
         }
+        datapath::tell_ports(&netlink, &seen, Depth::Programs).await;
     }
     output.show(&collected)?;
     Ok(if collected.failures.is_empty() {

@@ -14,7 +14,7 @@ use azure_vnet_abi::{
 
 use super::bpffs::Pins;
 use super::ebpf::EbpfError;
-use super::{Departed, Elsewhere, Pod, Uplink, batch, is_link};
+use super::{Departed, Elsewhere, Pod, Uplink, batch, direct, is_link, queued};
 
 /// Packets by [`Reason`], summed over the CPUs.
 pub type Counters = Vec<(Reason, u64)>;
@@ -117,6 +117,7 @@ pub fn remove_pod(pins: &Pins, pod: &Departed) -> Result<bool, EbpfError> {
         let port = found(ports.get(&ifindex, 0)).map_err(of_ports)?;
         address = address.or(port.map(|port| port.address));
         found(ports.remove(&ifindex)).map_err(of_ports)?;
+        forget_direct(pins, [ifindex])?;
     } else {
         // It is known by its address and by its link's being gone.
         let known: Vec<(u32, Port)> = ports.iter().collect::<Result<_, _>>().map_err(of_ports)?;
@@ -153,7 +154,22 @@ pub fn forget_dead(pins: &Pins) -> Result<Vec<Ipv4Addr>, EbpfError> {
     for ifindex in known.iter().filter(|ifindex| !is_link(**ifindex)) {
         found(ports.remove(ifindex)).map_err(of_ports)?;
     }
+    let told = direct::told(pins)?.into_keys();
+    forget_direct(pins, told.filter(|ifindex| !is_link(*ifindex)))?;
     Ok(dead)
+}
+
+/// Forgets that nobody stands at these host veths.
+fn forget_direct(pins: &Pins, gone: impl IntoIterator<Item = u32>) -> Result<(), EbpfError> {
+    let direct = open_pinned::<HashMap<MapData, u32, u32>>(pins, maps::DIRECT)?;
+    let Some(mut direct) = direct else {
+        return Ok(());
+    };
+    for ifindex in gone {
+        let removed = found(direct.remove(&ifindex));
+        removed.map_err(|source| EbpfError::map(maps::DIRECT, source))?;
+    }
+    Ok(())
 }
 
 /// Says whether the pod may have flows.
@@ -365,7 +381,7 @@ fn sizes(name: &str) -> (u32, u32) {
         // A queue has no keys.
         maps::SWEEP => of::<(), Queued>(),
         maps::CANDIDATE => of::<u32, FlowKey>(),
-        maps::WATCH => of::<u32, u32>(),
+        maps::WATCH | maps::DIRECT => of::<u32, u32>(),
         maps::SEARCHES => of::<Destination, Search>(),
         maps::SEARCHING => of::<Destination, u32>(),
         maps::RESERVED => of::<u32, ReservedPorts>(),
@@ -463,7 +479,7 @@ fn uplink_entry(uplink: &Uplink) -> Result<UplinkEntry, EbpfError> {
     .redirecting_to(
         uplink.ifindex,
         u16::try_from(uplink.mtu).unwrap_or(u16::MAX),
-        uplink.fast_path,
+        uplink.fast_path && !queued::is_anybody_asked(),
     )
     .with_flows_per_pod(uplink.flows_per_pod)
     .routed_by(uplink.bridge_ifindex);

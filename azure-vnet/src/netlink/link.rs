@@ -57,6 +57,10 @@ pub struct Link {
     pub is_router: bool,
     /// A bridge port with the settings of [`make_pod_port`].
     pub is_pod_port: bool,
+    /// The root queueing discipline (`IFLA_QDISC`).
+    pub qdisc: String,
+    /// The largest MTU that it may be given (`IFLA_MAX_MTU`).
+    pub largest_mtu: u32,
 }
 
 /// Driver kind of a link (`IFLA_INFO_KIND`).
@@ -109,12 +113,16 @@ impl Link {
             is_proxy: false,
             is_router: false,
             is_pod_port: false,
+            qdisc: String::new(),
+            largest_mtu: 0,
         };
         for attribute in message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name = name,
                 LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok().map(MacAddress),
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::MaxMtu(mtu) => link.largest_mtu = mtu,
+                LinkAttribute::Qdisc(kind) => link.qdisc = kind,
                 LinkAttribute::IfAlias(text) => link.alias = Some(text),
                 LinkAttribute::Controller(index) => link.master = Some(index),
                 LinkAttribute::Link(index) => link.peer = Some(index),

@@ -26,6 +26,8 @@ pub(super) struct Compared {
     pub(super) look: Look,
     /// The pods, by the names of their bridges.
     pub(super) pods: BTreeMap<String, Vec<Pod>>,
+    /// The ports of all of them.
+    pub(super) ports: Vec<Link>,
     pub(super) repairs: Vec<Repair>,
 }
 
@@ -70,13 +72,14 @@ pub(super) async fn compare(netlink: &Netlink, look: Option<Look>) -> Result<Com
         remedy: Remedy::FindRecord,
     });
     let mut repairs: Vec<Repair> = lost.collect();
-    let compared = |look, pods, repairs| Compared {
+    let compared = |look, pods, ports, repairs| Compared {
         look,
         pods,
+        ports,
         repairs,
     };
     if look.networks.is_empty() {
-        return Ok(compared(look, BTreeMap::new(), repairs));
+        return Ok(compared(look, BTreeMap::new(), Vec::new(), repairs));
     }
     if !settings::is_forwarding()? {
         repairs.push(Repair {
@@ -121,7 +124,8 @@ pub(super) async fn compare(netlink: &Netlink, look: Option<Look>) -> Result<Com
     }
     repairs.extend(kernel.missing_routes(&networks, dropped));
     repairs.extend(kernel.missing_rules(&networks));
-    Ok(compared(look, pods, repairs))
+    let ports = networks.into_iter().flat_map(|it| it.ports).collect();
+    Ok(compared(look, pods, ports, repairs))
 }
 
 /// What is missing for a bridge that is taken over, before its NIC leaves it. What is of other bridges is none of this one's.

@@ -58,6 +58,7 @@ pub(super) enum Remedy {
 pub struct Seen {
     look: Look,
     pods: BTreeMap<String, Vec<Pod>>,
+    ports: Vec<Link>,
 }
 
 impl Seen {
@@ -69,6 +70,11 @@ impl Seen {
     /// The pods of a bridge; `None` where they were not looked at.
     pub fn pods(&self, bridge: &str) -> Option<&[Pod]> {
         self.pods.get(bridge).map(Vec::as_slice)
+    }
+
+    /// A port of one of the bridges, as it was listed.
+    pub fn port(&self, index: u32) -> Option<&Link> {
+        self.ports.iter().find(|port| port.index == index)
     }
 }
 
@@ -123,6 +129,7 @@ async fn mend_from(
     let Compared {
         look,
         pods,
+        ports,
         repairs,
     } = compared;
     let mut result = Ok(());
@@ -138,7 +145,7 @@ async fn mend_from(
     for outcome in netlink.run_each(requests).await {
         result = result.and(gone_is_fine(outcome).map_err(Into::into));
     }
-    Ok((Seen { look, pods }, result))
+    Ok((Seen { look, pods, ports }, result))
 }
 
 /// Makes the routes to the pods of a bridge that is taken over, before its NIC leaves it: from then on the node routes to them. The

@@ -19,6 +19,8 @@ fn link(index: u32, name: &str, kind: LinkKind) -> Link {
         is_proxy: false,
         is_router: false,
         is_pod_port: false,
+        qdisc: String::new(),
+        largest_mtu: 65_535,
     }
 }
 

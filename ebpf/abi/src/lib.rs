@@ -30,7 +30,7 @@ pub use names::{
 };
 pub use net::{Be16, Be32, Mac};
 pub use nic::Nic;
-pub use pod::{Pod, Port, Share};
+pub use pod::{Direct, Pod, Port, Share};
 pub use policy::{Action, Judgement, PolicyKey, PolicyState, RuleKey};
 pub use reason::Reason;
 pub use reserved::ReservedPorts;

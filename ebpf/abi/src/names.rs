@@ -52,10 +52,12 @@ pub mod maps {
     pub const SHARES: &str = "shares";
     /// An address of another NIC of the node to its [`Nic`](crate::Nic).
     pub const NICS: &str = "nics";
+    /// Interface indexes of host veths that what a pod gets need not pass, each with a [`Direct`](crate::Direct).
+    pub const DIRECT: &str = "direct";
     /// All of them.
-    pub const ALL: [&str; 18] = [
+    pub const ALL: [&str; 19] = [
         UPLINK, PODS, PORTS, POLICY, RULES, POLICIES, FLOWS, FRAGMENTS, SWEEP, COUNTERS, CANDIDATE,
-        EVENTS, WATCH, SEARCHES, SEARCHING, RESERVED, SHARES, NICS,
+        EVENTS, WATCH, SEARCHES, SEARCHING, RESERVED, SHARES, NICS, DIRECT,
     ];
     /// Those that a version takes over from an earlier one with what they hold, and the first version whose are as this one's:
     /// the same kind of map with the same layouts, which mean the same. What user space can write again is not among them, as the queue of the flows; the policy

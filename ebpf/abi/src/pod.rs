@@ -55,6 +55,18 @@ impl Port {
     }
 }
 
+/// Value of the `direct` map, whose key is the interface index (`u32`) of a host veth. A veth that is not in it is passed.
+///
+/// Constants and not an enum, because not every bit pattern in a map would be a valid one.
+pub struct Direct;
+
+impl Direct {
+    /// Somebody has a program there, which is not looked for by every call.
+    pub const HELD_BACK: u32 = 0;
+    /// Packets of fast flows go straight to the pod's end.
+    pub const YES: u32 = 1;
+}
+
 /// Value of the `shares` map, whose key is the pod's address ([`Be32`]): what the pod has of the flow table.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

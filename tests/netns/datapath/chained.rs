@@ -69,7 +69,7 @@ fn a_changed_list_moves_running_pods_and_loses_no_connection() {
     assert_eq!(azure.fabric.leaked().unwrap(), 0);
 }
 
-fn install(vm: &Vm, list: &Conflist) {
+pub(super) fn install(vm: &Vm, list: &Conflist) {
     let path = format!("{CONFIG_DIR}/10-azure.conflist");
     vm.write_file(&path, &list.to_json()).unwrap();
 }

@@ -18,7 +18,7 @@ use super::{LIMIT, connect, list, on, run, seen_from_internet, status};
 /// Values of `AZURE_VNET_FORCE_CLS_BPF`.
 pub(super) const MECHANISMS: [(&str, &str); 2] = [("0", "tcx"), ("1", "cls_bpf")];
 /// More than fits into one TCP window before connection tracking has to follow.
-const MUCH: usize = 4 << 20;
+pub(super) const MUCH: usize = 4 << 20;
 const SERVICE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 96, 0, 1), 6443);
 
 /// A simulated Azure whose first VM attaches its programs in this way.
@@ -330,7 +330,7 @@ pub(super) fn datagram_sockets(azure: &Azure, pod: &Pod<'_>) -> (UdpSocket, UdpS
 }
 
 /// The reference `bandwidth` plugin behind ours, with limits in bits a second.
-fn limited(limits: &Value) -> Conflist {
+pub(super) fn limited(limits: &Value) -> Conflist {
     let mut list: Value = serde_json::from_str(&on("ebpf").to_json()).unwrap();
     let mut bandwidth = json!({ "type": "bandwidth" });
     bandwidth
@@ -341,8 +341,8 @@ fn limited(limits: &Value) -> Conflist {
     Conflist::parse(&list.to_string()).unwrap()
 }
 
-const RATE: u64 = 1_000_000_000;
-const BURST: u64 = 100_000_000;
+pub(super) const RATE: u64 = 1_000_000_000;
+pub(super) const BURST: u64 = 100_000_000;
 
 /// What a pod gets is shaped on its host veth, which a fast flow passes as well.
 #[test]
@@ -383,7 +383,7 @@ fn a_limit_of_what_a_pod_sends_keeps_its_flows_off_the_fast_path() {
 }
 
 /// Bytes that passed the token buckets of a VM with one limit.
-fn shaped(vm: &Vm) -> usize {
+pub(super) fn shaped(vm: &Vm) -> usize {
     let listing = run(vm, "tc -s qdisc show");
     let mut lines = listing
         .lines()

@@ -1,7 +1,7 @@
 //! TC programs of others on the same links, before ours and behind: they see what they should, and stay where they are, whatever
 //! comes and goes of ours. With TCX and with `cls_bpf`.
 
-mod program;
+pub(super) mod program;
 
 use std::net::{Ipv4Addr, UdpSocket};
 

@@ -22,6 +22,8 @@ fn link(index: u32, name: &str, kind: LinkKind, master: Option<u32>) -> Link {
         is_proxy: false,
         is_router: false,
         is_pod_port: false,
+        qdisc: String::new(),
+        largest_mtu: 65_535,
     }
 }
 

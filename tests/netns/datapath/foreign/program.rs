@@ -2,11 +2,12 @@
 
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 
 use aya::maps::{Array, Map, MapData};
 use aya::programs::tc::{NlOptions, TcAttachOptions, TcHandle, qdisc_add_clsact};
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
+use azure_vnet_testbed::raw_program::{Kind, bpf, instruction, load, pin};
 
 /// Which address of an IPv4 packet is looked at: its place in the frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,11 +54,11 @@ impl Foreign {
         counted: Counted,
     ) -> io::Result<Self> {
         let map = create_map()?;
-        let program = load(name, &instructions(map.as_raw_fd(), counted))?;
-        let pin = format!("/sys/fs/bpf/{name}");
-        pin_program(&program, &pin)?;
-        let mut program = SchedClassifier::from_pin(&pin).map_err(io::Error::other)?;
-        std::fs::remove_file(&pin)?;
+        let program = load(Kind::Tc, name, &instructions(map.as_raw_fd(), counted))?;
+        let path = format!("/sys/fs/bpf/{name}");
+        pin(&program, &path)?;
+        let mut program = SchedClassifier::from_pin(&path).map_err(io::Error::other)?;
+        std::fs::remove_file(&path)?;
         let options = if is_filter {
             // It may be there already.
             let _ = qdisc_add_clsact(link);
@@ -97,15 +98,6 @@ impl Foreign {
     }
 }
 
-/// `struct bpf_insn`.
-fn instruction(code: u8, destination: u8, source: u8, offset: i16, immediate: i32) -> u64 {
-    u64::from(code)
-        | u64::from(destination) << 8
-        | u64::from(source) << 12
-        | u64::from(offset.cast_unsigned()) << 16
-        | u64::from(immediate.cast_unsigned()) << 32
-}
-
 fn instructions(map: i32, counted: Counted) -> Vec<u64> {
     let is = |index: usize| u32::from(counted.of[index]).cast_signed();
     vec![
@@ -140,70 +132,4 @@ fn create_map() -> io::Result<OwnedFd> {
     let map = bpf(BPF_MAP_CREATE, &[BPF_MAP_TYPE_ARRAY, 4, 8, 2])?;
     // SAFETY: the kernel has just given this descriptor to us.
     Ok(unsafe { OwnedFd::from_raw_fd(map) })
-}
-
-/// The first fields of `union bpf_attr` for `BPF_PROG_LOAD`.
-#[repr(C)]
-struct Load {
-    kind: u32,
-    count: u32,
-    instructions: u64,
-    license: u64,
-    log: [u64; 2],
-    version_and_flags: [u32; 2],
-    name: [u8; 16],
-}
-
-fn load(name: &str, instructions: &[u64]) -> io::Result<OwnedFd> {
-    const BPF_PROG_LOAD: libc::c_long = 5;
-    const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
-    let mut named = [0; 16];
-    named[..name.len()].copy_from_slice(name.as_bytes());
-    let load = Load {
-        kind: BPF_PROG_TYPE_SCHED_CLS,
-        count: u32::try_from(instructions.len()).map_err(io::Error::other)?,
-        instructions: instructions.as_ptr().expose_provenance() as u64,
-        license: c"Dual MIT/GPL".as_ptr().expose_provenance() as u64,
-        log: [0; 2],
-        version_and_flags: [0; 2],
-        name: named,
-    };
-    let program = bpf(BPF_PROG_LOAD, &load)?;
-    // SAFETY: the kernel has just given this descriptor to us.
-    Ok(unsafe { OwnedFd::from_raw_fd(program) })
-}
-
-/// The fields of `union bpf_attr` for `BPF_OBJ_PIN`.
-#[repr(C)]
-struct Pin {
-    path: u64,
-    descriptor: u32,
-    flags: u32,
-}
-
-fn pin_program(program: &OwnedFd, path: &str) -> io::Result<()> {
-    const BPF_OBJ_PIN: libc::c_long = 6;
-    let path = std::ffi::CString::new(path)?;
-    let pin = Pin {
-        path: path.as_ptr().expose_provenance() as u64,
-        descriptor: program.as_fd().as_raw_fd().cast_unsigned(),
-        flags: 0,
-    };
-    bpf(BPF_OBJ_PIN, &pin).map(drop)
-}
-
-fn bpf<T>(command: libc::c_long, attributes: &T) -> io::Result<i32> {
-    // SAFETY: the attributes are those of the command, and what they point to lives as long as the caller has it.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command,
-            std::ptr::from_ref(attributes),
-            size_of::<T>(),
-        )
-    };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    i32::try_from(result).map_err(io::Error::other)
 }
