@@ -1,5 +1,6 @@
 //! A VM of the simulated Azure on which pods reach the fabric in one of the ways that are compared.
 
+mod bare;
 mod by_hand;
 mod flows;
 
@@ -11,7 +12,7 @@ use azure_vnet_testbed::address_plan::Mac;
 use azure_vnet_testbed::conflist::Conflist;
 use azure_vnet_testbed::namespace::Namespace;
 use azure_vnet_testbed::pod::{Pod, PodSpec};
-use azure_vnet_testbed::{Azure, Vm};
+use azure_vnet_testbed::{Azure, CONFIG_DIR, Vm};
 use serde_json::{Value, json};
 
 pub use by_hand::batch;
@@ -39,6 +40,8 @@ pub struct Node<'a> {
 enum Attached<'a> {
     ByPlugin(Box<Pod<'a>>),
     ByHand(Namespace),
+    /// None.
+    OfNode(&'a Vm),
 }
 
 impl Attached<'_> {
@@ -46,6 +49,7 @@ impl Attached<'_> {
         match self {
             Self::ByPlugin(pod) => pod.namespace(),
             Self::ByHand(namespace) => namespace,
+            Self::OfNode(vm) => vm.namespace(),
         }
     }
 }
@@ -63,7 +67,15 @@ impl<'a> Node<'a> {
             Variant::Plain | Variant::Iptables => by_hand::bridged(azure, number, subject)?,
             Variant::Flowtable => by_hand::with_flowtable(vm, subject)?,
             Variant::Reference => with_plugins(vm, subject, &reference())?,
-            Variant::Netfilter | Variant::Ebpf { .. } => with_plugins(vm, subject, &ours(subject))?,
+            Variant::Bare => bare::with_redirects(vm)?,
+            Variant::Host => vec![Attached::OfNode(vm)],
+            Variant::Netfilter | Variant::Shaped => with_plugins(vm, subject, &ours(subject))?,
+            Variant::Ebpf { .. } => {
+                // Where runtimes have it: without it there may be a plugin that shapes.
+                let path = format!("{CONFIG_DIR}/10-bench.conflist");
+                vm.write_file(&path, &ours(subject).to_json())?;
+                with_plugins(vm, subject, &ours(subject))?
+            }
         };
         let pod = pods.first().context("no pod")?;
         let socket = pod
@@ -150,6 +162,7 @@ fn with_plugins<'a>(vm: &'a Vm, subject: Subject, list: &Conflist) -> Result<Vec
 fn ours(subject: Subject) -> Conflist {
     let (datapath, fast) = match subject.variant {
         Variant::Ebpf { fast, .. } => ("ebpf", fast),
+        Variant::Shaped => ("ebpf", true),
         _ => ("netfilter", true),
     };
     let masquerade = json!({

@@ -62,7 +62,7 @@ impl Report {
                 quartiles: series.quartiles(),
                 ours: matches!(
                     row.subject.variant,
-                    Variant::Ebpf { .. } | Variant::Netfilter
+                    Variant::Ebpf { .. } | Variant::Shaped | Variant::Netfilter
                 ),
             })
             .collect();

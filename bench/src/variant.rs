@@ -13,8 +13,14 @@ pub enum Variant {
     Reference,
     /// A routed veth, nftables masquerade, and a flowtable on both of its devices.
     Flowtable,
+    /// A program that looks nothing up: what the devices cost. By `cls_bpf`, into the pod by the peer.
+    Bare,
+    /// No pod: a process of the node's own.
+    Host,
     /// Ours, without eBPF.
     Netfilter,
+    /// Ours as by default, for a pod that may be shaped: its packets pass the host's end of its veth.
+    Shaped,
     /// Ours.
     Ebpf {
         /// Attached by TCX; by `cls_bpf` otherwise.
@@ -32,11 +38,13 @@ pub const DEFAULT: Variant = Variant::Ebpf {
 
 impl Variant {
     /// All of them, in the order of the report.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::Plain,
         Self::Iptables,
         Self::Reference,
         Self::Flowtable,
+        Self::Bare,
+        Self::Host,
         Self::Netfilter,
         Self::Ebpf {
             tcx: true,
@@ -47,6 +55,7 @@ impl Variant {
             fast: false,
         },
         DEFAULT,
+        Self::Shaped,
         Self::Ebpf {
             tcx: false,
             fast: true,
@@ -61,7 +70,10 @@ impl fmt::Display for Variant {
             Self::Iptables => "iptables rule on the bridge",
             Self::Reference => "reference bridge + ipMasq",
             Self::Flowtable => "nf_flowtable, routed",
+            Self::Bare => "bare redirect",
+            Self::Host => "host process",
             Self::Netfilter => "azure-vnet netfilter",
+            Self::Shaped => "azure-vnet eBPF (TCX), shaped pod",
             Self::Ebpf { tcx, fast } => match (tcx, fast) {
                 (true, false) => "azure-vnet eBPF (TCX), no fast path",
                 (false, false) => "azure-vnet eBPF (cls_bpf), no fast path",

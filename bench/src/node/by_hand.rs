@@ -122,12 +122,12 @@ fn routed_addresses() -> impl Iterator<Item = Ipv4Addr> {
     (2..=255).map(|host| Ipv4Addr::new(172, 21, 0, host))
 }
 
-fn sandbox(vm: &Vm, pod: usize) -> Result<Namespace> {
+pub fn sandbox(vm: &Vm, pod: usize) -> Result<Namespace> {
     Ok(vm.new_sandbox(&format!("{NETNS_DIR}/pod{pod}"))?)
 }
 
 /// The pod's side.
-fn configure(pod: &Namespace, address: Ipv4Addr, length: u8, gateway: Ipv4Addr) -> Result<()> {
+pub fn configure(pod: &Namespace, address: Ipv4Addr, length: u8, gateway: Ipv4Addr) -> Result<()> {
     let lines = [
         "link set lo up".to_owned(),
         format!("address add {address}/{length} dev eth0"),

@@ -18,8 +18,8 @@ const FOR_GOOD: u32 = 100_000_000;
 pub fn fill(node: &Node<'_>, servers: &Servers, seen: SocketAddrV4) -> Result<u32> {
     match node.subject.variant {
         _ if node.subject.scale.flows == 0 => Ok(0),
-        Variant::Ebpf { .. } => into_map(node, servers, seen),
-        Variant::Plain => Ok(0),
+        Variant::Ebpf { .. } | Variant::Shaped => into_map(node, servers, seen),
+        Variant::Plain | Variant::Bare | Variant::Host => Ok(0),
         _ => by_sending(node),
     }
 }
