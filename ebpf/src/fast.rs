@@ -35,7 +35,7 @@ use crate::{
     icmp::IcmpError,
     life::{self, Way},
     packet::{ICMP, Ipv4, NETWORK, Part, Plain, TCP, Transport},
-    partial, pods,
+    pods,
     rewrite::{self, End},
     verdict::Outcome,
 };
@@ -119,7 +119,6 @@ pub fn out(
         flow.flags &= !FlowFlags::FAST;
         return Ok(Reason::NotOurs);
     }
-    partial::refuse_misplaced(ctx, ip.protocol, ip.transport())?;
     life::touch(key, flow, (ip, transport), uplink, now, Way::Out);
     let to = (flow.address, flow.port);
     rewrite::source_mac(ctx, uplink.mac)?;

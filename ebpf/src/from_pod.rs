@@ -13,7 +13,7 @@ use crate::{
         self, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_QINQ, ETHERTYPE_VLAN, Frame,
         Ipv4, Plain, Transport,
     },
-    partial, pods, rewrite,
+    pods, rewrite,
     verdict::{self, Outcome},
 };
 
@@ -77,17 +77,12 @@ const LOOPBACK_NET: u8 = 127;
 
 #[inline(always)]
 fn ipv4(ctx: &TcContext, port: &Port, key: &FlowKey, is_uncommon: bool) -> Outcome {
-    let (source, to, protocol, transport) = match key.protocol {
+    let (source, to) = match key.protocol {
         NO_KEY => {
             let ip = Ipv4::read(ctx)?;
-            (ip.source, ip.destination, ip.protocol, ip.transport())
+            (ip.source, ip.destination)
         }
-        protocol => (
-            key.source,
-            key.destination,
-            protocol,
-            packet::PLAIN_TRANSPORT,
-        ),
+        _ => (key.source, key.destination),
     };
     if !pods::may_send(port, source) {
         return Err(Reason::SpoofedAddress);
@@ -99,7 +94,6 @@ fn ipv4(ctx: &TcContext, port: &Port, key: &FlowKey, is_uncommon: bool) -> Outco
     if packet::is_to_group(ctx)? {
         return Err(Reason::ToGroup);
     }
-    partial::refuse_misplaced(ctx, protocol, transport)?;
     if is_uncommon {
         match fast::uncommon_out(ctx) {
             fast::SLOW => {}

@@ -49,7 +49,6 @@ mod life;
 mod nics;
 mod origin;
 mod packet;
-mod partial;
 mod pods;
 mod policy;
 mod ports;

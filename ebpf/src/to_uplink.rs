@@ -4,9 +4,7 @@
 //! that came in, or not at all. What comes along the fast path passes here as well, with the node's address
 //! already: it is the first comparison.
 
-use aya_ebpf::{
-    bindings::TC_ACT_SHOT, btf_maps::PerCpuArray, macros::btf_map, programs::TcContext,
-};
+use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map, programs::TcContext};
 use azure_vnet_abi::{Action, Flow, FlowKey, FlowKind, Pod, Reason, Uplink};
 
 use crate::{
@@ -15,7 +13,7 @@ use crate::{
     life::{self, Way},
     nics, origin,
     packet::{self, ETHERTYPE_IPV4, Frame, ICMP, Ipv4, Part, Plain, Transport},
-    partial, pods,
+    pods,
     policy::{self, Portless},
     refusal,
     rewrite::{self, End},
@@ -26,9 +24,6 @@ use crate::{
 /// Decides by the packet's addresses and our own state, by nothing else.
 #[inline(always)]
 pub fn run(ctx: &TcContext) -> i32 {
-    if partial::may_be_copy(ctx) && partial::answer_for_copy(ctx.skb.skb) != 0 {
-        return TC_ACT_SHOT;
-    }
     let uplink = match config::uplink() {
         Ok(uplink) => uplink,
         Err(reason) => return verdict::settle(ctx, Err(reason)),

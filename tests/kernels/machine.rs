@@ -46,11 +46,7 @@ impl Machine {
             .arg(image)
             .arg("-initrd")
             .arg(initramfs.path())
-            // On a busy machine the timer comes so late that a kernel takes it for broken, and panics.
-            .args([
-                "-append",
-                "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check",
-            ]);
+            .args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off"]);
         let output = qemu.limit(LIMIT).output().unwrap();
         let machine = Self {
             console: output.stdout.replace('\r', ""),

@@ -437,54 +437,6 @@ fn as_finished((offloaded, mut frame): (Offloaded, Vec<u8>)) -> Bytes {
     frame.into()
 }
 
-/// Such as the pod's own stack sends, or a tunnel, and those that would have the kernel write over addresses, ports and what is between. The
-/// first packet tells what kind of kernel this is, whichever it is of them.
-#[test]
-fn a_checksum_is_finished_in_its_place_alone() {
-    const TRANSPORT: u16 = 14 + 20;
-    const UDP: u16 = TRANSPORT + 6;
-    const TCP: u16 = TRANSPORT + 16;
-
-    let local = (WEB.address, KEPT);
-    let long = [0x5a; 40];
-    let datagram = udp(local, SERVER).payload(&long).of(&WEB).bytes();
-    let segment = tcp(local, SERVER, ACK).payload(&long).of(&WEB).bytes();
-    for (node, places) in [
-        (Node::new(), [20, UDP, TRANSPORT]),
-        (slow(), [UDP, 20, TRANSPORT + 2]),
-    ] {
-        let devices = Devices::new(node);
-        let socket = devices.namespace.run(|| offloading_socket("web-pod"));
-        let socket = socket.unwrap().unwrap();
-        let mut counted = [0, 0];
-        let mut goes_on = |sent: &Bytes, place: u16, is_in_place: bool| {
-            let start = place.min(TRANSPORT);
-            let header = vnet_header(Some((start, place - start)));
-            socket.send(&[&header[..], &sent[..]].concat()).unwrap();
-            counted[usize::from(is_in_place)] += 1;
-            let is_counted = eventually(|| {
-                let packets = |reason| devices.node.packets(reason);
-                let left = packets(Reason::FlowCreated)
-                    + packets(Reason::Masqueraded)
-                    + packets(Reason::MasqueradedFast);
-                [packets(Reason::PartialChecksum), left] == counted
-            });
-            assert!(
-                is_counted,
-                "{place} of {counted:?}: {:?}",
-                devices.counted()
-            );
-        };
-        for place in places {
-            goes_on(&datagram, place, place == UDP);
-        }
-        for place in (20..TRANSPORT + 20).step_by(2) {
-            goes_on(&datagram, place, place >= UDP);
-            goes_on(&segment, place, place >= TCP);
-        }
-    }
-}
-
 /// The kernel takes the first tag off before the hook sees the frame.
 #[test]
 fn one_tag_is_as_many() {

@@ -76,13 +76,11 @@ pub enum Reason {
     Loopback = 33,
     /// From the fabric for an address of the pool that no pod has. The node's routes drop it, unless netfilter translates it.
     FreeAddress = 34,
-    /// From a pod with a checksum that the kernel is to write over addresses, ports or another header than the transport's.
-    PartialChecksum = 35,
 }
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 35] = [
         Self::NotOurs,
         Self::InRange,
         Self::Exempt,
@@ -118,7 +116,6 @@ impl Reason {
         Self::Unconfigured,
         Self::Loopback,
         Self::FreeAddress,
-        Self::PartialChecksum,
     ];
 
     /// How many there are: the size of the `counters` map.
@@ -166,7 +163,6 @@ impl Reason {
             Self::Unconfigured => "unconfigured",
             Self::Loopback => "loopback",
             Self::FreeAddress => "free_address",
-            Self::PartialChecksum => "partial_checksum",
         }
     }
 
@@ -209,8 +205,7 @@ impl Reason {
             | Self::FlowTableFull
             | Self::PodFlowLimit
             | Self::Unconfigured
-            | Self::Loopback
-            | Self::PartialChecksum => false,
+            | Self::Loopback => false,
         }
     }
 }

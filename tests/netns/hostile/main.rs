@@ -9,7 +9,6 @@
 )]
 
 mod arp;
-mod checksums;
 mod floods;
 mod free_addresses;
 mod kinds;

@@ -10,7 +10,6 @@ use azure_vnet_testbed::address_plan::{FABRIC_MAC, INTERNET};
 use azure_vnet_testbed::field::{Field, Tier};
 use azure_vnet_testbed::frame::{BROADCAST, is_arp, is_icmp, source_of};
 use azure_vnet_testbed::host::REPORT_PORT;
-use azure_vnet_testbed::offload::{Offload, switch};
 use azure_vnet_testbed::packet_socket::offloading_socket;
 use azure_vnet_testbed::{Azure, Verdicts, exchange};
 use fastrand::Rng;
@@ -54,12 +53,6 @@ fn let_nothing_out(tier: Tier) {
     let azure = &tier.azure();
     let field = &Field::with(azure, tier, &tier.list(true));
     let vm = field.vm;
-    // What rules cannot see: decision 32.
-    let by_nic = !tier.is_ebpf();
-    let switched = vm
-        .namespace()
-        .run(|| switch("eth0", Offload::Transmit, by_nic));
-    switched.unwrap().unwrap();
     let arrived = Arrived::so_far(azure);
     let mut hostile = Hostile {
         rng: Rng::with_seed(seed),

@@ -50,9 +50,6 @@ pub fn meaning(reason: Reason) -> &'static str {
         Reason::EtherType => "neither IPv4 nor ARP",
         Reason::Loopback => "for the node's loopback network, which is the node's alone",
         Reason::FreeAddress => "for an address of the pool that no pod has: a route drops it",
-        Reason::PartialChecksum => {
-            "a checksum that the kernel is to write over addresses or ports, after all checks (PACKET_VNET_HDR)"
-        }
         Reason::Unconfigured => "the programs have not been told about the NIC",
         Reason::IcmpErrorOut => "an ICMP error about a packet of a flow",
         Reason::MasqueradedFast => {
