@@ -1,12 +1,12 @@
 //! `cargo xtask reference`: writes docs/configuration.md and docs/json.md from the doc comments of the structs that read
-//! the configuration and print JSON; lint fails where they are not current.
+//! the configuration and print JSON, and the index of the decisions; lint fails where they are not current.
 
 use std::fmt::Write as _;
 use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::workspace;
+use crate::{decisions, workspace};
 
 /// A page that is written from code.
 struct Page {
@@ -167,7 +167,9 @@ pub fn main() -> Result<()> {
         fs::write(workspace::root().join(page.path), text(page)?)
             .with_context(|| format!("cannot write {}", page.path))?;
     }
-    Ok(())
+    let index = workspace::root().join(decisions::INDEX);
+    fs::write(&index, decisions::index()?)
+        .with_context(|| format!("cannot write {}", index.display()))
 }
 
 /// Fails where a page is not what would be written.
@@ -180,6 +182,12 @@ pub fn check() -> Result<()> {
             page.path
         );
     }
+    let index = fs::read_to_string(workspace::root().join(decisions::INDEX)).unwrap_or_default();
+    ensure!(
+        index == decisions::index()?,
+        "{} is not current: cargo xtask reference",
+        decisions::INDEX
+    );
     Ok(())
 }
 
