@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::{
+    architecture::Architecture,
     command::{as_root, run},
     dist, plugins,
     workspace::{self, Metadata},
@@ -28,7 +29,7 @@ pub struct Options {
 pub fn main(options: &Options) -> Result<()> {
     // The bench program itself is not what is measured.
     plugins::build()?;
-    let binaries = dist::build()?;
+    let binaries = dist::build(Architecture::here()?)?;
 
     let target = Metadata::read()?.target_directory()?;
     let mut bench = as_root(plugins::directory()?.join("azure-vnet-bench"));

@@ -8,6 +8,8 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use object::build::elf::{Builder, SectionData};
+use object::elf::SHT_STRTAB;
 
 use crate::{
     bpf_compiler::Compiler,
@@ -55,6 +57,7 @@ fn compile(compiler: &Compiler, linker: &Path) -> Result<PathBuf> {
 /// `azure-vnet` is compiled again.
 fn install(built: &Path, object: &Path) -> Result<()> {
     let bytes = fs::read(built).with_context(|| format!("no object at {}", built.display()))?;
+    let bytes = without_dwarf(&bytes)?;
     if fs::read(object).is_ok_and(|old| old == bytes) {
         return Ok(());
     }
@@ -63,6 +66,25 @@ fn install(built: &Path, object: &Path) -> Result<()> {
     let new = object.with_extension("new");
     fs::write(&new, bytes).with_context(|| format!("cannot write {}", new.display()))?;
     fs::rename(&new, object).with_context(|| format!("cannot write {}", object.display()))
+}
+
+/// Leaves out what only a debugger reads, three quarters of the object: what the kernel and the verifier's log know of types and lines
+/// is in `.BTF` and `.BTF.ext`.
+fn without_dwarf(bytes: &[u8]) -> Result<Vec<u8>> {
+    let mut elf = Builder::read(bytes)?;
+    for section in &mut elf.sections {
+        let name = section.name.as_slice();
+        section.delete = name.starts_with(b".debug_") || name.starts_with(b".rel.debug_");
+    }
+    // LLVM has names of sections and of symbols in one table, this crate writes two.
+    let names = elf.sections.add();
+    names.name = b".shstrtab"[..].into();
+    names.sh_type = SHT_STRTAB;
+    names.sh_addralign = 1;
+    names.data = SectionData::SectionString;
+    let mut stripped = Vec::new();
+    elf.write(&mut stripped)?;
+    Ok(stripped)
 }
 
 /// Loads the programs into this kernel and prints the instructions its verifier walked; the table

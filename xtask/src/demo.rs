@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::{
+    architecture::Architecture,
     command::{as_root, run},
     dist, plugins,
 };
@@ -85,7 +86,7 @@ pub fn show(options: &Options) -> Result<()> {
     let testbed = plugins::directory()?;
     let mut demo = as_root(testbed.join("demo"));
     let plugins = if options.released {
-        dist::build()?
+        dist::build(Architecture::here()?)?
     } else {
         testbed
     };

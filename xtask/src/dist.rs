@@ -1,18 +1,18 @@
 //! `cargo xtask dist`: what is released, an archive with the static plugins, its checksum, and its signature where the key is given.
 
 use std::{
-    env::consts::ARCH,
     ffi::OsString,
     fs,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use minisign::{SecretKey, SecretKeyBox};
 
 use crate::{
+    architecture::Architecture,
     build_ebpf,
     command::{cargo, command, output, run},
     plugins::{self, NAMES},
@@ -34,9 +34,12 @@ const FILES: [&str; 5] = [
     "LICENSE",
 ];
 
-/// What to do with the archive.
+/// For whom, and what to do with the archives.
 #[derive(Args, Default)]
 pub struct Options {
+    /// The processors that archives are made for; this machine's, if none is named. Those of others are run under user emulation
+    #[arg(long = "arch", value_enum, value_name = "ARCH")]
+    architectures: Vec<Architecture>,
     /// Signs it with this secret key of minisign's; a key with a password has it in `AZURE_VNET_SIGNING_PASSWORD`
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
@@ -47,22 +50,29 @@ pub fn main(options: &Options) -> Result<()> {
     let key = options.key.as_deref().map(secret_key).transpose()?;
     setup::main()?;
     build_ebpf::main()?;
-    let folder = build()?;
-    check_static(&folder.join(NAMES[0]))?;
-    size::check(&folder)?;
-    let version = format!("v{}", env!("CARGO_PKG_VERSION"));
-    let archive = pack(&folder, &version, &workspace::root().join("target/dist"))?;
-    if let Some(key) = &key {
-        sign(&archive, key)?;
+    let architectures = match &options.architectures[..] {
+        [] => vec![Architecture::here()?],
+        named => named.to_vec(),
+    };
+    for architecture in architectures {
+        let folder = build(architecture)?;
+        check_static(architecture, &folder.join(NAMES[0]))?;
+        size::check(&folder)?;
+        let version = format!("v{}", env!("CARGO_PKG_VERSION"));
+        let dist = workspace::root().join("target/dist");
+        let archive = pack(architecture, &folder, &version, &dist)?;
+        if let Some(key) = &key {
+            sign(&archive, key)?;
+        }
+        let size = fs::metadata(&archive)?.len();
+        println!("dist: {} ({} KiB)", archive.display(), size / 1024);
     }
-    let size = fs::metadata(&archive)?.len();
-    println!("dist: {} ({} KiB)", archive.display(), size / 1024);
     Ok(())
 }
 
 /// Builds the plugins without anything that they would have to find on a node; returns where they are.
-pub fn build() -> Result<PathBuf> {
-    let target = StaticTarget::ensure();
+pub fn build(architecture: Architecture) -> Result<PathBuf> {
+    let target = StaticTarget::ensure(architecture)?;
     let mut compile = cargo();
     compile
         .args(["build", "--release", "--bins", "--target", &target.triple])
@@ -76,7 +86,12 @@ pub fn build() -> Result<PathBuf> {
 }
 
 /// The archive of the plugins in `built`, under the name that `install-cni-plugin.sh` looks for, with its checksum beside it.
-pub fn pack(built: &Path, version: &str, folder: &Path) -> Result<PathBuf> {
+pub fn pack(
+    architecture: Architecture,
+    built: &Path,
+    version: &str,
+    folder: &Path,
+) -> Result<PathBuf> {
     let staging = folder.join("staging");
     let _ = fs::remove_dir_all(&staging);
     fs::create_dir_all(&staging)?;
@@ -91,9 +106,9 @@ pub fn pack(built: &Path, version: &str, folder: &Path) -> Result<PathBuf> {
     // One file in the archive too: tar keeps what is linked together.
     plugins::link(&staging)?;
     // Shell completions and man pages, from the program itself.
-    let mut generate = command(built.join("azure-vnet"));
+    let mut generate = architecture.run(&built.join(NAMES[0]))?;
     run(generate.arg("generate").arg(staging.join("share")), LIMIT)?;
-    let name = format!("azure-vnet-cni-linux-{}-{version}.tgz", architecture()?);
+    let name = format!("azure-vnet-cni-linux-{}-{version}.tgz", architecture.name());
     let archive = folder.join(&name);
     // The same input gives the same bytes.
     let reproducible = [
@@ -153,24 +168,13 @@ fn entries(folder: &Path) -> Result<Vec<OsString>> {
     Ok(names)
 }
 
-/// Go's name for this machine, which CNI archives are named with.
-fn architecture() -> Result<&'static str> {
-    match ARCH {
-        "x86_64" => Ok("amd64"),
-        "aarch64" => Ok("arm64"),
-        other => bail!(
-            "no archives are made for {other}: build the plugins there with `cargo build --release`"
-        ),
-    }
-}
-
 /// A node may have another libc, or an older one.
-fn check_static(program: &Path) -> Result<()> {
+fn check_static(architecture: Architecture, program: &Path) -> Result<()> {
     let bytes = fs::read(program)?;
     // ELF: a program that names a dynamic linker has a header of type PT_INTERP, with the linker's path in it.
     let names = |linker: &[u8]| bytes.windows(linker.len()).any(|window| window == linker);
     let dynamic = names(b"/ld-linux") || names(b"/ld-musl");
     ensure!(!dynamic, "{} needs shared libraries", program.display());
-    run(command(program).arg("--version"), LIMIT)?;
+    run(architecture.run(program)?.arg("--version"), LIMIT)?;
     Ok(())
 }

@@ -2,12 +2,14 @@
 //! file of its own name.
 
 mod abi_layout;
+mod architecture;
 mod bench;
 mod bpf_compiler;
 mod bpf_linker;
 mod build_ebpf;
 mod ci;
 mod command;
+mod decisions;
 mod demo;
 mod dist;
 mod earlier;

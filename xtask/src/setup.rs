@@ -135,6 +135,18 @@ const MANAGER_PACKAGES: [Package; 1] = [Package {
     reason: "makes the systems that are booted with real network managers",
 }];
 
+/// What `dist` needs beside, where it builds for another machine.
+const EMULATION_PACKAGES: [Package; 1] = [Package {
+    name: "qemu-user",
+    witness: "qemu-aarch64",
+    reason: "runs programs of other processors",
+}];
+
+/// Installs user emulation, where it is missing.
+pub fn emulation() -> Result<()> {
+    install_lacking(&EMULATION_PACKAGES)
+}
+
 /// Installs the container runtimes that the stage `runtime` calls the plugins with, where missing.
 pub fn runtimes() -> Result<()> {
     install_lacking(&RUNTIME_PACKAGES)

@@ -6,8 +6,8 @@ use anyhow::{Context, Result, ensure};
 
 use crate::plugins::NAMES;
 
-/// Bytes that the plugins may have, two names of one file, and what they are. Where it becomes smaller, its ceiling comes down with it.
-const CEILING: u64 = 10 << 20;
+/// Bytes that the plugins may have, two names of one file, and what they are: as two files they had 13 MB. Where it becomes smaller, its ceiling comes down with it.
+const CEILING: u64 = 12 << 20;
 const WHY: &str = "static; netlink, aya, the eBPF object, IPAM with HTTP and XML, and the command line with HTTP, YAML, completions \
                    and man pages";
 

@@ -1,11 +1,14 @@
 //! What the released plugins are built for: a target whose programs need nothing of the node but its kernel
 //! (docs/decisions/0023-musl.md).
 
-use std::{env::consts::ARCH, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
 use anyhow::Result;
 
-use crate::command::{command, probe, run};
+use crate::{
+    architecture::Architecture,
+    command::{command, probe, run},
+};
 
 const INSTALL_LIMIT: Duration = Duration::from_mins(5);
 
@@ -19,29 +22,41 @@ pub struct StaticTarget {
 
 impl StaticTarget {
     /// musl, installed where it is missing; or static glibc where that cannot be done (a distribution's own Rust, or
-    /// no network), which serves as well and starts later.
-    pub fn ensure() -> Self {
-        let musl = format!("{ARCH}-unknown-linux-musl");
+    /// no network), which serves as well and starts later. For another machine there is musl alone: Rust brings all that it needs, its
+    /// linker too.
+    pub fn ensure(architecture: Architecture) -> Result<Self> {
+        let musl = format!("{}-unknown-linux-musl", architecture.rust());
         if !is_installed(&musl) {
             println!(
                 "setup: installing rustup's target {musl} (what the released plugins are linked with)"
             );
             if let Err(error) = install(&musl) {
+                if !architecture.is_here() {
+                    return Err(error.context(format!(
+                        "no target {musl}: `rustup target add {musl}` mends that"
+                    )));
+                }
                 println!(
                     "setup: no target {musl} ({error:#}): the plugins are linked with glibc instead, and each call takes \
                      about a millisecond longer. `rustup target add {musl}` mends that"
                 );
-                return Self::glibc();
+                return Ok(Self::glibc(architecture));
             }
         }
-        Self {
+        let linker = format!(r#"target.{musl}.linker="rust-lld""#);
+        let arguments = if architecture.is_here() {
+            Vec::new()
+        } else {
+            vec!["--config".to_owned(), linker]
+        };
+        Ok(Self {
             triple: musl,
-            arguments: Vec::new(),
-        }
+            arguments,
+        })
     }
 
-    fn glibc() -> Self {
-        let triple = format!("{ARCH}-unknown-linux-gnu");
+    fn glibc(architecture: Architecture) -> Self {
+        let triple = format!("{}-unknown-linux-gnu", architecture.rust());
         // Beside the flags of .cargo/config.toml, and of the target's code only: build scripts and macros are not static.
         let flags = format!(r#"target.{triple}.rustflags=["-Ctarget-feature=+crt-static"]"#);
         Self {

@@ -10,6 +10,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::{
+    architecture::Architecture,
     command::{cargo, is_root, run, run_lines},
     dist, earlier, plugins, setup,
     tally::Tally,
@@ -147,7 +148,12 @@ pub fn stages(options: &Options) -> Result<Tally> {
         // Keys of this run alone.
         let keys = minisign::KeyPair::generate_unencrypted_keypair()?;
         for version in DIST_VERSIONS {
-            let archive = dist::pack(&binaries, version, &binaries.join("dist"))?;
+            let archive = dist::pack(
+                Architecture::here()?,
+                &binaries,
+                version,
+                &binaries.join("dist"),
+            )?;
             dist::sign(&archive, &keys.sk)?;
         }
         let public = keys.pk.to_box()?.into_string();
