@@ -9,6 +9,7 @@ use crate::apply::{self, Applied};
 use crate::config::Config;
 use crate::datapath::{self, Datapath, Depth, Pod};
 use crate::error::Error;
+use crate::health::firewall;
 use crate::lease::Lease;
 use crate::names;
 use crate::netlink::{MacAddress, Netlink};
@@ -37,6 +38,7 @@ pub async fn add(request: &Add) -> Result<Success, Error> {
     apply::refuse_existing(&netns, &pod, &request.ifname).await?;
     let mac = pod_mac::requested(&config, request, &host).await?;
 
+    let is_first = node::remembered().is_empty();
     let lease = Lease::request(&config.ipam, &request.path, &request.conf)?;
     let (node, look) = node::ensure(&host, &wanted(&config, &lease)).await?;
     let uplink = uplink(&config, lease.address.trunc(), &node);
@@ -55,6 +57,9 @@ pub async fn add(request: &Add) -> Result<Success, Error> {
     served.commit();
     applied.commit();
     remembered.commit();
+    if is_first {
+        firewall::warn();
+    }
     Ok(success(&config, request, &plan, previous, lease.commit()))
 }
 

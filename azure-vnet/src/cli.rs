@@ -20,6 +20,7 @@ mod pool;
 mod status;
 mod table;
 mod teardown;
+mod top;
 mod verify;
 
 use std::process::ExitCode;
@@ -62,6 +63,8 @@ enum Command {
     Pods,
     /// The connections that are masqueraded, or came in from outside the ranges.
     Flows(flows::Options),
+    /// The pods' rates, flows, drops, ports and addresses, as they change.
+    Top(top::Options),
     /// What becomes of a pod's packets for a destination, and why.
     Explain(explain::Options),
     /// Drops with their reason, and new flows, as they come (eBPF tier).
@@ -76,7 +79,7 @@ enum Command {
     Gc(gc::Options),
     /// Puts the node back as it was before its first pod: NIC, routes, datapath, state.
     Teardown(teardown::Options),
-    /// Writes shell completions and man pages.
+    /// Writes shell completions, man pages, and the page of the checks.
     #[command(hide = true)]
     Generate(generate::Options),
     /// Puts the plugins and their configuration in place, or replaces another version.
@@ -169,6 +172,7 @@ fn run(command: Command, output: Output) -> Result<Outcome, Failure> {
         Command::Status => runtime.block_on(status::run(output)),
         Command::Pods => runtime.block_on(pods::run(output)),
         Command::Flows(options) => flows::run(&options, output),
+        Command::Top(options) => top::run(&options, output),
         Command::Metrics(options) => runtime.block_on(metrics::run(&options, output)),
         Command::Plan(options) => plan::run(&options, output),
         Command::Explain(options) => runtime.block_on(explain::run(&options, output)),

@@ -48,7 +48,7 @@ pub use direct::{Depth, is_supported as counts_behind_veths, passed_by, tell_por
 pub use ebpf::EbpfError;
 pub use maps::Counters;
 pub(crate) use netfilter::execute;
-pub use netfilter::{Judged, NetfilterError, Rules, foreign, judge};
+pub use netfilter::{Judged, NetfilterError, Rules, foreign, judge, spoofed};
 pub use nics::{Addresses, Elsewhere, Nics, tell_nics};
 pub use object::OBJECT;
 pub use probe::{Inspection, Way, defects, probe};

@@ -13,6 +13,7 @@ pub mod datapath;
 pub mod del;
 pub mod error;
 pub mod gc;
+pub mod health;
 pub mod install;
 pub mod lease;
 pub mod legacy;

@@ -6,6 +6,7 @@ use azure_vnet_cni::{CniError, Status, code};
 use crate::config::{self, Config};
 use crate::datapath;
 use crate::error::Error;
+use crate::health::{Finding, firewall, path};
 use crate::lease;
 use crate::netlink::{Netlink, NetlinkError};
 use crate::node;
@@ -30,6 +31,9 @@ pub enum NotReady {
     /// The links cannot be listed.
     #[error("the node's network cannot be read")]
     Netlink(#[from] NetlinkError),
+    /// Packets of pods, or of the node, do not get where they should.
+    #[error("{}{}", .0.found, .0.fix.as_deref().map(|fix| format!("; fix: {fix}")).unwrap_or_default())]
+    Path(Box<Finding>),
     /// Neither tier that the configuration allows.
     #[error("no datapath can be set up")]
     Datapath(#[from] datapath::Error),
@@ -73,6 +77,9 @@ async fn ready(request: &Status) -> Result<Config, NotReady> {
     }
     let masquerade = &config.masquerade;
     datapath::probe(masquerade.datapath, masquerade.port_range().err().as_ref())?;
+    if let Some(finding) = path::first_break(&host).await?.or_else(firewall::dropping) {
+        return Err(NotReady::Path(Box::new(finding)));
+    }
     Ok(config)
 }
 
@@ -81,7 +88,7 @@ impl NotReady {
     pub fn code(&self) -> u32 {
         match self {
             Self::Config(error) => error.code(),
-            Self::NicGone { .. } => code::LIMITED_CONNECTIVITY,
+            Self::NicGone { .. } | Self::Path(_) => code::LIMITED_CONNECTIVITY,
             Self::NoMaster(_) | Self::Netlink(_) | Self::Datapath(_) => code::NOT_AVAILABLE,
         }
     }

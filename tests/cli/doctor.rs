@@ -8,7 +8,7 @@ use crate::golden::{assert_fits, assert_golden};
 use crate::scene::{json_of, list, pods, pretty, printed, run};
 
 /// The shipped configuration, installed as an administrator does.
-fn configure(vm: &Vm) {
+pub fn configure(vm: &Vm) {
     vm.write_file(
         &format!("{CONFIG_DIR}/10-azure.conflist"),
         &list("auto").to_json(),
@@ -16,15 +16,51 @@ fn configure(vm: &Vm) {
     .unwrap();
 }
 
-fn shell(vm: &Vm, line: &str) {
+pub fn shell(vm: &Vm, line: &str) {
     let line = line.replace("azure-vnet gc", &format!("{PLUGIN_DIR}/azure-vnet gc"));
-    let mut words = line.split(' ');
-    let program = vm.program(words.next().unwrap()).unwrap();
+    let mut words = words(&line).into_iter();
+    let program = vm.program(&words.next().unwrap()).unwrap();
     program.args(words).checked().unwrap();
 }
 
+/// As a shell takes them: a quoted one may have spaces.
+fn words(line: &str) -> Vec<String> {
+    let parts = line.split('"').enumerate();
+    let words = parts.flat_map(|(at, part)| match at % 2 {
+        0 => part.split(' ').map(str::to_owned).collect::<Vec<_>>(),
+        _ => vec![format!("\u{0}{part}\u{0}")],
+    });
+    // What touches a quote is one word with it.
+    let joined = words.collect::<Vec<_>>().join("\u{1}");
+    let joined = joined
+        .replace("\u{1}\u{0}", "\u{0}")
+        .replace("\u{0}\u{1}", "\u{0}");
+    let words = joined.split('\u{1}').map(|word| word.replace('\u{0}', ""));
+    words.filter(|word| !word.is_empty()).collect()
+}
+
+/// Does what doctor says first, to the letter, and looks again, until nothing is wrong; a sentence may follow the commands.
+#[track_caller]
+pub fn follow(vm: &Vm) {
+    for _ in 0..8 {
+        let report: Value = serde_json::from_str(&run(vm, &["doctor", "--json"]).stdout).unwrap();
+        let findings = report["findings"].as_array().unwrap();
+        let worst = ["problem", "warning"].iter().find_map(|verdict| {
+            findings
+                .iter()
+                .find(|finding| finding["verdict"] == *verdict)
+        });
+        let Some(finding) = worst else { return };
+        let fix = finding["fix"].as_str().unwrap();
+        for command in fix.split(", ").next().unwrap().split("; ") {
+            shell(vm, command);
+        }
+    }
+    assert_eq!(wrong(vm), [], "after eight commands");
+}
+
 /// What it finds wrong now: check and verdict.
-fn wrong(vm: &Vm) -> Vec<(String, String)> {
+pub fn wrong(vm: &Vm) -> Vec<(String, String)> {
     let output = run(vm, &["doctor", "--json"]);
     let report: Value = serde_json::from_str(&output.stdout).unwrap();
     let has_problem = report["problems"].as_u64().unwrap() > 0;
@@ -64,107 +100,26 @@ fn before_anything_is_installed() {
     assert_golden("doctor-not-set-up.txt", &text);
 }
 
+/// A rule as the original's installer left it; and a second copy of the configuration, which is nothing to name.
 #[test]
-fn each_thing_that_is_broken_is_named() {
+fn what_masquerades_pods_is_named() {
     let azure = Azure::builder().build().unwrap();
     let vm = &azure.vms[0];
     configure(vm);
     let _pods = pods(&azure, "ebpf");
-    // As beside a second NIC: no way out for the node itself.
-    shell(vm, "ip route add default via 10.0.0.1 dev eth0 table 99");
-    for (broken, mended, check, verdict) in [
-        (
-            "iptables -t nat -A POSTROUTING -m addrtype ! --dst-type local ! -d 10.0.0.0/8 -j MASQUERADE",
-            "iptables -t nat -D POSTROUTING -m addrtype ! --dst-type local ! -d 10.0.0.0/8 -j MASQUERADE",
-            "iptables_masquerade",
-            "problem",
-        ),
-        (
-            "iptables -t nat -N IP-MASQ-AGENT",
-            "iptables -t nat -X IP-MASQ-AGENT",
-            "ip_masq_agent",
-            "problem",
-        ),
-        (
-            "iptables -P FORWARD DROP",
-            "iptables -P FORWARD ACCEPT",
-            "forward_policy",
-            "problem",
-        ),
-        (
-            "ebtables -t nat -A POSTROUTING -s unicast -o eth0 -j snat --to-src 00:0d:3a:00:00:01 --snat-arp",
-            "ebtables -t nat -F",
-            "ebtables",
-            "problem",
-        ),
-        (
-            "sysctl -qw net.ipv4.ip_local_port_range=12000\t60999",
-            "sysctl -qw net.ipv4.ip_local_port_range=32768\t60999",
-            "ports",
-            "problem",
-        ),
-        (
-            "sysctl -qw net.ipv4.ip_forward=0",
-            "sysctl -qw net.ipv4.ip_forward=1",
-            "ip_forward",
-            "problem",
-        ),
-        (
-            "ip route del default",
-            "ip route add default via 10.0.0.1 dev eth0",
-            "default_route",
-            "problem",
-        ),
-        (
-            "ip link add azv0123456789a type veth peer name other",
-            "ip link delete azv0123456789a",
-            "links",
-            "warning",
-        ),
-        (
-            "mkdir /sys/fs/bpf/azure-vnet/v999",
-            "rmdir /sys/fs/bpf/azure-vnet/v999",
-            "versions",
-            "warning",
-        ),
-        (
-            "touch /run/azure-vnet-ipam.json",
-            "rm /run/azure-vnet-ipam.json",
-            "original",
-            "warning",
-        ),
-        (
-            "ip address add 10.0.0.5/20 dev eth0",
-            "ip address delete 10.0.0.5/20 dev eth0",
-            "addresses",
-            "problem",
-        ),
-        (
-            "cp /etc/cni/net.d/10-azure.conflist /etc/cni/net.d/05-x.conflist",
-            "rm /etc/cni/net.d/05-x.conflist",
-            "",
-            "",
-        ),
-    ] {
-        shell(vm, broken);
-        let found = wrong(vm);
-        if check == "iptables_masquerade" {
-            let text = printed(vm, 1, &["doctor"]);
-            assert_fits(&text);
-            assert_golden("doctor-masquerade.txt", &text);
-            assert_golden(
-                "doctor-masquerade.json",
-                &pretty(&json_of(vm, 1, &["doctor"])),
-            );
-        }
-        if check.is_empty() {
-            assert_eq!(found, [], "{broken}");
-        } else {
-            assert_eq!(found, [(check.to_owned(), verdict.to_owned())], "{broken}");
-        }
-        shell(vm, mended);
-        assert_eq!(wrong(vm), [], "{mended}");
-    }
+    let rule = "POSTROUTING -m addrtype ! --dst-type local ! -d 10.0.0.0/8 -j MASQUERADE";
+    shell(vm, &format!("iptables -t nat -A {rule}"));
+    let text = printed(vm, 1, &["doctor"]);
+    assert_fits(&text);
+    assert_golden("doctor-masquerade.txt", &text);
+    let json = json_of(vm, 1, &["doctor"]);
+    assert_golden("doctor-masquerade.json", &pretty(&json));
+    shell(vm, &format!("iptables -t nat -D {rule}"));
+    shell(
+        vm,
+        "cp /etc/cni/net.d/10-azure.conflist /etc/cni/net.d/05-x.conflist",
+    );
+    assert_eq!(wrong(vm), []);
 }
 
 /// Done to the letter and in order; a sentence may follow the command.
@@ -399,4 +354,98 @@ fn gc_knows_what_it_does() {
         json_of(vm, 1, &["pods"])["pods"].as_array().unwrap().len(),
         2
     );
+}
+
+/// What a maintainer needs, for root alone and without secrets; a file that is there stays as it is.
+#[test]
+fn a_bundle_has_what_there_is_but_no_secrets() {
+    let azure = Azure::builder().build().unwrap();
+    let vm = &azure.vms[0];
+    configure(vm);
+    vm.write_file(
+        &format!("{CONFIG_DIR}/20-other.conf"),
+        r#"{"name":"other","type":"bridge","etcd":{"password":"hunter2"}}"#,
+    )
+    .unwrap();
+    let _pods = pods(&azure, "ebpf");
+    shell(vm, "iptables -P FORWARD ACCEPT");
+    printed(vm, 0, &["doctor", "--bundle", "/run/bundle.json"]);
+    let read = || {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = std::fs::metadata("/run/bundle.json")?.permissions().mode();
+        std::io::Result::Ok((mode, std::fs::read_to_string("/run/bundle.json")?))
+    };
+    let (mode, text) = vm.namespace().run(read).unwrap().unwrap();
+    assert_eq!(mode & 0o777, 0o600);
+    assert!(!text.contains("hunter2"), "{text}");
+    let bundle: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(bundle["status"]["health"], "healthy");
+    assert_eq!(
+        bundle["configurations"]["/etc/cni/net.d/20-other.conf"]["etcd"]["password"],
+        "removed"
+    );
+    for list in [
+        "findings",
+        "links",
+        "addresses",
+        "routes",
+        "rules",
+        "neighbours",
+        "firewall",
+    ] {
+        assert!(!bundle[list].as_array().unwrap().is_empty(), "{list}");
+    }
+    assert!(
+        bundle["metrics"]
+            .as_str()
+            .unwrap()
+            .contains("azure_vnet_check")
+    );
+    let files = bundle["files"].as_object().unwrap();
+    for file in [
+        "/run/azure-vnet/ipam.json",
+        "/run/azure-vnet/node-azure0.json",
+        "/etc/resolv.conf",
+    ] {
+        assert!(files.contains_key(file), "{file}: {:?}", files.keys());
+    }
+    let refused = run(vm, &["doctor", "--bundle", "/run/bundle.json"]);
+    assert_eq!(refused.status.code(), Some(3), "{refused:?}");
+    assert!(refused.stderr.contains("/run/bundle.json"), "{refused:?}");
+}
+
+/// What changes is printed, and nothing else.
+#[test]
+fn a_watch_prints_what_has_changed() {
+    let azure = Azure::builder().build().unwrap();
+    let vm = &azure.vms[0];
+    configure(vm);
+    let _pods = pods(&azure, "ebpf");
+    let plugin = format!("{PLUGIN_DIR}/azure-vnet");
+    let watch = vm.program("timeout").unwrap();
+    let watch = watch.args(["30", &plugin, "doctor", "--watch", "1", "--json"]);
+    let printed = std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| watch.output().unwrap().stdout);
+        while !watcher.is_finished() {
+            for line in [
+                "ip route del default",
+                "ip route add default via 10.0.0.1 dev eth0",
+            ] {
+                shell(vm, line);
+                std::thread::sleep(std::time::Duration::from_secs(4));
+            }
+        }
+        watcher.join().unwrap()
+    });
+    let reports: Vec<Value> = printed
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    for problems in [0, 1] {
+        assert!(
+            reports.iter().any(|it| it["problems"] == problems),
+            "{printed}"
+        );
+    }
+    assert!(reports.windows(2).all(|two| two[0] != two[1]), "{printed}");
 }

@@ -97,3 +97,21 @@ fn a_failed_call_says_why() {
         assert!(line.contains("all 1 pod addresses are in use"), "{line}");
     }
 }
+
+/// A node's first ADD does its work beside a firewall that drops what its pod sends, and says so; for later ones STATUS and doctor do.
+#[test]
+fn an_add_warns_of_a_forward_chain_that_drops() {
+    let azure = Azure::builder().build().unwrap();
+    let vm = &azure.vms[0];
+    let iptables = |arguments: &[&str]| {
+        let program = vm.program("iptables").unwrap();
+        program.args(arguments).checked().unwrap();
+    };
+    let warned = || read(vm, LOGS[0]).matches("FORWARD chain is DROP").count();
+    iptables(&["-P", "FORWARD", "DROP"]);
+    for name in ["web", "db"] {
+        vm.add_pod(&Conflist::shipped(), &PodSpec::named(name))
+            .unwrap();
+        assert_eq!(warned(), 1, "{name}");
+    }
+}

@@ -9,6 +9,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod checks;
 mod doctor;
 mod explain;
 mod flows;
@@ -22,4 +23,5 @@ mod pods;
 mod scene;
 mod status;
 mod teardown;
+mod top;
 mod usage;

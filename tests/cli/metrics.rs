@@ -8,6 +8,7 @@ use azure_vnet_testbed::address_plan::INTERNET;
 use azure_vnet_testbed::pod::Pod;
 use azure_vnet_testbed::process::Running;
 use azure_vnet_testbed::{Azure, PLUGIN_DIR, Vm};
+use regex::Regex;
 
 use crate::golden::assert_golden;
 use crate::scene::{connect, json_of, pods, pretty, printed, without};
@@ -58,6 +59,58 @@ fn talk(mut stream: TcpStream, request: &[u8]) -> String {
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
     String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// What the dashboard and the alert rules ask for is there: names of metrics, labels, and reasons.
+#[test]
+fn dashboard_and_alerts_ask_for_what_there_is() {
+    let mut served = String::new();
+    for tier in ["ebpf", "netfilter"] {
+        let azure = Azure::builder().build().unwrap();
+        let [web, _db] = pods(&azure, tier);
+        let _open = connect(&azure, &web, 20000, (INTERNET[0], 8443));
+        served += &printed(&azure.vms[0], 0, &["metrics"]);
+    }
+    let selector = Regex::new(r"(azure_vnet_\w+)(?:\{([^}]*)\})?").unwrap();
+    let matcher = Regex::new(r#"(\w+)(=~|=)\\?"([^"\\]*)\\?""#).unwrap();
+    // Prometheus adds this one itself.
+    let is_added = |label: &str| label == "instance";
+    for file in ["alerts.yaml", "dashboard.json"] {
+        let path = format!("{}/../conf/monitoring/{file}", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(path).unwrap();
+        let mut asked = 0;
+        for found in selector.captures_iter(&text) {
+            asked += 1;
+            let name = &found[1];
+            let samples: Vec<&str> = served
+                .lines()
+                .filter(|line| {
+                    let rest = line.strip_prefix(name);
+                    rest.is_some_and(|rest| rest.starts_with(['{', ' ']))
+                })
+                .collect();
+            assert!(!samples.is_empty(), "{file} asks for {name}");
+            let labels = found.get(2).map_or("", |labels| labels.as_str());
+            for label in matcher.captures_iter(labels) {
+                if is_added(&label[1]) {
+                    continue;
+                }
+                for value in label[3].split('|') {
+                    let value = if &label[2] == "=" {
+                        regex::escape(value)
+                    } else {
+                        value.to_owned()
+                    };
+                    let wanted = Regex::new(&format!("{}=\"{value}\"", &label[1])).unwrap();
+                    assert!(
+                        samples.iter().any(|sample| wanted.is_match(sample)),
+                        "{file} asks for {name} with {wanted}"
+                    );
+                }
+            }
+        }
+        assert!(asked >= 9, "{file}: {asked}");
+    }
 }
 
 struct Served<'a> {
@@ -151,7 +204,8 @@ fn served_with_health() {
         }
     };
     assert!(
-        answer.starts_with("HTTP/1.1 503 ") && answer.contains("azure0 is down"),
+        answer.starts_with("HTTP/1.1 503 ")
+            && answer.contains("datapath: azure0: the bridge azure0 is down"),
         "{answer}"
     );
 }
@@ -299,6 +353,55 @@ fn what_the_manifest_leaves_is_enough() {
                 .get("/metrics")
                 .contains("azure_vnet_pods{bridge=\"azure0\"} 2\n"),
             "{tier}"
+        );
+    }
+}
+
+/// The container of `conf/daemonset.yaml` has neither the node's folders nor its programs: what they alone could say is not asked, and
+/// no gauge makes a fuss about it.
+#[test]
+fn a_server_without_the_nodes_folders_and_programs_says_nothing_of_them() {
+    let mut azure = Azure::builder().build().unwrap();
+    let gone = [
+        "nft",
+        "iptables-nft-save",
+        "iptables-legacy-save",
+        "iptables-save",
+        "iptables-restore",
+        "ebtables-save",
+    ];
+    azure.vms[0]
+        .replace_programs(&gone.map(|name| (name, None)))
+        .unwrap();
+    let vm = &azure.vms[0];
+    let _pods = pods(&azure, "ebpf");
+    let mount = vm.program("mount").unwrap();
+    // Where the configurations would be.
+    mount
+        .args(["-t", "tmpfs", "none", "/etc/cni"])
+        .checked()
+        .unwrap();
+    let served = Served::start(vm);
+    assert!(served.get("/healthz").starts_with("HTTP/1.1 200 OK"));
+    let answer = served.get("/metrics");
+    let gauges: Vec<&str> = answer
+        .lines()
+        .filter(|line| line.starts_with("azure_vnet_check{"))
+        .collect();
+    assert!(
+        gauges.len() > 15 && gauges.iter().all(|it| it.ends_with("} 0")),
+        "{gauges:#?}"
+    );
+    for check in [
+        "configuration",
+        "plugins",
+        "netfilter",
+        "iptables",
+        "original",
+    ] {
+        assert!(
+            !answer.contains(&format!("check=\"{check}\"")),
+            "{check}: {answer}"
         );
     }
 }

@@ -82,14 +82,14 @@ fn addresses_that_the_node_has_itself_are_taken() {
         refused.contains("3 are configured on this node's own links"),
         "{refused}"
     );
-    let report = json_of(vm, 0, &["doctor"]);
+    let report = json_of(vm, 1, &["doctor"]);
     let mut findings = report["findings"].as_array().unwrap().iter();
     let found = findings.find(|it| it["check"] == "addresses").unwrap();
     assert_eq!(found["verdict"], "warning", "{found}");
     let fix = found["fix"].as_str().unwrap().strip_prefix("ip ").unwrap();
-    let (command, so_each) = fix.split_once(" (so each of them)").unwrap();
-    assert!(so_each.contains("cloud-init"), "{so_each}");
-    ip(command);
+    let (commands, and) = fix.split_once(", ").unwrap();
+    assert!(and.contains("cloud-init"), "{and}");
+    ip(commands.split("; ").next().unwrap());
     assert_eq!(counts(0, 2), [5, 2, 2, 1]);
 }
 

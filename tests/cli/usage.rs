@@ -27,13 +27,14 @@ fn version_is_the_originals_line() {
 #[test]
 fn help_of_every_command() {
     let azure = Azure::builder().build().unwrap();
-    let commands: [&[&str]; 14] = [
+    let commands: [&[&str]; 15] = [
         &["--help"],
         &["status", "--help"],
         &["pods", "--help"],
         &["flows", "--help"],
         &["metrics", "--help"],
         &["plan", "--help"],
+        &["top", "--help"],
         &["explain", "--help"],
         &["monitor", "--help"],
         &["doctor", "--help"],

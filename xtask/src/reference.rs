@@ -33,7 +33,7 @@ const PAGES: [Page; 2] = [
 ];
 
 /// What `--json` prints.
-const FIELDS: [Section; 15] = [
+const FIELDS: [Section; 21] = [
     field_section("azure-vnet/src/cli/status.rs", "Status", "`status`"),
     field_section(
         "azure-vnet/src/cli/bridges.rs",
@@ -76,6 +76,32 @@ const FIELDS: [Section; 15] = [
         "Destination",
         "`flows --top`: `destinations`, each",
     ),
+    field_section("azure-vnet/src/cli/top/page.rs", "Page", "`top`"),
+    field_section(
+        "azure-vnet/src/cli/top/page.rs",
+        "Network",
+        "`top`: `bridges`, each",
+    ),
+    field_section(
+        "azure-vnet/src/cli/top/page.rs",
+        "Addresses",
+        "`top`: `pool`, each",
+    ),
+    field_section(
+        "azure-vnet/src/cli/top/page.rs",
+        "Pod",
+        "`top`: `pods`, each",
+    ),
+    field_section(
+        "azure-vnet/src/cli/top/page.rs",
+        "Drops",
+        "`top`: `drops`, each",
+    ),
+    field_section(
+        "azure-vnet/src/cli/top/page.rs",
+        "Destination",
+        "`top`: `destinations`, each",
+    ),
     field_section("azure-vnet/src/cli/explain.rs", "Explanation", "`explain`"),
     field_section(
         "azure-vnet/src/cli/monitor/line.rs",
@@ -83,7 +109,7 @@ const FIELDS: [Section; 15] = [
         "`monitor`, each line",
     ),
     field_section(
-        "azure-vnet/src/cli/doctor.rs",
+        "azure-vnet/src/health/finding.rs",
         "Finding",
         "`doctor`: `findings`, each",
     ),

@@ -12,5 +12,5 @@ mod write;
 pub use advice::advice;
 pub use folder::{Unsafe, private_folder};
 pub use lock::{Error as LockError, Lock};
-pub use read::{Error as ReadError, read, read_own, read_text};
+pub use read::{Error as ReadError, read, read_end, read_own, read_text};
 pub use write::{append, draft, replace};

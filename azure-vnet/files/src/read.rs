@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Read as _},
+    io::{self, Read as _, Seek as _, SeekFrom},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::Path,
 };
@@ -54,6 +54,24 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
 /// As for [`read`], and it is not UTF-8.
 pub fn read_text(path: &Path, limit: u64) -> Result<String, Error> {
     String::from_utf8(read(path, limit)?).map_err(|_| Error::NotText)
+}
+
+/// As [`read`], but of a larger file its last `limit` bytes, such as of a log.
+///
+/// # Errors
+/// It is something else, or cannot be read.
+pub fn read_end(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(Error::NotRegular);
+    }
+    let mut file = open(path, OFlags::empty())?;
+    let length = file.metadata()?.len();
+    if length > limit {
+        file.seek(SeekFrom::Start(length - limit))?;
+    }
+    let mut bytes = Vec::new();
+    file.take(limit).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// The same for a file that nobody else can have written: no link, ours, not writable for others.
@@ -145,12 +163,13 @@ mod tests {
             );
         }
         for path in [at("fifo"), at("socket"), at("folder"), "/dev/zero".into()] {
-            let error = read_own(&path, 10).unwrap_err();
-            assert!(
-                matches!(error, Error::NotRegular),
-                "{}: {error}",
-                path.display()
-            );
+            for error in [read_own(&path, 10), read_end(&path, 10)].map(Result::unwrap_err) {
+                assert!(
+                    matches!(error, Error::NotRegular),
+                    "{}: {error}",
+                    path.display()
+                );
+            }
         }
         assert!(read(&at("none"), 10).unwrap_err().is_missing());
         assert!(read_own(&at("none"), 10).unwrap_err().is_missing());
@@ -165,6 +184,8 @@ mod tests {
         assert_eq!(read(&path, 10).unwrap(), b"0123456789");
         assert_eq!(read_text(&link, 10).unwrap(), "0123456789");
         assert!(matches!(read(&path, 9), Err(Error::TooLarge(9))));
+        assert_eq!(read_end(&path, 4).unwrap(), b"6789");
+        assert_eq!(read_end(&link, 11).unwrap(), b"0123456789");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         assert_eq!(read_own(&path, 10).unwrap(), b"0123456789");
         assert!(matches!(read_own(&link, 10), Err(Error::Link)));

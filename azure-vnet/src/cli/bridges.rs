@@ -48,6 +48,8 @@ pub struct Bridge {
     pub counters: Vec<Counter>,
     /// What is wrong, one sentence each.
     pub problems: Vec<Problem>,
+    /// What the next call mends, and packets do not miss until then.
+    pub notes: Vec<String>,
 }
 
 /// Something that is wrong with a bridge.
@@ -97,6 +99,9 @@ pub async fn survey(netlink: &Netlink) -> Result<Vec<Bridge>, Failure> {
     if let Some(first) = bridges.first_mut() {
         match node::missing(netlink).await {
             Ok(missing) => {
+                let (spare, missing): (Vec<_>, Vec<_>) =
+                    missing.into_iter().partition(|it| it.is_spare);
+                first.notes.extend(spare.into_iter().map(|it| it.what));
                 for it in missing {
                     if first.problems.iter().all(|known| known.what != it.what) {
                         first.problem(it.what);
@@ -147,14 +152,14 @@ async fn look_at(netlink: &Netlink, links: &[Link], name: &str, nic: Option<&Str
         pods: attachments.len(),
         counters: Vec::new(),
         problems: Vec::new(),
+        notes: Vec::new(),
     };
     match this.tier {
         Some(Tier::Ebpf(_)) => this.read_ebpf(),
         Some(Tier::Netfilter) => {}
-        None => this.problem_with_fix(
-            format!("{name} has no datapath: nothing of what its pods send is masqueraded"),
-            "attach any pod: the next ADD makes it".to_owned(),
-        ),
+        None => this.problem(format!(
+            "{name} has no datapath: nothing of what its pods send is masqueraded"
+        )),
     }
     match (bridge, port) {
         (Some(bridge), Some(nic)) => {
@@ -224,10 +229,6 @@ impl Bridge {
     }
 
     async fn look_at_links(&mut self, netlink: &Netlink, bridge: &Link, nic: &Link) {
-        if !nic.is_up() {
-            let Link { name, .. } = nic;
-            self.problem_with_fix(format!("{name} is down"), format!("ip link set {name} up"));
-        }
         match node::defects(netlink, bridge, nic).await {
             Ok(defects) => defects.into_iter().for_each(|it| self.problem(it)),
             Err(error) => self.problem(Failure::of(&error).0),
@@ -251,7 +252,8 @@ impl Bridge {
             let port = links.iter().find(|link| link.name == attachment.host_veth);
             let Some(port) = port else {
                 let what = format!("{who}: its link {} is gone", attachment.host_veth);
-                let fix = "delete the pod; azure-vnet gc, if the runtime does not have it any more";
+                let fix =
+                    "azure-vnet gc, and if it says so again: delete the pod, which has no network";
                 self.problem_with_fix(what, fix.into());
                 continue;
             };

@@ -1,25 +1,33 @@
 //! `azure-vnet doctor`: everything that has to be so, and everything known to get in the way, each with its fix.
 //!
 //! A problem keeps pods from their network, or from the addresses that the configuration promises them. A warning is
-//! something to know. Nothing is changed.
+//! something to know. Nothing is changed. `/healthz` and the metrics ask the same ([`examine`]).
 
+mod bundle;
 mod conflicts;
 mod fast_path;
 mod kernel;
 mod leftovers;
-mod routes;
+mod mtu;
+mod names;
+mod programs;
 mod setup;
+mod spoofing;
+mod usage;
 
 use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
 
-pub use conflicts::catches_pods as masquerades;
-
 use super::output::{self, Output};
 use super::{Failure, Outcome, bridges};
+use crate::datapath::foreign;
+use crate::health::{Finding, Verdict, firewall, path};
 use crate::netlink::Netlink;
+use spoofing::Spoofing;
 
 /// What to show.
 #[derive(Args)]
@@ -27,31 +35,22 @@ pub struct Options {
     /// Also what is as it should be.
     #[arg(long)]
     all: bool,
+    /// Again every so many seconds, until interrupted; prints what has changed.
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        num_args = 0..=1,
+        default_missing_value = "5",
+        value_parser = clap::value_parser!(u64).range(1..=3600)
+    )]
+    watch: Option<u64>,
+    /// Writes a new file with what a maintainer needs, as JSON: findings, status, metrics, links, routes, rules, records, logs. Without
+    /// secrets, with the names and addresses of pods.
+    #[arg(long, value_name = "FILE", conflicts_with = "watch")]
+    bundle: Option<PathBuf>,
 }
 
-/// The result of one check.
-#[derive(Debug, Serialize)]
-pub struct Finding {
-    /// The check's name, which stays.
-    check: &'static str,
-    /// `ok`, `warning` or `problem`.
-    verdict: Verdict,
-    /// What was found.
-    found: String,
-    /// What to do about it; none if it is fine.
-    fix: Option<String>,
-}
-
-/// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Verdict {
-    Ok,
-    Warning,
-    Problem,
-}
-
-#[derive(Serialize)]
+#[derive(PartialEq, Eq, Serialize)]
 struct Report {
     problems: usize,
     warnings: usize,
@@ -60,66 +59,79 @@ struct Report {
     all: bool,
 }
 
-impl Finding {
-    fn ok(check: &'static str, found: impl Into<String>) -> Self {
-        Self {
-            check,
-            verdict: Verdict::Ok,
-            found: found.into(),
-            fix: None,
+/// Looks at everything; a problem if there is one.
+pub async fn run(options: &Options, output: Output) -> Result<Outcome, Failure> {
+    let mut last = None;
+    loop {
+        let findings = examine().await?;
+        if let Some(path) = &options.bundle {
+            bundle::write(path, findings.clone()).await?;
         }
-    }
-
-    fn warning(check: &'static str, found: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self {
-            check,
-            verdict: Verdict::Warning,
-            found: found.into(),
-            fix: Some(fix.into()),
-        }
-    }
-
-    fn problem(check: &'static str, found: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self {
-            check,
-            verdict: Verdict::Problem,
-            found: found.into(),
-            fix: Some(fix.into()),
+        let report = Report::of(findings, options.all);
+        let is_new = last.as_ref() != Some(&report);
+        let is_read = !is_new || output.print(&report, options.watch.is_some())?;
+        match options.watch {
+            Some(seconds) if is_read => {
+                last = Some(report);
+                tokio::time::sleep(Duration::from_secs(seconds)).await;
+            }
+            _ if report.problems == 0 => return Ok(Outcome::Fine),
+            _ => return Ok(Outcome::Problem),
         }
     }
 }
 
-/// Looks at everything; a problem if there is one.
-pub async fn run(options: &Options, output: Output) -> Result<Outcome, Failure> {
+/// The findings of all checks; those of the path first, in its order.
+pub async fn examine() -> Result<Vec<Finding>, Failure> {
+    findings(true).await
+}
+
+/// As [`examine`], for whoever may be in a container: where the node's folders and programs are not to be seen, what is asked of them
+/// is left out.
+pub async fn examine_from_anywhere() -> Result<Vec<Finding>, Failure> {
+    findings(setup::is_node() || foreign::is_listable()).await
+}
+
+async fn findings(is_node: bool) -> Result<Vec<Finding>, Failure> {
     let netlink = Netlink::current().map_err(|error| Failure::of(&error))?;
+    let spoofing = Spoofing::begin();
     let bridges = bridges::survey(&netlink).await?;
     let links = netlink.links().await.map_err(|error| Failure::of(&error))?;
-    let mut findings = kernel::check(!bridges.is_empty());
-    findings.extend(setup::check());
-    findings.extend(conflicts::check(&bridges));
+    let path = path::look(&netlink, &links, usize::MAX).await;
+    let mut findings = path.map_err(|error| Failure::of(&error))?;
+    findings.extend(mtu::check(&links));
+    findings.extend(programs::check(&links));
+    // The servers are behind the path.
+    if !findings.iter().any(Finding::is_problem) {
+        findings.push(names::check().await);
+    }
+    if is_node {
+        findings.extend(kernel::check());
+        findings.extend(setup::check());
+        findings.extend(conflicts::check(&bridges));
+        findings.push(leftovers::original());
+    } else {
+        findings.extend(firewall::dropping());
+    }
     findings.extend(setup::check_bridges(&bridges));
-    findings.extend(routes::check(&netlink));
     findings.push(fast_path::check_queues());
     findings.extend(fast_path::check(&netlink, &bridges, &links).await);
+    findings.extend(usage::check(&bridges));
     findings.extend(leftovers::check(&netlink, &links).await);
-    let count = |verdict| {
-        findings
-            .iter()
-            .filter(|finding| finding.verdict == verdict)
-            .count()
-    };
-    let report = Report {
-        problems: count(Verdict::Problem),
-        warnings: count(Verdict::Warning),
-        findings,
-        all: options.all,
-    };
-    output.show(&report)?;
-    Ok(if report.problems == 0 {
-        Outcome::Fine
-    } else {
-        Outcome::Problem
-    })
+    findings.push(spoofing.end().await);
+    Ok(findings)
+}
+
+impl Report {
+    fn of(findings: Vec<Finding>, all: bool) -> Self {
+        let count = |verdict| findings.iter().filter(|it| it.verdict == verdict).count();
+        Self {
+            problems: count(Verdict::Problem),
+            warnings: count(Verdict::Warning),
+            findings,
+            all,
+        }
+    }
 }
 
 impl fmt::Display for Report {
@@ -131,7 +143,7 @@ impl fmt::Display for Report {
                 Verdict::Warning => "warning",
                 Verdict::Problem => "PROBLEM",
             };
-            let text = format!("{mark} {}: {}", finding.check, finding.found);
+            let text = format!("{mark} {}: {}", finding.check.name(), finding.found);
             writeln!(out, "{}", output::wrapped(&text, 0))?;
             if let Some(fix) = &finding.fix {
                 writeln!(out, "{}", output::wrapped(&format!("fix: {fix}"), 4))?;

@@ -5,7 +5,7 @@
 
 mod capacity;
 mod doubts;
-mod packet;
+pub mod packet;
 mod reason;
 
 use std::fmt;

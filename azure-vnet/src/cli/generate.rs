@@ -1,4 +1,5 @@
-//! Shell completions and man pages, from the definition of the command line: for packages and the release archive.
+//! Shell completions and man pages, from the definition of the command line, and the page of the checks, from their table: for packages
+//! and the release archive.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,11 +8,12 @@ use clap::{Args, Command, CommandFactory as _};
 use clap_complete::Shell;
 
 use super::{Arguments, Failure, Outcome};
+use crate::health::check;
 
 /// What, and where to.
 #[derive(Args)]
 pub struct Options {
-    /// Directory that gets `completions/` and `man/`.
+    /// Directory that gets `completions/`, `man/` and `checks.md`.
     directory: PathBuf,
 }
 
@@ -27,6 +29,7 @@ pub fn run(options: &Options) -> Result<Outcome, Failure> {
     completions(command.clone(), &options.directory.join("completions")).map_err(failed)?;
     fs::create_dir_all(options.directory.join("man")).map_err(failed)?;
     clap_mangen::generate_to(command, options.directory.join("man")).map_err(failed)?;
+    fs::write(options.directory.join("checks.md"), check::page()).map_err(failed)?;
     Ok(Outcome::Fine)
 }
 

@@ -1,7 +1,7 @@
 //! `azure-vnet metrics`: what there is to count, as Prometheus reads it.
 
 mod clients;
-mod collect;
+pub mod collect;
 mod exposition;
 mod serve;
 
@@ -10,7 +10,7 @@ use std::net::{AddrParseError, Ipv4Addr, SocketAddr};
 use clap::Args;
 
 use super::output::Output;
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, doctor};
 use exposition::Metrics;
 
 /// Once on standard output, or for whoever asks.
@@ -35,7 +35,7 @@ pub async fn run(options: &Options, output: Output) -> Result<Outcome, Failure> 
         serve::serve(address).await?;
         return Ok(Outcome::Fine);
     }
-    let metrics: Metrics = collect::all();
+    let metrics: Metrics = collect::all(&doctor::examine().await?);
     output.show(&metrics)?;
     Ok(if metrics.is_whole() {
         Outcome::Fine

@@ -3,19 +3,22 @@
 use std::fmt;
 
 use azure_vnet_abi::ABI_VERSION;
-use azure_vnet_ipam::{Report, SubnetReport};
+use azure_vnet_ipam::Report;
 use serde::Serialize;
 
 use super::bridges::{self, Bridge};
 use super::output::Output;
+use super::pool::Exhausted;
 use super::table::Table;
 use super::{Failure, Outcome, pool};
 use crate::datapath::Rules;
+use crate::health::{firewall, path};
 use crate::masquerade::agent;
 use crate::netlink::Netlink;
 
+/// What is in place.
 #[derive(Serialize)]
-struct Status {
+pub struct Status {
     /// Of the plugin.
     version: &'static str,
     /// Of the maps' layouts; part of the pin path.
@@ -43,18 +46,30 @@ enum Health {
 /// Prints the status; a problem if there is one.
 pub async fn run(output: Output) -> Result<Outcome, Failure> {
     let netlink = Netlink::current().map_err(|error| Failure::of(&error))?;
-    let bridges = bridges::survey(&netlink).await?;
+    let status = gather(&netlink).await?;
+    output.show(&status)?;
+    Ok(if status.health == Health::Degraded {
+        Outcome::Problem
+    } else {
+        Outcome::Fine
+    })
+}
+
+/// The facts.
+pub async fn gather(netlink: &Netlink) -> Result<Status, Failure> {
+    let bridges = bridges::survey(netlink).await?;
     let mut problems = Vec::new();
     let pool = pool::read().unwrap_or_else(|error| {
         problems.push(error);
         None
     });
-    problems.extend(pool.as_ref().and_then(exhausted));
+    problems.extend(pool.as_ref().and_then(pool::exhausted).map(said));
+    problems.extend(off_the_way(netlink).await?);
     let ip_masq_agent = agent::last();
     let refused = |problem| format!("ip-masq-agent's last good files stay in force: {problem}");
     problems.extend(ip_masq_agent.problem.as_ref().map(refused));
     let wrong = !problems.is_empty() || bridges.iter().any(|bridge| !bridge.problems.is_empty());
-    let status = Status {
+    Ok(Status {
         version: env!("CARGO_PKG_VERSION"),
         abi: ABI_VERSION,
         health: match (wrong, bridges.is_empty()) {
@@ -66,27 +81,31 @@ pub async fn run(output: Output) -> Result<Outcome, Failure> {
         pool,
         ip_masq_agent,
         problems,
-    };
-    output.show(&status)?;
-    Ok(if wrong {
-        Outcome::Problem
-    } else {
-        Outcome::Fine
     })
 }
 
-fn exhausted(pool: &Report) -> Option<String> {
-    let sum = |count: fn(&SubnetReport) -> usize| pool.subnets.iter().map(count).sum::<usize>();
-    if pool.subnets.is_empty() || sum(|subnet| subnet.free) > 0 {
-        return None;
-    }
-    let gone = pool.leases.iter().filter(|lease| lease.gone).count();
-    let advice = match (gone, sum(|subnet| subnet.unusable)) {
-        (0, 0) => "add ipconfigs to the NIC, or run fewer pods".to_owned(),
-        (0, unusable) => format!("azure-vnet doctor says why {unusable} cannot be used"),
-        (gone, _) => format!("azure-vnet gc gives back {gone} of pods that are gone"),
+/// What keeps packets from where they should go. That the node does not route is a bridge's problem.
+async fn off_the_way(netlink: &Netlink) -> Result<Vec<String>, Failure> {
+    let links = netlink.links().await.map_err(|error| Failure::of(&error))?;
+    let path = path::look(netlink, &links, usize::MAX).await;
+    let path = path.map_err(|error| Failure::of(&error))?;
+    let problems = path.into_iter().chain(firewall::dropping());
+    let problems = problems.filter(|it| it.is_problem() && !it.is_mended_by_add);
+    Ok(problems.map(|it| it.found).collect())
+}
+
+fn said(exhausted: Exhausted) -> String {
+    let advice = match exhausted {
+        Exhausted {
+            gone: 0,
+            unusable: 0,
+        } => "add ipconfigs to the NIC, or run fewer pods".to_owned(),
+        Exhausted { gone: 0, unusable } => {
+            format!("azure-vnet doctor says why {unusable} cannot be used")
+        }
+        Exhausted { gone, .. } => format!("azure-vnet gc gives back {gone} of pods that are gone"),
     };
-    Some(format!("no address is free for the next pod: {advice}"))
+    format!("no address is free for the next pod: {advice}")
 }
 
 impl fmt::Display for Status {
@@ -177,7 +196,9 @@ impl fmt::Display for Bridge {
             writeln!(out, "  pins        {}", programs.pins)?;
         }
         self.write_counters(out)?;
-        write_problems(out, self.problems.iter().map(|problem| &problem.what))
+        write_problems(out, self.problems.iter().map(|problem| &problem.what))?;
+        let mut notes = self.notes.iter();
+        notes.try_for_each(|note| write_wrapped(out, "note: ", note))
     }
 }
 

@@ -117,6 +117,14 @@ pub fn install(uplink: &Uplink, pods: &[Pod], lock: &Lock) -> Result<Rules, Netf
     Err(refused.unwrap_or(NetfilterError::NoProgram))
 }
 
+/// How many frames the wall has dropped for their source, as far as these rules count them.
+pub fn spoofed(rules: Rules, bridge: &str) -> Option<u64> {
+    match rules {
+        Rules::Nft => nft::spoofed(bridge).ok(),
+        Rules::Iptables | Rules::IptablesAlone => None,
+    }
+}
+
 /// Makes sure that the tier is in place for `uplink` and all its `pods`, among them one that is `new`. Where it is as
 /// it was installed, as nearly always, only what is the new pod's is added. Other pods that the
 /// rules know are forgotten; whose addresses they had is returned.

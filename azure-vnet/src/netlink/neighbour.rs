@@ -11,6 +11,9 @@ use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use super::link::Link;
 use super::{Label, MacAddress, Netlink, NetlinkError, Request};
 
+/// Half a minute, in `USER_HZ`.
+const RECENTLY: u32 = 3000;
+
 impl Netlink {
     /// The IPv4 and IPv6 neighbours of all links whose MAC is known.
     pub async fn neighbours(&self) -> Result<Vec<NeighbourMessage>, NetlinkError> {
@@ -50,6 +53,27 @@ impl Netlink {
                 _ => None,
             })
             .collect())
+    }
+
+    /// Whether the kernel asks for the MAC of `ip` on the link and gets no answer (`RTM_GETNEIGH` of one entry, Linux 5.0). A failure
+    /// that nobody has tried to get over since says nothing of now.
+    pub async fn is_silent(&self, link: u32, ip: Ipv4Addr) -> Result<bool, NetlinkError> {
+        let label = Label {
+            operation: "read the neighbour",
+            subject: ip.to_string(),
+        };
+        let wanted = RouteNetlinkMessage::GetNeighbour(entry(link, ip.into()));
+        let found = self.get(wanted, label).await?;
+        let Some(RouteNetlinkMessage::NewNeighbour(entry)) = found else {
+            return Ok(false);
+        };
+        let is_so = |it: &NeighbourAttribute| match (entry.header.state, it) {
+            (NeighbourState::Failed, NeighbourAttribute::CacheInfo(it)) => it.updated < RECENTLY,
+            // The first question may be on its way; the second comes a second later.
+            (NeighbourState::Incomplete, NeighbourAttribute::Probes(asked)) => *asked > 1,
+            _ => false,
+        };
+        Ok(entry.attributes.iter().any(is_so))
     }
 
     /// The port by which frames to `mac` leave the bridge for good; none where that was learnt, or is not known

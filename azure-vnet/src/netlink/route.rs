@@ -1,6 +1,8 @@
 //! Routes, as the kernel's whole messages: a copy through another link keeps table, metric,
 //! protocol, type, scope, source, metrics, encapsulation, `onlink` and all other next hops.
 
+pub mod lookup;
+
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net};

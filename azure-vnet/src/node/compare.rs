@@ -66,10 +66,9 @@ pub(super) async fn compare(netlink: &Netlink, look: Option<Look>) -> Result<Com
         Some(look) => look,
         None => Look::take(netlink).await?,
     };
-    let lost = look.without_record.iter().map(|bridge| Repair {
-        what: format!("the record of the bridge {} is lost", bridge.name),
-        pod: None,
-        remedy: Remedy::FindRecord,
+    let lost = look.without_record.iter().map(|bridge| {
+        let what = format!("the record of the bridge {} is lost", bridge.name);
+        Repair::of(what, Remedy::FindRecord)
     });
     let mut repairs: Vec<Repair> = lost.collect();
     let compared = |look, pods, ports, repairs| Compared {
@@ -82,11 +81,7 @@ pub(super) async fn compare(netlink: &Netlink, look: Option<Look>) -> Result<Com
         return Ok(compared(look, BTreeMap::new(), Vec::new(), repairs));
     }
     if !settings::is_forwarding()? {
-        repairs.push(Repair {
-            what: NO_FORWARDING.to_owned(),
-            pod: None,
-            remedy: Remedy::Forward,
-        });
+        repairs.push(Repair::of(NO_FORWARDING.to_owned(), Remedy::Forward));
     }
     let mut networks = Vec::new();
     let mut pods = BTreeMap::new();
@@ -167,6 +162,7 @@ impl Repair {
         Self {
             what,
             pod: None,
+            is_spare: false,
             remedy,
         }
     }
@@ -175,6 +171,7 @@ impl Repair {
         Self {
             what,
             pod,
+            is_spare: false,
             remedy: Remedy::Send(requests),
         }
     }
@@ -403,9 +400,25 @@ fn lacking(wanted: &BTreeSet<OwnRoute>, there: &BTreeSet<OwnRoute>) -> Vec<Repai
     let lacking = wanted.difference(there).map(|entry| {
         let what = format!("the route {entry} is missing");
         let put = route::put(&entry.message(), Place::Only);
-        Repair::by(what, entry.pod(), vec![put])
+        Repair {
+            is_spare: has_second(entry, there),
+            ..Repair::by(what, entry.pod(), vec![put])
+        }
     });
     lacking.collect()
+}
+
+/// Whether the route of the second metric stands in for this one, which the kernel deletes with the node's address.
+fn has_second(entry: &OwnRoute, there: &BTreeSet<OwnRoute>) -> bool {
+    let Way::Link(link, _) = entry.way else {
+        return false;
+    };
+    let second = OwnRoute {
+        metric: METRICS[1],
+        way: Way::Link(link, None),
+        ..entry.clone()
+    };
+    entry.table == MAIN && entry.metric == METRICS[0] && there.contains(&second)
 }
 
 fn to_pod(network: &Network, address: Ipv4Addr) -> impl Iterator<Item = OwnRoute> {

@@ -52,6 +52,12 @@ impl Record {
         }
     }
 
+    /// The NIC among these links, also under another name.
+    pub fn nic_among<'a>(&self, links: &'a [Link]) -> Option<&'a Link> {
+        let named = links.iter().find(|link| link.name == self.nic);
+        named.or_else(|| links.iter().find(|link| link.index == self.nic_index))
+    }
+
     /// Writes it down.
     pub fn write(&self) -> Result<(), NodeError> {
         let path = path_of(&self.bridge);

@@ -35,6 +35,8 @@ pub struct Repair {
     pub what: String,
     /// The pod that suffers; without it, all.
     pub pod: Option<Ipv4Addr>,
+    /// Packets do not miss it: what stands behind it does the same for them.
+    pub is_spare: bool,
     pub(super) remedy: Remedy,
 }
 

@@ -95,3 +95,64 @@ fn an_add_is_tried_whatever_it_said() {
     second.add();
     second.del().ok();
 }
+
+/// What no ADD would mend is said, with the command; what the next ADD mends keeps no pod away.
+#[test]
+fn what_keeps_packets_from_their_way_is_named() {
+    for tier in TIERS {
+        let node = Node::new(tier);
+        let container = node.container();
+        container.add();
+        for (broken, mended, names) in [
+            (
+                "iptables -P FORWARD DROP",
+                "iptables -P FORWARD ACCEPT",
+                "iptables-nft -A FORWARD -i azure0 -j ACCEPT",
+            ),
+            (
+                "ip route del default",
+                "ip route add default via 10.0.0.1 dev eth0",
+                "no way to the world",
+            ),
+            (
+                "ip rule add from 10.0.0.5 to 13.0.0.0/8 pref 100 prohibit",
+                "ip rule del pref 100",
+                "ip rule del pref 100",
+            ),
+        ] {
+            node.sh(broken);
+            let (code, text) = node.call("STATUS", &json!({})).error();
+            assert!(
+                code == 51 && text.contains(names),
+                "{broken}: {code} {text}"
+            );
+            node.sh(mended);
+            node.call("STATUS", &json!({})).ok();
+        }
+        // Whoever lets some of it through has thought of pods.
+        node.sh("iptables -P FORWARD DROP");
+        node.sh("iptables -A FORWARD -i azure0 -d 10.0.0.0/8 -j ACCEPT");
+        node.call("STATUS", &json!({})).ok();
+        node.sh("iptables -F FORWARD");
+        node.sh("iptables -P FORWARD ACCEPT");
+        for broken in [
+            "ip route flush dev azure0",
+            "sysctl -qw net.ipv4.ip_forward=0",
+        ] {
+            node.sh(broken);
+            node.call("STATUS", &json!({})).ok();
+        }
+        container.del().ok();
+    }
+}
+
+/// Pods of a node whose firewall was there first would have no network: said before there is one.
+#[test]
+fn a_forward_chain_that_drops_is_named_before_the_first_pod() {
+    let node = Node::new(Tier::Tcx);
+    node.sh("iptables -P FORWARD DROP");
+    let (code, text) = node.call("STATUS", &json!({})).error();
+    assert!(code == 51 && text.contains("FORWARD"), "{code} {text}");
+    node.sh("iptables -A FORWARD -i azure0 -j ACCEPT");
+    node.call("STATUS", &json!({})).ok();
+}

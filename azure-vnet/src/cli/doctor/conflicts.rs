@@ -1,14 +1,19 @@
 //! What others have set up and that gets in the way.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 
 use ipnet::Ipv4Net;
 
 use super::super::bridges::Bridge;
-use super::Finding;
+use crate::datapath::foreign::chains::{self, Chain, Hook};
+use crate::datapath::foreign::traversal::{self, End, Probe};
 use crate::datapath::foreign::{self, Line};
-use crate::{ports, state};
+use crate::health::firewall::{self, Network};
+use crate::health::path::WORLD;
+use crate::health::{Check, Finding};
+use crate::ports;
 
 /// Kubernetes' `--service-node-port-range`, unless changed.
 const NODE_PORTS: RangeInclusive<u16> = 30000..=32767;
@@ -16,126 +21,176 @@ const NODE_PORTS: RangeInclusive<u16> = 30000..=32767;
 const AGENT: &str = "IP-MASQ-AGENT";
 
 pub fn check(bridges: &[Bridge]) -> Vec<Finding> {
+    let networks = firewall::networks();
     let mut findings = Vec::new();
     match foreign::iptables() {
         Ok(lines) => {
-            let pods: Vec<Ipv4Addr> = state::everything().iter().map(|pod| pod.address).collect();
-            findings.extend(masquerade(&lines, &pods));
+            findings.push(Finding::ok(
+                Check::Iptables,
+                "the rules of iptables can be listed",
+            ));
+            findings.extend(masquerade(&lines, &networks));
             findings.push(agent(&lines));
-            findings.push(forward(&lines, bridges));
+            findings.extend(firewall::forward(&lines, &networks));
         }
-        Err(error) => findings.push(unreadable("iptables", &error)),
+        Err(error) => findings.push(firewall::unreadable(&error)),
     }
-    match foreign::ebtables() {
-        Ok(lines) => findings.push(ebtables(&lines)),
-        Err(error) => findings.push(unreadable("ebtables", &error)),
-    }
+    findings.extend(nft_masquerade(&networks));
+    findings.push(match foreign::ebtables() {
+        Ok(lines) => ebtables(&lines),
+        Err(error) => firewall::unreadable(&error),
+    });
     findings.extend(bridges.iter().filter_map(port_range));
     findings
 }
 
-fn unreadable(check: &'static str, error: &crate::datapath::NetfilterError) -> Finding {
-    let found = format!("its rules cannot be listed: {error}");
-    Finding::warning(check, found, "list them by hand")
-}
-
-/// Rules that masquerade pods before `to_uplink` sees them: then the policy does not decide.
-fn masquerade(lines: &[Line], pods: &[Ipv4Addr]) -> Vec<Finding> {
-    let mut found: Vec<Finding> = lines
-        .iter()
-        .filter(|line| line.table == "nat" && catches_pods(&line.text, pods))
-        .map(|line| {
-            let tool = line.program.trim_end_matches("-save");
-            Finding::problem(
-                "iptables_masquerade",
-                format!(
-                    "a rule of iptables masquerades pods, so masquerade.rules and the ranges of the \
-                     configuration do not decide: {}",
-                    line.text
-                ),
-                format!("{tool} -t nat {}", line.text.replacen("-A ", "-D ", 1)),
-            )
-        })
-        .collect();
-    if found.is_empty() {
-        found.push(Finding::ok(
-            "iptables_masquerade",
+/// Rules that masquerade pods before `to_uplink` sees them: then the policy does not decide. What they do with a packet of a pod is
+/// worked out, whatever their form and chain.
+fn masquerade(lines: &[Line], networks: &[Network]) -> Vec<Finding> {
+    const OVERRULED: &str = "so masquerade.rules and the ranges of the configuration do not decide";
+    let mut findings: Vec<Finding> = Vec::new();
+    let mut programs: Vec<&str> = lines.iter().map(|line| line.program).collect();
+    programs.dedup();
+    for program in programs {
+        let of_program: Vec<&Line> = lines.iter().filter(|it| it.program == program).collect();
+        for network in networks {
+            let probe = Probe {
+                protocol: None,
+                comes_in: None,
+                goes_out: &network.nic,
+                source: network.pod,
+                destination: WORLD,
+            };
+            let ends = traversal::ends(&of_program, "nat", "POSTROUTING", probe);
+            let translated = ends.iter().filter_map(|end| match end {
+                End::Translated(line) => Some(*line),
+                _ => None,
+            });
+            for line in translated {
+                let is_sure = ends.iter().all(|end| matches!(end, End::Translated(_)));
+                let rule = &line.text;
+                let fix = format!("{} -t nat {}", line.tool(), rule.replacen("-A ", "-D ", 1));
+                let finding = if is_sure {
+                    let found = format!("a rule of iptables masquerades pods, {OVERRULED}: {rule}");
+                    Finding::problem(Check::Masquerade, found, fix)
+                } else {
+                    let found = format!(
+                        "a rule of iptables may masquerade some packets of pods, and where it does, the configuration does not decide: {rule}"
+                    );
+                    Finding::warning(Check::Masquerade, found, fix)
+                };
+                if !findings.contains(&finding) {
+                    findings.push(finding);
+                }
+            }
+        }
+    }
+    if findings.is_empty() {
+        findings.push(Finding::ok(
+            Check::Masquerade,
             "no rule of iptables masquerades pods",
         ));
     }
-    found
+    findings
 }
 
-/// A rule of POSTROUTING for sources among which pods are. Those of kube-proxy, portmap and docker go by a mark, a
-/// chain of their own, or a source of their own.
-pub fn catches_pods(rule: &str, pods: &[Ipv4Addr]) -> bool {
+/// The same of nftables: rules in the chains that packets come to first. Those of kube-proxy go by a mark.
+fn nft_masquerade(networks: &[Network]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let chains = chains::all().unwrap_or_default();
+    let foreign = chains.iter().filter(|chain| {
+        // iptables lists its own.
+        let is_iptables = chain.family == "ip" && chain.table == "nat";
+        let is_known = is_iptables || chain.table == "kube-proxy" || firewall::is_own(chain);
+        chain.hook == Hook::Postrouting && !is_known
+    });
+    for chain in foreign {
+        let text = match foreign::nft_chain(chain) {
+            Ok(text) => text.unwrap_or_default(),
+            Err(error) => {
+                findings.push(firewall::unreadable(&error));
+                continue;
+            }
+        };
+        for line in text.lines().map(str::trim) {
+            let Some((rule, handle)) = line.split_once(" # handle ") else {
+                continue;
+            };
+            if networks.iter().any(|it| nft_catches(rule, it)) {
+                let Chain {
+                    family,
+                    table,
+                    name,
+                    ..
+                } = chain;
+                findings.push(Finding::problem(
+                    Check::NftMasquerade,
+                    format!(
+                        "a rule of nftables masquerades pods, so the configuration does not decide (chain {family} {table} {name}): {rule}"
+                    ),
+                    format!("nft delete rule {family} {table} {name} handle {handle}"),
+                ));
+            }
+        }
+    }
+    if findings.is_empty() {
+        findings.push(Finding::ok(
+            Check::NftMasquerade,
+            "no rule of nftables masquerades pods",
+        ));
+    }
+    findings
+}
+
+/// Whether a rule translates what a pod sends to the world by its NIC. What is asked by marks, sets and states is others' own.
+fn nft_catches(rule: &str, network: &Network) -> bool {
     let words: Vec<&str> = rule.split_whitespace().collect();
-    let after = |flag: &str| {
-        let at = words.iter().position(|word| *word == flag)?;
-        let negated = at > 0 && words[at - 1] == "!";
-        words.get(at + 1).map(|value| (*value, negated))
+    let translates = words.iter().any(|it| matches!(*it, "masquerade" | "snat"));
+    let holds = |key: &str, is_it: &dyn Fn(&str) -> bool| {
+        let Some(at) = words.iter().position(|it| *it == key) else {
+            return true;
+        };
+        match words.get(at + 1) {
+            Some(&"!=") => words.get(at + 2).is_some_and(|value| !is_it(value)),
+            Some(value) => is_it(value),
+            None => false,
+        }
     };
-    let target = after("-j").map(|(target, _)| target);
-    let source = match after("-s") {
-        None => true,
-        Some((source, negated)) => source
-            .parse::<Ipv4Net>()
-            .is_ok_and(|source| pods.iter().any(|pod| source.contains(pod) != negated)),
+    let within = |address: Ipv4Addr| {
+        move |net: &str| {
+            net.parse::<Ipv4Net>()
+                .is_ok_and(|net| net.contains(&address))
+        }
     };
-    after("-A").is_some_and(|(chain, _)| chain == "POSTROUTING")
-        && matches!(target, Some("MASQUERADE" | "SNAT"))
-        && !words.contains(&"--mark")
-        && source
+    let is_nic = |name: &str| name.trim_matches('"') == network.nic;
+    translates
+        && !words.iter().any(|it| matches!(*it, "mark" | "ct" | "fib"))
+        && holds("saddr", &within(network.pod))
+        && holds("daddr", &within(WORLD))
+        && holds("oifname", &is_nic)
+        && holds("oif", &is_nic)
 }
 
 fn agent(lines: &[Line]) -> Finding {
+    let here = || lines.iter().filter(|line| line.table == "nat");
     let chain = format!(":{AGENT} ");
-    if lines
-        .iter()
-        .any(|line| line.table == "nat" && line.text.starts_with(&chain))
-    {
-        return Finding::problem(
-            "ip_masq_agent",
-            "ip-masq-agent is or was here (chain IP-MASQ-AGENT): it masquerades pods by its own ranges first",
-            "kubectl -n kube-system delete daemonset azure-ip-masq-agent (its configuration in /etc/config is \
-             read by azure-vnet); then iptables -t nat -F IP-MASQ-AGENT",
-        );
-    }
-    Finding::ok("ip_masq_agent", "no chain of ip-masq-agent")
-}
-
-/// What pods send and get is routed, so it passes FORWARD. We add no rule there: whose policy is DROP has a firewall, and where in it
-/// pods belong is for its owner to say (docs/decisions/0025-forward-is-its-owners.md).
-fn forward(lines: &[Line], bridges: &[Bridge]) -> Finding {
-    let drops = |line: &&Line| line.table == "filter" && line.text.starts_with(":FORWARD DROP");
-    // Before the first pod, the bridge of the shipped configuration.
-    let names = bridges.iter().map(|bridge| bridge.name.as_str());
-    let names: Vec<&str> = names
-        .chain(bridges.is_empty().then_some("azure0"))
+    let Some(of_chain) = here().find(|line| line.text.starts_with(&chain)) else {
+        return Finding::ok(Check::IpMasqAgent, "no chain of ip-masq-agent");
+    };
+    let tool = of_chain.tool();
+    let jumps = here().filter(|it| it.program == of_chain.program && it.text.ends_with(AGENT));
+    let mut commands: Vec<String> = jumps
+        .map(|jump| format!("{tool} -t nat {}", jump.text.replacen("-A ", "-D ", 1)))
         .collect();
-    let lacking = names
-        .iter()
-        .flat_map(|name| [format!("-i {name}"), format!("-o {name}")])
-        .filter(|way| !lines.iter().any(|line| accepts(&line.text, way)));
-    let fix: Vec<String> = lacking
-        .map(|way| format!("iptables -A FORWARD {way} -j ACCEPT"))
-        .collect();
-    if lines.iter().any(|line| drops(&line)) && !fix.is_empty() {
-        return Finding::problem(
-            "forward_policy",
-            "the policy of iptables' FORWARD chain is DROP (docker sets it): packets of pods that no rule accepts are lost",
-            fix.join("; "),
-        );
-    }
-    Finding::ok(
-        "forward_policy",
-        "iptables' FORWARD chain does not drop what is routed for pods",
+    commands.extend(["-F", "-X"].map(|what| format!("{tool} -t nat {what} {AGENT}")));
+    Finding::problem(
+        Check::IpMasqAgent,
+        "ip-masq-agent is or was here (chain IP-MASQ-AGENT): it masquerades pods by its own ranges first",
+        format!(
+            "{}, and kubectl -n kube-system delete daemonset azure-ip-masq-agent (its configuration in /etc/config is read by azure-vnet)",
+            commands.join("; ")
+        ),
     )
-}
-
-/// Whether a rule accepts all that comes from a bridge, or goes to it.
-fn accepts(rule: &str, way: &str) -> bool {
-    rule == format!("-A FORWARD {way} -j ACCEPT")
 }
 
 /// What the original plugin leaves: it rewrites MACs and answers ARP by rules for each pod.
@@ -147,22 +202,25 @@ fn ebtables(lines: &[Line]) -> Finding {
                 .iter()
                 .any(|target| text.contains(target))
     };
-    let rules: Vec<&str> = lines
-        .iter()
-        .filter(is_nat)
-        .map(|line| line.text.as_str())
-        .collect();
-    match rules.first() {
-        None => Finding::ok("ebtables", "no rule of ebtables rewrites frames"),
-        Some(rule) => Finding::problem(
-            "ebtables",
-            format!(
-                "{} rules of ebtables rewrite frames, as the original azure-vnet leaves them; the first: {rule}",
-                rules.len()
-            ),
-            "ebtables -t nat -F (and -t broute -F), when no pod of the original plugin is left",
+    let rules: Vec<&Line> = lines.iter().filter(is_nat).collect();
+    let Some(first) = rules.first() else {
+        return Finding::ok(Check::Ebtables, "no rule of ebtables rewrites frames");
+    };
+    let tables: BTreeSet<&str> = rules.iter().map(|rule| rule.table.as_str()).collect();
+    let flush = tables.iter().map(|table| format!("ebtables -t {table} -F"));
+    let flush: Vec<String> = flush.collect();
+    Finding::problem(
+        Check::Ebtables,
+        format!(
+            "{} rules of ebtables rewrite frames, as the original azure-vnet leaves them; the first: {}",
+            rules.len(),
+            first.text
         ),
-    }
+        format!(
+            "{}, when no pod of the original plugin is left",
+            flush.join("; ")
+        ),
+    )
 }
 
 /// Ports that the node's own sockets get, or that come in as `NodePorts`, must not be used to masquerade.
@@ -172,7 +230,7 @@ fn port_range(bridge: &Bridge) -> Option<Finding> {
     let overlaps = |range: &RangeInclusive<u16>| first <= *range.end() && *range.start() <= last;
     Some(if overlaps(&local) {
         Finding::problem(
-            "ports",
+            Check::Ports,
             format!(
                 "{}: the ports to masquerade with, {first}-{last}, overlap net.ipv4.ip_local_port_range {}-{}: \
                  replies to the node may go to a pod",
@@ -182,16 +240,16 @@ fn port_range(bridge: &Bridge) -> Option<Finding> {
             ),
             match ports::Ports::Auto.choose(&local) {
                 Ok(_) => {
-                    "attach a pod: the next ADD chooses other ports, where masquerade.ports is \"auto\""
+                    "sysctl -w net.ipv4.ip_local_port_range=\"32768 60999\", or attach a pod: the next ADD chooses other ports, where masquerade.ports is \"auto\""
                 }
                 Err(_) => {
-                    "sysctl -w net.ipv4.ip_local_port_range=\"32768 60999\": as it is, no 1024 ports in a row are left"
+                    "sysctl -w net.ipv4.ip_local_port_range=\"32768 60999\", as now no 1024 ports in a row are left"
                 }
             },
         )
     } else if overlaps(&NODE_PORTS) {
         Finding::problem(
-            "ports",
+            Check::Ports,
             format!(
                 "{}: the ports to masquerade with, {first}-{last}, overlap NodePorts 30000-32767",
                 bridge.name
@@ -200,7 +258,7 @@ fn port_range(bridge: &Bridge) -> Option<Finding> {
         )
     } else {
         let found = format!("{}: {first}-{last}, apart from the node's own", bridge.name);
-        Finding::ok("ports", found)
+        Finding::ok(Check::Ports, found)
     })
 }
 
@@ -208,40 +266,29 @@ fn port_range(bridge: &Bridge) -> Option<Finding> {
 mod tests {
     use super::*;
 
-    const PODS: [Ipv4Addr; 1] = [Ipv4Addr::new(10, 0, 0, 5)];
-
     #[test]
-    fn only_a_rule_for_all_of_a_bridge_makes_up_for_the_policy() {
-        assert!(accepts("-A FORWARD -i azure0 -j ACCEPT", "-i azure0"));
+    fn nft_rules_that_masquerade_pods_are_told_from_those_that_do_not() {
+        let network = Network {
+            bridge: "azure0".to_owned(),
+            nic: "eth0".to_owned(),
+            pod: Ipv4Addr::new(10, 0, 0, 5),
+        };
         for rule in [
-            "-A FORWARD -i azure0 -o docker0 -j ACCEPT",
-            "-A FORWARD -i azure0 -p tcp -j ACCEPT",
-            "-A FORWARD -i azure0 -j DROP",
-            "-A FORWARD -o azure0 -j ACCEPT",
+            "masquerade",
+            "oifname \"eth0\" masquerade",
+            "ip saddr 10.0.0.0/8 ip daddr != 10.0.0.0/8 counter masquerade",
+            "oif \"eth0\" snat to 10.0.0.4",
         ] {
-            assert!(!accepts(rule, "-i azure0"), "{rule}");
-        }
-    }
-
-    #[test]
-    fn rules_that_masquerade_pods_are_told_from_those_that_do_not() {
-        for rule in [
-            "-A POSTROUTING -m addrtype ! --dst-type LOCAL ! -d 10.0.0.0/8 -j MASQUERADE",
-            "-A POSTROUTING -m iprange ! --dst-range 168.63.129.16-168.63.129.16 ! -d 10.0.0.0/8 -j MASQUERADE",
-            "-A POSTROUTING -s 10.0.0.0/20 -o eth0 -j SNAT --to-source 10.0.0.4",
-            "-A POSTROUTING ! -s 172.17.0.0/16 -j MASQUERADE",
-        ] {
-            assert!(catches_pods(rule, &PODS), "{rule}");
+            assert!(nft_catches(rule, &network), "{rule}");
         }
         for rule in [
-            "-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE",
-            "-A POSTROUTING ! -s 10.0.0.0/20 -j MASQUERADE",
-            "-A POSTROUTING -m comment --comment \"kubernetes postrouting rules\" -j KUBE-POSTROUTING",
-            "-A POSTROUTING -m mark --mark 0x4000/0x4000 -j MASQUERADE",
-            "-A KUBE-POSTROUTING -j MASQUERADE --random-fully",
-            "-A CNI-HOSTPORT-MASQ -m mark --mark 0x2000/0x2000 -j MASQUERADE",
+            "ip saddr 172.17.0.0/16 oifname != \"docker0\" masquerade",
+            "oifname \"docker0\" masquerade",
+            "meta mark & 0x00004000 == 0x00004000 masquerade",
+            "ip saddr @others masquerade",
+            "jump POST",
         ] {
-            assert!(!catches_pods(rule, &PODS), "{rule}");
+            assert!(!nft_catches(rule, &network), "{rule}");
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use super::super::Failure;
 use super::super::bridges::Bridge;
-use super::Finding;
 use crate::datapath::{self, Tier};
+use crate::health::{Check, Finding};
 use crate::netlink::Netlink;
 use crate::netlink::link::Link;
 
@@ -11,12 +11,12 @@ use crate::netlink::link::Link;
 pub fn check_queues() -> Finding {
     if datapath::is_anybody_asked() {
         return Finding::warning(
-            "queues",
+            Check::Queues,
             "netfilter asks a program about packets (NFQUEUE): no new flow takes the fast path",
             "nothing, if that program has to see every packet; else stop it, and azure-vnet gc",
         );
     }
-    Finding::ok("queues", "netfilter asks no program about packets")
+    Finding::ok(Check::Queues, "netfilter asks no program about packets")
 }
 
 /// Whom packets of fast flows pass by on their way to pods, since he came after the last call that looked.
@@ -27,7 +27,7 @@ pub async fn check(netlink: &Netlink, bridges: &[Bridge], links: &[Link]) -> Vec
         let found = match datapath::passed_by(netlink, name, links).await {
             Ok(found) if found.is_empty() => {
                 let found = format!("{name}: nobody at a pod's veth is passed by");
-                findings.push(Finding::ok("passed_by", found));
+                findings.push(Finding::ok(Check::PassedBy, found));
                 continue;
             }
             Ok(found) => found,
@@ -35,7 +35,7 @@ pub async fn check(netlink: &Netlink, bridges: &[Bridge], links: &[Link]) -> Vec
         };
         findings.extend(found.into_iter().map(|who| {
             let found = format!("{name}: replies on the fast path pass by {who}");
-            Finding::warning("passed_by", found, "azure-vnet gc")
+            Finding::warning(Check::PassedBy, found, "azure-vnet gc")
         }));
     }
     findings

@@ -2,26 +2,24 @@
 
 use aya::util::KernelVersion;
 
-use super::Finding;
 use crate::datapath::{self, Wanted};
-use crate::sysctl;
+use crate::health::{Check, Finding};
 
 /// The first kernel that has everything the eBPF tier needs.
 const OLDEST: KernelVersion = KernelVersion::new(5, 10, 0);
 
-/// `in_use`: whether there are pods already.
-pub fn check(in_use: bool) -> Vec<Finding> {
-    let mut findings = vec![version()];
+/// The kernel's version, and the tiers that can be had.
+pub fn check() -> Vec<Finding> {
+    let mut findings = vec![version(KernelVersion::current().ok())];
     findings.extend(tiers());
-    findings.push(forwarding(in_use));
     findings
 }
 
-fn version() -> Finding {
-    match KernelVersion::current() {
-        Ok(version) if version >= OLDEST => Finding::ok("kernel", "Linux 5.10 or later"),
+fn version(kernel: Option<KernelVersion>) -> Finding {
+    match kernel {
+        Some(version) if version >= OLDEST => Finding::ok(Check::Kernel, "Linux 5.10 or later"),
         _ => Finding::warning(
-            "kernel",
+            Check::Kernel,
             "older than Linux 5.10: the eBPF tier cannot be used",
             "use a newer kernel, or stay with the netfilter tier",
         ),
@@ -45,13 +43,13 @@ fn tiers() -> [Finding; 2] {
     };
     [
         finding(
-            "ebpf",
+            Check::Ebpf,
             ebpf,
             "the eBPF tier can be used",
-            "mount -t bpf bpf /sys/fs/bpf; or leave it: the netfilter tier does the same, slower",
+            "mount -t bpf bpf /sys/fs/bpf, or leave it: the netfilter tier does the same, slower",
         ),
         finding(
-            "netfilter",
+            Check::Netfilter,
             netfilter,
             "the netfilter tier can be used",
             "apt-get install nftables (or iptables and ebtables). Without them nothing takes over where eBPF fails",
@@ -59,17 +57,19 @@ fn tiers() -> [Finding; 2] {
     ]
 }
 
-fn forwarding(in_use: bool) -> Finding {
-    match sysctl::read("net/ipv4/ip_forward") {
-        Ok(Some(value)) if value == "1" => Finding::ok("ip_forward", "net.ipv4.ip_forward is 1"),
-        _ if in_use => Finding::problem(
-            "ip_forward",
-            "net.ipv4.ip_forward is not 1: this node does not route for its pods",
-            "sysctl -w net.ipv4.ip_forward=1, and find out what switched it off (/etc/sysctl.d)",
-        ),
-        _ => Finding::ok(
-            "ip_forward",
-            "net.ipv4.ip_forward will be set by the first ADD",
-        ),
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health::Verdict;
+
+    #[test]
+    fn an_old_kernel_is_named() {
+        let verdict = |kernel| version(kernel).verdict;
+        assert_eq!(
+            verdict(Some(KernelVersion::new(5, 9, 16))),
+            Verdict::Warning
+        );
+        assert_eq!(verdict(None), Verdict::Warning);
+        assert_eq!(verdict(Some(OLDEST)), Verdict::Ok);
     }
 }

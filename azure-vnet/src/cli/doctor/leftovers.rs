@@ -1,18 +1,20 @@
 //! What nobody needs any more, or two places say differently.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 use azure_vnet_abi::ABI_VERSION;
-use azure_vnet_ipam::Report;
+use azure_vnet_ipam::{Report, SubnetReport};
 use ipnet::Ipv4Net;
 
-use super::super::{Failure, bridges, pool};
-use super::Finding;
+use super::super::pool::{self, Exhausted};
+use super::super::{Failure, bridges};
 use crate::datapath::{Record, Tier, view};
+use crate::health::{ANY_CALL, Check, Finding};
 use crate::names;
+use crate::netlink::Netlink;
 use crate::netlink::link::Link;
-use crate::netlink::{Netlink, address};
 use crate::state::{self, Attachment};
 
 const GC: &str = "azure-vnet gc";
@@ -29,32 +31,54 @@ pub async fn check(netlink: &Netlink, links: &[Link]) -> Vec<Finding> {
     findings.push(versions());
     match pool::read() {
         Ok(Some(report)) => {
+            findings.extend(free(&report));
             findings.extend(leases(&report, &attachments));
-            findings.extend(usable(&report));
             findings.push(on_node(netlink, links, &report).await);
         }
         Ok(None) => {}
-        Err(error) => findings.push(Finding::problem("pool", error, "see the error")),
+        Err(error) => findings.push(Finding::problem(Check::Pool, error, "see the error")),
     }
-    findings.push(original());
     findings
 }
 
 /// Host veths without a record: their state was lost, and gc leaves them alone, as their pods may live.
 fn unknown_links(links: &[Link], attachments: &[Attachment]) -> Finding {
-    let is_known = |name: &str| attachments.iter().any(|pod| pod.host_veth == name);
-    let unknown: Vec<&str> = links
+    let is_known = |link: &&Link| attachments.iter().any(|pod| pod.host_veth == link.name);
+    let (ports, others): (Vec<&Link>, Vec<&Link>) = links
         .iter()
-        .map(|link| link.name.as_str())
-        .filter(|name| names::is_ours(name) && !is_known(name))
-        .collect();
-    if unknown.is_empty() {
-        return Finding::ok("links", "every link of a pod has its record");
+        .filter(|link| names::is_ours(&link.name) && !is_known(link))
+        .partition(|link| link.master.is_some());
+    let named = |links: &[&Link]| {
+        let names: Vec<&str> = links.iter().map(|link| link.name.as_str()).collect();
+        names.join(", ")
+    };
+    if !ports.is_empty() {
+        return Finding::warning(
+            Check::Links,
+            format!(
+                "the records of the pods behind {} are lost; their network is not",
+                named(&ports)
+            ),
+            "delete these pods when it suits: their controllers make them anew",
+        );
     }
+    if others.is_empty() {
+        return Finding::ok(Check::Links, "every link of a pod has its record");
+    }
+    let commands: Vec<String> = others
+        .iter()
+        .map(|link| format!("ip link delete {}", link.name))
+        .collect();
     Finding::warning(
-        "links",
-        format!("nothing is known of the pods behind {}", unknown.join(", ")),
-        "the DEL of such a pod takes its link away; if there is no such pod: ip link delete LINK",
+        Check::Links,
+        format!(
+            "of no pod that is known, and in no bridge: {}",
+            named(&others)
+        ),
+        format!(
+            "{}, if the runtime does not have these pods either",
+            commands.join("; ")
+        ),
     )
 }
 
@@ -71,11 +95,7 @@ fn pins(bridge: &str, links: &[Link]) -> Finding {
         Ok(pods) => pods,
         Err(error) => {
             let found = format!("{bridge}: {}", Failure::of(&error));
-            return Finding::problem(
-                "maps",
-                found,
-                "the next ADD makes maps that cannot be read anew",
-            );
+            return Finding::problem(Check::Maps, found, ANY_CALL);
         }
     };
     let entries = known
@@ -83,10 +103,13 @@ fn pins(bridge: &str, links: &[Link]) -> Finding {
         .filter(|(_, pod)| !indexes.contains(&pod.ifindex));
     dead.extend(entries.map(|(address, _)| format!("the map entry {address}")));
     if dead.is_empty() {
-        return Finding::ok("maps", format!("{bridge}: nothing of pods that are gone"));
+        return Finding::ok(
+            Check::Maps,
+            format!("{bridge}: nothing of pods that are gone"),
+        );
     }
     Finding::warning(
-        "maps",
+        Check::Maps,
         format!("{bridge}: of pods that are gone: {}", dead.join(", ")),
         GC,
     )
@@ -100,16 +123,23 @@ fn versions() -> Finding {
     let others = entries.filter_map(|entry| entry.file_name().into_string().ok());
     let others: Vec<String> = others.filter(|name| *name != current).collect();
     if others.is_empty() {
-        return Finding::ok("versions", "no pins of another version");
+        return Finding::ok(Check::Versions, "no pins of another version");
     }
+    let commands: Vec<String> = others
+        .iter()
+        .map(|other| format!("rm -r {}", root.join(other).display()))
+        .collect();
     Finding::warning(
-        "versions",
+        Check::Versions,
         format!(
             "pins of another version under {}: {}",
             root.display(),
             others.join(", ")
         ),
-        "the next ADD takes over from them and removes them; remove what stays after it: rm -r",
+        format!(
+            "{}, if they are still there after the next ADD, which takes over from them",
+            commands.join("; ")
+        ),
     )
 }
 
@@ -136,14 +166,14 @@ fn leases(report: &Report, attachments: &[Attachment]) -> Vec<Finding> {
     let mut findings = Vec::new();
     if !leaked.is_empty() {
         findings.push(Finding::warning(
-            "leases",
+            Check::Leases,
             format!("in use by attachments that nobody knows (of a DEL that never came, or of another plugin): {}", leaked.join(", ")),
             "if the runtime does not have these containers either, it calls GC or DEL for them; else remove them there",
         ));
     }
     if !without.is_empty() {
         findings.push(Finding::problem(
-            "leases",
+            Check::Leases,
             format!(
                 "pods whose addresses are not recorded, so that others may get them: {}",
                 without.join(", ")
@@ -153,7 +183,7 @@ fn leases(report: &Report, attachments: &[Attachment]) -> Vec<Finding> {
     }
     if !withdrawn.is_empty() {
         findings.push(Finding::problem(
-            "leases",
+            Check::Leases,
             format!(
                 "the NIC does not have these addresses of pods any more: {}",
                 withdrawn.join(", ")
@@ -163,26 +193,50 @@ fn leases(report: &Report, attachments: &[Attachment]) -> Vec<Finding> {
     }
     if findings.is_empty() {
         findings.push(Finding::ok(
-            "leases",
+            Check::Leases,
             "every address in use has its pod, and every pod its address",
         ));
     }
     findings
 }
 
-/// Whether pods can have what the NICs have for them.
-fn usable(report: &Report) -> Vec<Finding> {
+/// An address for the next pod.
+fn free(report: &Report) -> Vec<Finding> {
     let reasons = report.subnets.iter().filter_map(|it| it.problem.as_ref());
-    let warning = |reason: &String| {
-        Finding::warning("pool", format!("no pod gets them: {reason}"), "see there")
+    let unusable = |reason: &String| {
+        Finding::warning(
+            Check::Pool,
+            format!("no pod gets them: {reason}"),
+            "see there",
+        )
     };
-    let mut findings: Vec<Finding> = reasons.map(warning).collect();
+    let mut findings: Vec<Finding> = reasons.map(unusable).collect();
+    if let Some(Exhausted { gone, unusable }) = pool::exhausted(report) {
+        let found = format!(
+            "no address is free for the next pod; {gone} are of pods that are gone, {unusable} cannot be used"
+        );
+        findings.push(match (gone, unusable) {
+            // As many pods as were planned.
+            (0, 0) => {
+                let fix = "add ipconfigs to the NIC, or run fewer pods";
+                Finding::warning(Check::Pool, "every address for pods is in use", fix)
+            }
+            (0, _) => Finding::problem(
+                Check::Pool,
+                found,
+                "do what the warnings of pool and addresses say",
+            ),
+            _ => Finding::problem(Check::Pool, found, GC),
+        });
+    }
     if findings.is_empty() {
-        let free: usize = report.subnets.iter().map(|subnet| subnet.free).sum();
-        findings.push(Finding::ok(
-            "pool",
-            format!("{free} addresses are free for pods"),
-        ));
+        let count = |of: fn(&SubnetReport) -> usize| report.subnets.iter().map(of).sum::<usize>();
+        let found = format!(
+            "{} of {} addresses are free for pods",
+            count(|it| it.free),
+            count(|it| it.total)
+        );
+        findings.push(Finding::ok(Check::Pool, found));
     }
     findings
 }
@@ -190,63 +244,67 @@ fn usable(report: &Report) -> Vec<Finding> {
 /// Addresses for pods that the node has itself (cloud-init puts all of a NIC's there): no pod gets one, and one that has it is
 /// not reached.
 async fn on_node(netlink: &Netlink, links: &[Link], report: &Report) -> Finding {
-    let addresses = match netlink.ipv4_addresses().await {
-        Ok(addresses) => addresses,
+    let there = match netlink.ipv4_nets().await {
+        Ok(there) => there,
         Err(error) => {
-            return Finding::warning("addresses", Failure::of(&error).to_string(), "try again");
+            let found = Failure::of(&error).to_string();
+            return Finding::warning(Check::Addresses, found, "try again");
         }
     };
-    let name_of = |index: u32| links.iter().find(|link| link.index == index);
-    let both: Vec<(Ipv4Net, &str)> = addresses
+    let leased: BTreeSet<Ipv4Addr> = report.leases.iter().map(|it| it.address).collect();
+    let is_of_pods =
+        |address: &Ipv4Addr| report.on_node.contains(address) || leased.contains(address);
+    let both: Vec<&(u32, Ipv4Net)> = there
         .iter()
-        .filter_map(|message| {
-            let net = address::ipv4_net(message)?;
-            let link = name_of(message.header.index)?;
-            report
-                .on_node
-                .contains(&net.addr())
-                .then_some((net, link.name.as_str()))
-        })
+        .filter(|(_, net)| is_of_pods(&net.addr()))
         .collect();
-    let Some((net, link)) = both.first() else {
-        return Finding::ok("addresses", "no address for pods is one of the node's own");
-    };
-    let listed: Vec<String> = both.iter().map(|(net, _)| net.addr().to_string()).collect();
-    let listed = listed.join(", ");
-    let more = match both.len() {
-        1 => "",
-        _ => " (so each of them)",
-    };
+    if both.is_empty() {
+        return Finding::ok(
+            Check::Addresses,
+            "no address for pods is one of the node's own",
+        );
+    }
+    let named: Vec<String> = both.iter().map(|(_, net)| net.addr().to_string()).collect();
+    let commands = both.iter().map(|(index, net)| {
+        let link = links.iter().find(|link| link.index == *index);
+        let link = link.map_or("LINK", |link| link.name.as_str());
+        format!("ip address delete {net} dev {link}")
+    });
+    let commands: Vec<String> = commands.collect();
     let fix = format!(
-        "ip address delete {net} dev {link}{more}, and keep whoever put it there from doing so: `azure-vnet install` tells cloud-init"
+        "{}, and keep whoever put it there from doing so: `azure-vnet install` tells cloud-init",
+        commands.join("; ")
     );
-    let mut leases = report.leases.iter();
-    if leases.any(|lease| both.iter().any(|(net, _)| net.addr() == lease.address)) {
-        let found = format!("addresses of pods that are on the node's own links, too: {listed}");
-        return Finding::problem("addresses", found, fix);
+    let named = named.join(", ");
+    if both.iter().any(|(_, net)| leased.contains(&net.addr())) {
+        let found = format!("addresses of pods that are on the node's own links, too: {named}");
+        return Finding::problem(Check::Addresses, found, fix);
     }
     let found = format!(
-        "addresses for pods that no pod gets, as they are on the node's own links: {listed}"
+        "addresses for pods that no pod gets, as they are on the node's own links: {named}"
     );
-    Finding::warning("addresses", found, fix)
+    Finding::warning(Check::Addresses, found, fix)
 }
 
 /// The original plugin's state, which DEL and teardown work off but do not delete.
-fn original() -> Finding {
+pub fn original() -> Finding {
     const FILES: [&str; 2] = ["/var/run/azure-vnet.json", "/var/run/azure-vnet-ipam.json"];
     let found: Vec<&str> = FILES
         .into_iter()
         .filter(|path| Path::new(path).exists())
         .collect();
     if found.is_empty() {
-        return Finding::ok("original", "no state of the original azure-vnet");
+        return Finding::ok(Check::Original, "no state of the original azure-vnet");
     }
     Finding::warning(
-        "original",
+        Check::Original,
         format!(
             "state of the original azure-vnet: {}; DEL removes what it made for a pod, teardown what it made for the NIC",
             found.join(", ")
         ),
-        "drain the node, run azure-vnet teardown (docs/operations.md), then remove these files",
+        format!(
+            "rm {}, after the node was drained and azure-vnet teardown has run (docs/operations.md)",
+            found.join(" ")
+        ),
     )
 }

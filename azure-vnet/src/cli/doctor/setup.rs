@@ -7,10 +7,10 @@ use azure_vnet_cni::json;
 use serde_json::Value;
 
 use super::super::bridges::{Bridge, Problem};
-use super::Finding;
 use crate::config::Config;
 use crate::config::masquerade::Masquerade;
 use crate::datapath::Wanted;
+use crate::health::{ANY_CALL, Check, Finding};
 use crate::node::NO_FORWARDING;
 
 /// Where runtimes look for network configurations.
@@ -18,12 +18,17 @@ const CONFIGURATIONS: &str = "/etc/cni/net.d";
 /// Where they look for plugins, unless told otherwise.
 const PLUGINS: &str = "/opt/cni/bin";
 
+/// Whether the folders of the node are to be seen, which a container need not have.
+pub fn is_node() -> bool {
+    Path::new(CONFIGURATIONS).is_dir()
+}
+
 /// The configuration that a runtime would take, and the plugins that it names.
 pub fn check() -> Vec<Finding> {
     let all = configurations();
     let Some(first) = all.first() else {
         return vec![Finding::warning(
-            "configuration",
+            Check::Configuration,
             format!("no network configuration in {CONFIGURATIONS}: a runtime has nothing to call"),
             "install conf/10-azure.conflist there",
         )];
@@ -31,7 +36,7 @@ pub fn check() -> Vec<Finding> {
     let ours = all.iter().find_map(|path| Some((path, ours(path)?)));
     let Some((path, list)) = ours else {
         return vec![Finding::warning(
-            "configuration",
+            Check::Configuration,
             format!("no network configuration in {CONFIGURATIONS} has a plugin of type azure-vnet"),
             "install conf/10-azure.conflist there",
         )];
@@ -39,7 +44,7 @@ pub fn check() -> Vec<Finding> {
     let mut findings = Vec::new();
     if path != first {
         findings.push(Finding::warning(
-            "configuration_order",
+            Check::ConfigurationOrder,
             format!(
                 "{} comes before {}, and runtimes take the first",
                 first.display(),
@@ -51,11 +56,11 @@ pub fn check() -> Vec<Finding> {
     match meaning(&list) {
         Ok(config) => {
             let found = format!("{} is understood", path.display());
-            findings.push(Finding::ok("configuration", found));
+            findings.push(Finding::ok(Check::Configuration, found));
             findings.extend(ports(&config.masquerade));
         }
         Err(error) => findings.push(Finding::problem(
-            "configuration",
+            Check::Configuration,
             format!("{} is refused: {error}", path.display()),
             "correct it (docs/configuration.md); pods that run are not affected",
         )),
@@ -67,26 +72,53 @@ pub fn check() -> Vec<Finding> {
 /// What `azure-vnet status` says is wrong.
 pub fn check_bridges(bridges: &[Bridge]) -> Vec<Finding> {
     let problem = |bridge: &Bridge, problem: &Problem| {
-        let any_call = "azure-vnet gc, or the next ADD or DEL of any pod";
-        Finding::problem(
-            "datapath",
-            format!("{}: {}", bridge.name, problem.what),
-            problem.fix.as_deref().unwrap_or(any_call),
-        )
+        let found = format!("{}: {}", bridge.name, problem.what);
+        match &problem.fix {
+            Some(fix) => Finding::problem(Check::Datapath, found, fix),
+            None => Finding::mended(Check::Datapath, found),
+        }
+    };
+    let note = |bridge: &Bridge, note: &String| {
+        let found = format!("{}: {note}; traffic does not miss it", bridge.name);
+        Finding::warning(Check::Datapath, found, ANY_CALL)
     };
     let of = |bridge: &Bridge| {
         // That has a check of its own.
         let problems = bridge.problems.iter().filter(|it| it.what != NO_FORWARDING);
-        let findings: Vec<Finding> = problems.map(|what| problem(bridge, what)).collect();
+        let mut findings: Vec<Finding> = problems.map(|what| problem(bridge, what)).collect();
+        // One command mends all of these.
+        let is_mended = |it: &&Finding| it.is_mended_by_add;
+        let more = findings
+            .iter()
+            .filter(is_mended)
+            .count()
+            .saturating_sub(MOST);
+        if more > 0 {
+            let mut left = MOST;
+            findings.retain(|it| {
+                let is_kept = !it.is_mended_by_add || left > 0;
+                left -= usize::from(it.is_mended_by_add && is_kept);
+                is_kept
+            });
+            let found = format!(
+                "{}: {more} more that the same mends (azure-vnet status)",
+                bridge.name
+            );
+            findings.push(Finding::mended(Check::Datapath, found));
+        }
+        findings.extend(bridge.notes.iter().map(|it| note(bridge, it)));
         if findings.is_empty() {
             let found = format!("{}: in place, for {} pods", bridge.name, bridge.pods);
-            vec![Finding::ok("datapath", found)]
+            vec![Finding::ok(Check::Datapath, found)]
         } else {
             findings
         }
     };
     bridges.iter().flat_map(of).collect()
 }
+
+/// Of what one call mends; a lost record is missed by every address of the pool.
+const MOST: usize = 5;
 
 /// In the order of their names, as runtimes take them.
 fn configurations() -> Vec<PathBuf> {
@@ -138,12 +170,12 @@ fn ports(masquerade: &Masquerade) -> Option<Finding> {
     match masquerade.datapath {
         Wanted::Netfilter => None,
         Wanted::Ebpf => Some(Finding::problem(
-            "ports_free",
+            Check::PortsFree,
             format!("an ADD fails, as the eBPF tier has no ports to masquerade with: {error}"),
             FIX,
         )),
         Wanted::Auto => Some(Finding::warning(
-            "ports_free",
+            Check::PortsFree,
             format!(
                 "a node without pods gets the netfilter tier, as the eBPF tier has no ports to masquerade with: {error}"
             ),
@@ -167,12 +199,12 @@ fn plugins(list: &Value) -> Vec<Finding> {
         .collect();
     if missing.is_empty() {
         return vec![Finding::ok(
-            "plugins",
+            Check::Plugins,
             format!("{} are in {PLUGINS}", names.join(", ")),
         )];
     }
     vec![Finding::problem(
-        "plugins",
+        Check::Plugins,
         format!("not in {PLUGINS}: {}", missing.join(", ")),
         "install them; portmap and loopback are of containernetworking/plugins",
     )]

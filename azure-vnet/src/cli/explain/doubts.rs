@@ -5,7 +5,6 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use crate::cli::doctor::masquerades;
 use crate::datapath::Tier;
 use crate::datapath::foreign::{self, Line};
 
@@ -44,7 +43,7 @@ fn of_line(line: &Line, tier: Tier, pod: Ipv4Addr, to: Ipv4Addr) -> Option<Strin
         ("raw", Tier::Netfilter) if is_notrack => {
             "what it matches is not tracked, and is dropped out of the ranges"
         }
-        ("nat", _) if masquerades(text, &[pod]) => "it masquerades pods before the policy is asked",
+        ("nat", _) if masquerades(&words, pod) => "it masquerades pods before the policy is asked",
         ("nat", _) if target == Some("DNAT") && is_for(&words, to) => {
             "it changes the destination before the policy is asked"
         }
@@ -53,6 +52,23 @@ fn of_line(line: &Line, tier: Tier, pod: Ipv4Addr, to: Ipv4Addr) -> Option<Strin
     Some(format!(
         "a rule of iptables may match the packet, and {what}: {text}"
     ))
+}
+
+/// A rule of POSTROUTING for sources among which the pod is. Those of kube-proxy, portmap and docker go by a mark, a chain of
+/// their own, or a source of their own.
+fn masquerades(words: &[&str], pod: Ipv4Addr) -> bool {
+    let source = words
+        .iter()
+        .position(|word| *word == "-s")
+        .is_none_or(|at| {
+            let negated = at > 0 && words[at - 1] == "!";
+            let prefix = words.get(at + 1).and_then(|it| it.parse::<Ipv4Net>().ok());
+            prefix.is_some_and(|prefix| prefix.contains(&pod) != negated)
+        });
+    after(words, "-A") == Some("POSTROUTING")
+        && matches!(after(words, "-j"), Some("MASQUERADE" | "SNAT"))
+        && !words.contains(&"--mark")
+        && source
 }
 
 /// Whether a rule names a destination, and this is in it.
@@ -78,6 +94,7 @@ mod tests {
             program: "iptables-nft-save",
             table: table.to_owned(),
             text: text.to_owned(),
+            number: 1,
         };
         of_line(&line, tier, POD, TO)
     }

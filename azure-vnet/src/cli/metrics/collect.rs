@@ -9,10 +9,11 @@ use super::super::flows::{self, Flow, Kind as FlowKind, Protocol};
 use super::super::{output, pool};
 use super::exposition::{Kind, Metrics, READABLE};
 use crate::datapath::{self, Record, Tier, view};
+use crate::health::{Check, Finding, Verdict};
 use crate::state;
 
-/// Everything, now. What cannot be read is left out and said so in the metrics.
-pub fn all() -> Metrics {
+/// Everything, now, with what the checks found. What cannot be read is left out and said so in the metrics.
+pub fn all(findings: &[Finding]) -> Metrics {
     let mut metrics = Metrics::default();
     let abi = ABI_VERSION.to_string();
     metrics
@@ -26,7 +27,30 @@ pub fn all() -> Metrics {
         bridge_metrics(&mut metrics, &bridge, &record);
     }
     pool_metrics(&mut metrics);
+    check_metrics(&mut metrics, findings);
     metrics
+}
+
+/// The worst that each check has found. One that was not asked, because something before it is broken, has no sample.
+fn check_metrics(metrics: &mut Metrics, findings: &[Finding]) {
+    for check in Check::ALL {
+        let found = findings.iter().filter(|it| it.check == *check);
+        let Some(worst) = found.map(|it| it.verdict).max() else {
+            continue;
+        };
+        let value = match worst {
+            Verdict::Ok => 0,
+            Verdict::Warning => 1,
+            Verdict::Problem => 2,
+        };
+        metrics
+            .metric(
+                "azure_vnet_check",
+                Kind::Gauge,
+                "What azure-vnet doctor finds: 0 fine, 1 a warning, 2 a problem (docs/checks.md).",
+            )
+            .sample([("check", check.name())], value);
+    }
 }
 
 fn bridge_metrics(metrics: &mut Metrics, bridge: &str, record: &Record) {

@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use azure_vnet_cni::foreign;
@@ -17,10 +18,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Mutex;
 
-use super::super::{Failure, bridges, output};
+use super::super::{Failure, doctor, output};
 use super::clients::{Clients, Place};
 use super::collect;
-use crate::netlink::Netlink;
+use crate::health::Finding;
 
 /// Of a request's line and headers, in bytes; hyper takes no less.
 const LONGEST_REQUEST: usize = 8192;
@@ -30,6 +31,8 @@ const HEADER_LIMIT: Duration = Duration::from_secs(5);
 const CONNECTION_LIMIT: Duration = Duration::from_secs(30);
 /// How long an answer is good: reading a full flow table takes a fraction of a second of CPU.
 const FRESH: Duration = Duration::from_secs(1);
+/// How long the checks' are: they run programs and ask name servers.
+const CHECKED: Duration = Duration::from_secs(5);
 /// After a failed `accept` (no descriptor is free): trying on at once would be a busy loop.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -82,11 +85,14 @@ async fn talk(stream: TcpStream, answers: Rc<Answers>) {
         .await;
 }
 
+/// What the checks found, or why they could not be asked.
+type Found = Result<Arc<[Finding]>, String>;
+
 /// The last answers, as long as they are fresh. One request looks at a time; those who come meanwhile get what it finds.
 #[derive(Default)]
 struct Answers {
     metrics: Mutex<Option<(Instant, Bytes)>>,
-    health: Mutex<Option<(Instant, StatusCode, Bytes)>>,
+    findings: Mutex<Option<(Instant, Found)>>,
 }
 
 impl Answers {
@@ -117,13 +123,15 @@ impl Answers {
 
     /// On a thread of their own, so that whoever asks for the health does not wait for a full table to be read.
     async fn metrics(&self) -> (StatusCode, Bytes) {
+        // What cannot be looked at is said by /healthz.
+        let findings = self.findings().await.unwrap_or_default();
         let mut last = self.metrics.lock().await;
         if let Some((when, text)) = &*last
             && when.elapsed() < FRESH
         {
             return (StatusCode::OK, text.clone());
         }
-        match tokio::task::spawn_blocking(|| collect::all().to_string()).await {
+        match tokio::task::spawn_blocking(move || collect::all(&findings).to_string()).await {
             Ok(text) => {
                 let text = Bytes::from(text);
                 *last = Some((Instant::now(), text.clone()));
@@ -137,35 +145,50 @@ impl Answers {
     }
 
     async fn health(&self) -> (StatusCode, Bytes) {
-        let mut last = self.health.lock().await;
-        if let Some((when, status, text)) = &*last
-            && when.elapsed() < FRESH
-        {
-            return (*status, text.clone());
-        }
-        let (status, text) = match problems().await {
-            Ok(problems) if problems.is_empty() => (StatusCode::OK, "ok\n".to_owned()),
-            Ok(problems) => {
-                let problems: Vec<_> = problems.iter().map(|what| foreign::line(what)).collect();
-                (StatusCode::SERVICE_UNAVAILABLE, problems.join("\n") + "\n")
+        let said = |text: Vec<String>| Bytes::from(text.join("\n") + "\n");
+        match self.findings().await {
+            Ok(findings) => {
+                let problems = findings.iter().filter(|finding| finding.is_problem());
+                let problems: Vec<String> = problems
+                    .map(|it| {
+                        foreign::line(&format!("{}: {}", it.check.name(), it.found)).into_owned()
+                    })
+                    .collect();
+                if problems.is_empty() {
+                    (StatusCode::OK, Bytes::from("ok\n"))
+                } else {
+                    (StatusCode::SERVICE_UNAVAILABLE, said(problems))
+                }
             }
-            Err(failure) => (StatusCode::SERVICE_UNAVAILABLE, format!("{failure}\n")),
-        };
-        let text = Bytes::from(text);
-        *last = Some((Instant::now(), status, text.clone()));
-        (status, text)
+            Err(why) => (StatusCode::SERVICE_UNAVAILABLE, said(vec![why])),
+        }
+    }
+
+    /// What the checks find, or found some seconds ago. One look at a time: whoever asks meanwhile waits for the same.
+    async fn findings(&self) -> Found {
+        let mut last = self.findings.lock().await;
+        if let Some((when, findings)) = &*last
+            && when.elapsed() < CHECKED
+        {
+            return findings.clone();
+        }
+        let found = examine().await.map(Arc::from);
+        *last = Some((Instant::now(), found.clone()));
+        found
     }
 }
 
-/// What `azure-vnet status` would call wrong with the bridges.
-async fn problems() -> Result<Vec<String>, Failure> {
-    let netlink = Netlink::current().map_err(|error| Failure::of(&error))?;
-    let bridges = bridges::survey(&netlink).await?;
-    Ok(bridges
-        .into_iter()
-        .flat_map(|bridge| bridge.problems)
-        .map(|problem| problem.what)
-        .collect())
+/// The checks, beside the loop that answers: some of them run programs, and wait.
+async fn examine() -> Result<Vec<Finding>, String> {
+    let asked = tokio::task::spawn_blocking(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let runtime = runtime.map_err(|error| error.to_string())?;
+        let found = runtime.block_on(doctor::examine_from_anywhere());
+        found.map_err(|failure| failure.to_string())
+    });
+    asked.await.unwrap_or_else(|error| Err(error.to_string()))
 }
 
 fn response(status: StatusCode, body: Bytes) -> Response<Full<Bytes>> {

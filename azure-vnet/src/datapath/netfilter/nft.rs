@@ -8,11 +8,12 @@ mod policy;
 mod ruleset;
 
 use std::net::Ipv4Addr;
+use std::process::Stdio;
 
 use installed::Installed;
 
 use super::elements::{Elements, SETS};
-use super::program::{NetfilterError, execute};
+use super::program::{NetfilterError, execute, output};
 use super::seal::{Digest, Seal, digest};
 use super::{addresses, check_name};
 use crate::datapath::{Pod, Uplink};
@@ -73,6 +74,20 @@ pub fn retain(bridge: &str, pods: &[Pod], lock: &Lock) -> Result<Vec<Ipv4Addr>, 
         Err(error) if !is_missing(&error) => Err(error),
         _ => Ok(addresses(&surplus)),
     }
+}
+
+/// How many frames the wall has dropped for their source: the counters of the rules that ask for one.
+pub fn spoofed(bridge: &str) -> Result<u64, NetfilterError> {
+    let arguments = ["list", "table", "bridge", &table(bridge)];
+    let text = output(PROGRAM, &arguments, Stdio::null())?;
+    let counted = text
+        .lines()
+        .filter(|line| line.contains("saddr"))
+        .map(|line| {
+            let behind = line.split("counter packets ").nth(1)?;
+            behind.split_whitespace().next()?.parse::<u64>().ok()
+        });
+    Ok(counted.flatten().sum())
 }
 
 /// The tables of a bridge, as they are.
