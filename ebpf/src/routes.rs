@@ -28,7 +28,7 @@ fn is_dropped(ctx: &TcContext, ip: &Ipv4) -> bool {
     question.ifindex = fast::ifindex(ctx);
     question.__bindgen_anon_3.ipv4_src = ip.source.raw();
     question.__bindgen_anon_4.ipv4_dst = ip.destination.raw();
-    let size = size_of::<Question>() as i32;
+    let size = (size_of::<Question>() as u32).cast_signed();
     // SAFETY: the kernel reads and writes the structure, whose size it is told, and nothing else.
     let answer = unsafe { bpf_fib_lookup(ctx.skb.skb.cast(), &raw mut question, size, 0) };
     answer == i64::from(BPF_FIB_LKUP_RET_BLACKHOLE)

@@ -126,11 +126,8 @@ fn packet_for(reason: Reason) -> (Verdict, Run) {
         }
         Reason::IcmpErrorIn => {
             let _ = node.to_uplink(&sent);
-            let left = udp((NODE, KEPT), remote);
-            (
-                Passes,
-                node.from_uplink(&icmp_error(3, REMOTE, NODE, &left, 28)),
-            )
+            let error = icmp_error(3, REMOTE, NODE, &udp((NODE, KEPT), remote), 28);
+            (Passes, node.from_uplink(&error))
         }
         Reason::MasqueradedFast => (Redirected, fast(&sent).from_pod(&WEB, &sent)),
         Reason::UnmasqueradedFast => {

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 
@@ -42,7 +42,7 @@ impl Connection {
     /// The same with addresses that matter.
     pub fn open_between(from: &Namespace, host: &Host, ends: Ends) -> io::Result<Self> {
         let to = ends.to.unwrap_or(SocketAddrV4::new(host.address(), 0));
-        let listener = host.namespace().run(|| TcpListener::bind(to))??;
+        let listener = host.namespace().run(|| listen(to))??;
         let server = listener.local_addr()?;
         let inside = from.run(|| {
             let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
@@ -75,5 +75,18 @@ impl Connection {
         self.outside.read_exact(&mut byte)?;
         self.outside.write_all(b"!")?;
         self.inside.read_exact(&mut byte)
+    }
+}
+
+/// A program that another test is about to start has what this process has open, until it runs: also a listener that was closed here.
+fn listen(address: SocketAddrV4) -> io::Result<TcpListener> {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        match TcpListener::bind(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            outcome => return outcome,
+        }
     }
 }

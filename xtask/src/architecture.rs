@@ -12,7 +12,7 @@ use crate::{command::command, setup};
 pub enum Architecture {
     /// x86-64.
     Amd64,
-    /// AArch64.
+    /// The 64-bit ARM.
     Arm64,
 }
 
