@@ -1,11 +1,14 @@
 //! A program that netfilter asks about packets (`NFQUEUE`) is asked about all of a flow, and not about the first one alone: flows
 //! that begin while there is one are slow. With TCX and with `cls_bpf`.
 
+use std::time::{Duration, Instant};
+
+use azure_vnet_testbed::Vm;
 use azure_vnet_testbed::pod::PodSpec;
 use azure_vnet_testbed::queue::Queue;
 
 use super::fast_path::{MECHANISMS, assert_clean, azure, datagram_sockets, fast};
-use super::{connect, on, run};
+use super::{LIMIT, connect, on, run};
 
 /// Questions and answers, one at a time: the node has nothing else to do meanwhile, so that the packet that comes back from the
 /// program is the one that was noted last.
@@ -34,11 +37,21 @@ fn who_reads_a_queue_of_netfilter_sees_every_packet() {
 
         // Without it, from the next call on, what begins is fast.
         drop(queue);
+        wait_until_nobody_answers(vm);
         run(vm, "iptables -F FORWARD");
         let _other = vm.add_pod(&on("ebpf"), &PodSpec::named("other")).unwrap();
         let mut connection = connect(&azure, &pod);
         connection.is_alive().unwrap();
         assert!(fast(vm).iter().all(|packets| *packets > 0), "{forced}");
         assert_clean(&azure);
+    }
+}
+
+/// A program that another test is about to start has this one's socket as well, until it runs.
+fn wait_until_nobody_answers(vm: &Vm) {
+    let deadline = Instant::now() + LIMIT;
+    while !run(vm, "cat /proc/net/netfilter/nfnetlink_queue").is_empty() {
+        assert!(Instant::now() < deadline, "somebody answers still");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
