@@ -102,17 +102,10 @@ fn show_verifier_cost(root: &Path) -> Result<()> {
         println!("build-ebpf: run it as root to see the verified-instruction counts");
         return Ok(());
     }
+    // No package is named, as in all of demo and test: what is compiled here serves there.
     let mut stats = cargo();
     stats
-        .args([
-            "run",
-            "--quiet",
-            "--package",
-            "azure-vnet-bench",
-            "--bin",
-            "ebpf-stats",
-            "--",
-        ])
+        .args(["run", "--quiet", "--bin", "ebpf-stats", "--"])
         .arg(object_path(root));
     let table = output(&mut stats, BUILD_LIMIT)?;
     print!("{table}");
