@@ -1,21 +1,21 @@
 //! Connection tracking's entries that must end: those of a pod that is gone would lead what a remote goes on sending to the next pod
 //! with its address, which may be given away at once; those of an address that the NIC had would go on with it.
 //!
-//! Own messages (`nfnetlink_conntrack.h`), since no kept crate has them. The kernel may delete all entries of one address at a
+//! Messages of `nfnetlink_conntrack.h`. The kernel may delete all entries of one address at a
 //! time only from a version on that not every node has: so they are listed, and each is deleted as it was listed.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::time::Duration;
 
-use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
-use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rtnetlink::packet_core::NLM_F_ACK;
+use rtnetlink::sys::Socket;
+
+use crate::netlink::netfilter::{
+    FAMILY, HEADER, NLMSG_ERROR, dump, find, message, messages, refusal, socket,
+};
 
 /// How many entries this namespace has; not there without connection tracking.
 const COUNT: &str = "/proc/sys/net/netfilter/nf_conntrack_count";
-/// The kernel answers in the caller's own time.
-const LIMIT: Duration = Duration::from_secs(5);
 /// So many entries are deleted before the kernel's answers are read, which have to fit into the socket's buffer.
 const BATCH: usize = 64;
 
@@ -26,8 +26,6 @@ const GET: u16 = SUBSYSTEM | 1;
 /// `IPCTNL_MSG_CT_DELETE`.
 const DELETE: u16 = SUBSYSTEM | 2;
 
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
 const AF_INET: u8 = 2;
 
 const CTA_TUPLE_ORIG: u16 = 1;
@@ -47,12 +45,6 @@ const CTA_FILTER_ORIG_FLAGS: u16 = 1;
 const CTA_FILTER_REPLY_FLAGS: u16 = 2;
 
 const NLA_F_NESTED: u16 = 1 << 15;
-const NLA_TYPE: u16 = 0x3fff;
-
-/// Bytes of `struct nlmsghdr`.
-const HEADER: usize = 16;
-/// Bytes of `struct nfgenmsg`.
-const FAMILY: usize = 4;
 
 /// Where an address stands in an entry: a tuple, and one of its ends.
 type Place = (u16, u16);
@@ -72,7 +64,7 @@ pub fn forget(addresses: &[Ipv4Addr]) -> io::Result<()> {
     if addresses.is_empty() || is_empty() {
         return Ok(());
     }
-    let socket = open()?;
+    let socket = socket()?;
     for &address in addresses {
         for place in [BEGUN_BY, ANSWERED_BY] {
             delete(&socket, &list(&socket, place, address)?)?;
@@ -97,7 +89,7 @@ pub fn inbound(to: Ipv4Addr) -> io::Result<Vec<Inbound>> {
     if is_empty() {
         return Ok(Vec::new());
     }
-    let found = list(&open()?, SENT_TO, to)?;
+    let found = list(&socket()?, SENT_TO, to)?;
     let found = found
         .iter()
         .filter_map(|entry| flow(entry.get(HEADER + FAMILY..)?));
@@ -119,18 +111,10 @@ pub fn forget_translated(to: Ipv4Addr) -> io::Result<()> {
     if is_empty() {
         return Ok(());
     }
-    let socket = open()?;
+    let socket = socket()?;
     let mut found = list(&socket, ANSWERED_TO, to)?;
     found.retain(|entry| at(&entry[HEADER + FAMILY..], BEGUN_BY) != Some(to));
     delete(&socket, &found)
-}
-
-fn open() -> io::Result<Socket> {
-    let mut socket = Socket::new(NETLINK_NETFILTER)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    set_socket_timeout(&socket, Timeout::Recv, Some(LIMIT))?;
-    Ok(socket)
 }
 
 fn is_empty() -> bool {
@@ -151,21 +135,13 @@ fn list(socket: &Socket, place: Place, address: Ipv4Addr) -> io::Result<Vec<Vec<
     let flags = attribute(flags, &u32::from(end).to_ne_bytes());
     // Kernels before 5.8 do not know it and list all; what is asked for is looked at again below.
     let filter = nested(CTA_FILTER, &flags);
-    socket.send(&message(GET, NLM_F_DUMP, &[wanted, filter].concat()), 0)?;
     let mut found = Vec::new();
-    loop {
-        let (datagram, _) = socket.recv_from_full()?;
-        for message in messages(&datagram) {
-            match message? {
-                (NLMSG_DONE, _) => return Ok(found),
-                (NLMSG_ERROR, body) => return Err(refusal(body)),
-                (_, body) => found.extend(
-                    body.get(FAMILY..)
-                        .and_then(|it| deletion(it, place, address)),
-                ),
-            }
-        }
-    }
+    let asked = [wanted, filter].concat();
+    dump(socket, (GET, AF_INET), &asked, |_, body| {
+        let entry = body.get(FAMILY..);
+        found.extend(entry.and_then(|it| deletion(it, place, address)));
+    })?;
+    Ok(found)
 }
 
 /// The address at a place of an entry.
@@ -188,7 +164,7 @@ fn deletion(entry: &[u8], place: Place, address: Ipv4Addr) -> Option<Vec<u8>> {
                 .unwrap_or_default(),
         );
     }
-    Some(message(DELETE, NLM_F_ACK, &named))
+    Some(message(DELETE, NLM_F_ACK, AF_INET, &named))
 }
 
 fn delete(socket: &Socket, messages: &[Vec<u8>]) -> io::Result<()> {
@@ -196,12 +172,12 @@ fn delete(socket: &Socket, messages: &[Vec<u8>]) -> io::Result<()> {
     batches.try_for_each(|batch| delete_batch(socket, batch))
 }
 
-fn delete_batch(socket: &Socket, messages: &[Vec<u8>]) -> io::Result<()> {
-    socket.send(&messages.concat(), 0)?;
+fn delete_batch(socket: &Socket, batch: &[Vec<u8>]) -> io::Result<()> {
+    socket.send(&batch.concat(), 0)?;
     let mut answers = 0;
-    while answers < messages.len() {
+    while answers < batch.len() {
         let (datagram, _) = socket.recv_from_full()?;
-        for message in self::messages(&datagram) {
+        for message in messages(&datagram) {
             let (kind, body) = message?;
             if kind == NLMSG_ERROR {
                 answers += 1;
@@ -216,68 +192,6 @@ fn delete_batch(socket: &Socket, messages: &[Vec<u8>]) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// The messages of a datagram: type and body. One that is cut off is an error.
-fn messages(mut datagram: &[u8]) -> impl Iterator<Item = io::Result<(u16, &[u8])>> {
-    std::iter::from_fn(move || {
-        if datagram.is_empty() {
-            return None;
-        }
-        let length = u32_at(datagram, 0).map(|length| length as usize);
-        let kind = datagram
-            .get(4..6)
-            .map(|it| u16::from_ne_bytes([it[0], it[1]]));
-        let body = length.and_then(|length| datagram.get(HEADER..length));
-        let (Some(length), Some(kind), Some(body)) = (length, kind, body) else {
-            datagram = &[];
-            return Some(Err(io::ErrorKind::InvalidData.into()));
-        };
-        datagram = datagram
-            .get(length.next_multiple_of(4)..)
-            .unwrap_or_default();
-        Some(Ok((kind, body)))
-    })
-}
-
-/// What the kernel says of a request; number 0 is that it did it.
-fn refusal(body: &[u8]) -> io::Error {
-    u32_at(body, 0).map_or_else(
-        || io::ErrorKind::InvalidData.into(),
-        |errno| io::Error::from_raw_os_error(errno.cast_signed().wrapping_neg()),
-    )
-}
-
-/// The value of the first attribute of this type.
-fn find(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
-    loop {
-        let header = attributes.get(..4)?;
-        let length = usize::from(u16::from_ne_bytes([header[0], header[1]]));
-        let kind = u16::from_ne_bytes([header[2], header[3]]) & NLA_TYPE;
-        let value = attributes.get(4..length)?;
-        if kind == wanted {
-            return Some(value);
-        }
-        attributes = attributes.get(length.next_multiple_of(4)..)?;
-    }
-}
-
-fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
-    let bytes = bytes.get(offset..offset + 4)?;
-    Some(u32::from_ne_bytes(bytes.try_into().ok()?))
-}
-
-fn message(kind: u16, flags: u16, attributes: &[u8]) -> Vec<u8> {
-    let length = HEADER + FAMILY + attributes.len();
-    let mut bytes = Vec::with_capacity(length);
-    bytes.extend(u32::try_from(length).unwrap_or(u32::MAX).to_ne_bytes());
-    bytes.extend(kind.to_ne_bytes());
-    bytes.extend((NLM_F_REQUEST | flags).to_ne_bytes());
-    // Sequence and port: the socket is asked one thing at a time.
-    bytes.extend([0; 8]);
-    bytes.extend([AF_INET, 0, 0, 0]);
-    bytes.extend(attributes);
-    bytes
 }
 
 fn nested(kind: u16, value: &[u8]) -> Vec<u8> {
@@ -358,7 +272,8 @@ mod tests {
     /// Whatever comes: an answer or an error, and an end.
     #[test]
     fn what_is_cut_off_is_noticed() {
-        let whole = [message(GET, 0, &entry()), message(GET, 0, &entry())].concat();
+        let answer = || message(GET, 0, AF_INET, &entry());
+        let whole = [answer(), answer()].concat();
         for length in 0..whole.len() {
             let cut = &whole[..length];
             for message in messages(cut).flatten() {

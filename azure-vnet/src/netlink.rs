@@ -12,6 +12,7 @@ pub mod forwarding;
 pub mod link;
 mod mac;
 pub mod neighbour;
+pub mod netfilter;
 pub mod route;
 pub mod rule;
 

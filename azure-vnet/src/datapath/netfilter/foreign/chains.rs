@@ -2,26 +2,15 @@
 //! people have made, without a program and whatever the number of rules.
 
 use std::io;
-use std::time::Duration;
 
-use rtnetlink::packet_core::NlasIterator;
-use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
-
-/// The kernel answers a dump in the caller's own time.
-const LIMIT: Duration = Duration::from_secs(5);
+use crate::netlink::netfilter::{self, FAMILY, find};
 
 /// `NFNL_SUBSYS_NFTABLES`, `NFT_MSG_NEWCHAIN` and `NFT_MSG_GETCHAIN` (linux/netfilter).
 const SUBSYSTEM: u16 = 10 << 8;
 const NEW_CHAIN: u16 = SUBSYSTEM | 3;
 const GET_CHAIN: u16 = SUBSYSTEM | 4;
-/// `NLM_F_REQUEST`, `NLM_F_DUMP`, `NLMSG_ERROR`, `NLMSG_DONE` (linux/netlink.h).
-const REQUEST_DUMP: u16 = 0x301;
-const ERROR: u16 = 2;
-const DONE: u16 = 3;
-/// A netlink header, and the header of netfilter's subsystems behind it.
-const HEADER: usize = 16;
-const FAMILY: usize = 4;
+/// `NFPROTO_UNSPEC`.
+const ALL_FAMILIES: u8 = 0;
 
 /// A chain that the kernel leads packets to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,48 +56,14 @@ fn is_missing(error: &io::Error) -> bool {
 }
 
 fn dump() -> io::Result<Vec<Chain>> {
-    let mut socket = Socket::new(NETLINK_NETFILTER)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    set_socket_timeout(&socket, Timeout::Recv, Some(LIMIT))?;
-    let length = u32::try_from(HEADER + FAMILY).unwrap_or_default();
-    let mut request = length.to_ne_bytes().to_vec();
-    request.extend(GET_CHAIN.to_ne_bytes());
-    request.extend(REQUEST_DUMP.to_ne_bytes());
-    // Sequence, port; then all families, version 0, no resource.
-    request.extend([0; 8 + FAMILY]);
-    socket.send(&request, 0)?;
     let mut chains = Vec::new();
-    loop {
-        let (answer, _) = socket.recv_from_full()?;
-        if read(&answer, &mut chains)? {
-            return Ok(chains);
+    let asked = (GET_CHAIN, ALL_FAMILIES);
+    netfilter::dump(&netfilter::socket()?, asked, &[], |kind, body| {
+        if kind == NEW_CHAIN {
+            chains.extend(chain(body));
         }
-    }
-}
-
-/// Reads one datagram; says whether it was the last.
-fn read(mut datagram: &[u8], chains: &mut Vec<Chain>) -> io::Result<bool> {
-    let strange = || io::Error::new(io::ErrorKind::InvalidData, "a message of no known form");
-    while !datagram.is_empty() {
-        let head = datagram.get(..HEADER).ok_or_else(strange)?;
-        let length = u32::from_ne_bytes([head[0], head[1], head[2], head[3]]) as usize;
-        let kind = u16::from_ne_bytes([head[4], head[5]]);
-        let body = datagram.get(HEADER..length).ok_or_else(strange)?;
-        match kind {
-            DONE => return Ok(true),
-            ERROR => {
-                let code = body.first_chunk().map_or(0, |it| i32::from_ne_bytes(*it));
-                return Err(io::Error::from_raw_os_error(-code));
-            }
-            NEW_CHAIN => chains.extend(chain(body)),
-            _ => {}
-        }
-        datagram = datagram
-            .get(length.next_multiple_of(4)..)
-            .unwrap_or_default();
-    }
-    Ok(false)
+    })?;
+    Ok(chains)
 }
 
 /// A chain that is one of those that are asked for.
@@ -124,35 +79,19 @@ fn chain(body: &[u8]) -> Option<Chain> {
         2 => "ip",
         _ => return None,
     };
-    let (mut table, mut name, mut hook, mut drops) = (None, None, None, false);
-    for attribute in NlasIterator::new(body.get(FAMILY..)?) {
-        let attribute = attribute.ok()?;
-        let value = attribute.value();
-        match attribute.kind() {
-            TABLE => table = Some(text(value)),
-            NAME => name = Some(text(value)),
-            HOOK => {
-                let number = NlasIterator::new(value)
-                    .filter_map(Result::ok)
-                    .find(|it| it.kind() == HOOK_NUMBER)
-                    .and_then(|it| number(it.value()));
-                hook = match number {
-                    Some(2) => Some(Hook::Forward),
-                    Some(4) => Some(Hook::Postrouting),
-                    _ => None,
-                };
-            }
-            // `NF_DROP`.
-            POLICY => drops = number(value) == Some(0),
-            _ => {}
-        }
-    }
+    let attributes = body.get(FAMILY..)?;
+    let hook = match find(find(attributes, HOOK)?, HOOK_NUMBER).and_then(number)? {
+        2 => Hook::Forward,
+        4 => Hook::Postrouting,
+        _ => return None,
+    };
     Some(Chain {
         family,
-        table: table?,
-        name: name?,
-        hook: hook?,
-        drops,
+        table: text(find(attributes, TABLE)?),
+        name: text(find(attributes, NAME)?),
+        hook,
+        // `NF_DROP`.
+        drops: find(attributes, POLICY).and_then(number) == Some(0),
     })
 }
 
