@@ -13,13 +13,12 @@ use crate::datapath::{self, Departed, Depth, Forgotten};
 use crate::error::Error;
 use crate::lease;
 use crate::legacy::{self, Endpoint};
+use crate::mending::mend_all_beside;
 use crate::names;
 use crate::netlink::{MacAddress, Netlink, gone_is_fine, link, neighbour};
-use crate::node;
 use crate::plan;
 use crate::state;
 use crate::takeover;
-use crate::uplink;
 
 /// Detaches the container. Its namespace is not needed, nor is the record, nor the configuration that
 /// the ADD had: the veth is found by its name, and says the rest.
@@ -35,10 +34,7 @@ pub async fn del(request: &Del) -> Result<(), Error> {
             for endpoint in theirs.filter(is_meant) {
                 failures.append(detach_legacy(&host, &endpoint).await);
             }
-            let seen = node::mend_beside(&host).await;
-            uplink::revive_beside(&host, &request.conf).await;
-            datapath::refresh_beside(&seen);
-            datapath::tell_ports(&host, &seen, Depth::Ports).await;
+            mend_all_beside(&host, &request.conf, Depth::Ports).await;
         }
         Err(error) => failures.note(error),
     }

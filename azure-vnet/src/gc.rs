@@ -16,12 +16,11 @@ use crate::del::{self, Failures};
 use crate::error::Error;
 use crate::lease;
 use crate::legacy;
+use crate::mending::mend_all_beside;
 use crate::names;
 use crate::netlink::Netlink;
-use crate::node;
 use crate::state;
 use crate::takeover;
-use crate::uplink;
 
 /// Removes every attachment of this network but the valid ones. Nothing stops it half-way.
 pub async fn gc(request: &Gc) -> Result<(), Error> {
@@ -31,11 +30,7 @@ pub async fn gc(request: &Gc) -> Result<(), Error> {
             takeover::complete_beside(&host).await;
             failures.append(collect(&host, request).await);
             del::forget(&host, datapath::sweep(), &mut failures).await;
-            let seen = node::mend_beside(&host).await;
-            uplink::revive_beside(&host, &request.conf).await;
-            datapath::refresh_beside(&seen);
-            datapath::attach_again_beside();
-            datapath::tell_ports(&host, &seen, Depth::Programs).await;
+            mend_all_beside(&host, &request.conf, Depth::Programs).await;
             state::sweep();
         }
         Err(error) => failures.note(error),

@@ -20,6 +20,7 @@ pub mod legacy;
 pub mod live;
 pub mod lock;
 pub mod masquerade;
+pub mod mending;
 pub mod names;
 pub mod netlink;
 pub mod netns;

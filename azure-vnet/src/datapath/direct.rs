@@ -71,7 +71,7 @@ async fn tell(
             continue;
         };
         let before = known.get(&pod.ifindex).copied();
-        let mut now = has_nobody(port).then_some(Direct::YES);
+        let mut now = shaper(port).is_none().then_some(Direct::YES);
         if now.is_some() {
             let is_ours = || is_supported() && chained::ingress_is_ours(&pod.network);
             if !*lists.entry(&pod.network).or_insert_with(is_ours) {
@@ -123,10 +123,6 @@ pub async fn passed_by(
         passed_by.extend(who);
     }
     Ok(passed_by)
-}
-
-fn has_nobody(port: &Link) -> bool {
-    shaper(port).is_none()
 }
 
 /// What a list of links tells of somebody at this one.
